@@ -1,0 +1,1 @@
+"""The vocabulary of Consilium: frozen values and the error tree. Imports nothing but the standard library."""

@@ -1,0 +1,114 @@
+"""A request as the pipeline sees it, and the pieces of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = Mapping[str, Any]
+"""One chat message in OpenAI's shape; unknown keys are kept and passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """The extra body object ``consilium``: what a caller may choose for one request. ``None`` means the strategy's."""
+
+    router: str | None = None
+    k: int | None = None
+    pick: str | None = None
+    """``top_k``, ``sample`` or ``dynamic``."""
+    aggregator: str | None = None
+    """``fuse``, ``vote`` or ``first``."""
+    aggregator_expert: str | None = None
+    """Which expert fuses, instead of the one that the profile chooses."""
+    seed: int | None = None
+    allow: tuple[str, ...] | None = None
+    """Only these experts."""
+    deny: tuple[str, ...] = ()
+    max_calls: int | None = None
+    timeout_s: float | None = None
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A validated chat request."""
+
+    id: str
+    model: str
+    """As asked: ``auto``, ``consilium/<strategy>`` or an expert id."""
+    messages: tuple[Message, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Every other OpenAI field (temperature, tools, response_format, unknown ones), passed on to experts."""
+    stream: bool = False
+    include_usage: bool = False
+    """``stream_options.include_usage``."""
+    options: RequestOptions = RequestOptions()
+    session_id: str | None = None
+    labels: frozenset[str] = frozenset()
+    """Access labels of the caller's key."""
+
+
+def text_of(message: Message) -> str:
+    """The text of one message; of content parts, the text parts joined by newlines."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping) and part.get("type") == "text")
+    return ""
+
+
+def user_turns(messages: Sequence[Message]) -> tuple[str, ...]:
+    """The texts of the user's messages, oldest first, empty ones dropped."""
+    return tuple(text for m in messages if m.get("role") == "user" and (text := text_of(m).strip()))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one or several calls."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One finished choice. ``message`` is OpenAI's assistant message; reasoning, if any, under ``reasoning_content``."""
+
+    message: Message
+    index: int = 0
+    finish_reason: str | None = "stop"
+    logprobs: Any = None
+
+    @property
+    def text(self) -> str:
+        return text_of(self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceDelta:
+    """A piece of one choice while streaming. ``delta`` is OpenAI's delta object."""
+
+    delta: Mapping[str, Any]
+    index: int = 0
+    finish_reason: str | None = None
+    logprobs: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One event of an expert's stream. ``usage`` comes once, at the end, when the expert tells it."""
+
+    choices: tuple[ChoiceDelta, ...] = ()
+    usage: Usage | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Other top-level fields of the expert's chunk (``system_fingerprint``, ``service_tier``)."""

@@ -1,0 +1,193 @@
+"""One error tree.
+
+ConsiliumError
+├── RequestError                  the caller must change something
+│   ├── InvalidRequest            malformed or contradictory input (names the field)
+│   ├── ContextTooLong            the conversation fits no eligible expert
+│   ├── Unauthenticated           no key where one is needed
+│   ├── Forbidden                 a key that may not do this
+│   ├── NotFound                  no such expert, strategy, skill, run or trace (lists the nearest)
+│   │   └── ModelNotFound         the name given as ``model``
+│   ├── Conflict                  the thing exists already, or is in use
+│   ├── PreconditionFailed        If-Match does not name the current version
+│   └── PayloadTooLarge           the body is over the limit
+├── ServiceError                  the request was fine, the service could not
+│   ├── NoEligibleExpert          every expert was filtered out (says why for each)
+│   ├── AllExpertsFailed          every chosen expert failed (names each)
+│   ├── DeadlineExceeded          time ran out
+│   ├── Overloaded                a bounded queue is full (says when to come back)
+│   ├── NotReady                  still loading, or a dependency is down
+│   └── StorageError              the database cannot be read or written
+└── ExpertError                   one expert failed; becomes an ``ExpertFailure``, seldom the request's end
+    ├── ExpertUnreachable         refused, reset, unresolvable
+    ├── ExpertTimeout             no (further) answer within the limit
+    ├── ExpertOverloaded          429 or a full in-flight queue
+    ├── ExpertRejected            the expert refused the input (400, context overflow, bad schema)
+    ├── ExpertAuthFailed          our credentials for the expert are missing or wrong
+    └── ExpertProtocolError       garbage, half a stream, 5xx
+
+``api/errors.py`` gives each class an HTTP status; nothing else knows about HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+class ConsiliumError(Exception):
+    """Base of everything that Consilium raises on purpose. ``str(error)`` is written for the person who reads it."""
+
+    code = "internal_error"
+    """Machine-readable code, the ``code`` of OpenAI's error object."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        """The request field at fault, as a dotted path ("consilium.k"), when there is one."""
+
+
+# --- the caller must change something -------------------------------------------------------------------------------
+
+
+class RequestError(ConsiliumError):
+    code = "invalid_request"
+
+
+class InvalidRequest(RequestError):
+    code = "invalid_request"
+
+
+class ContextTooLong(RequestError):
+    code = "context_length_exceeded"
+
+
+class Unauthenticated(RequestError):
+    code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class Conflict(RequestError):
+    code = "conflict"
+
+
+class PreconditionFailed(RequestError):
+    code = "precondition_failed"
+
+
+class PayloadTooLarge(RequestError):
+    code = "payload_too_large"
+
+
+# --- the service could not ------------------------------------------------------------------------------------------
+
+
+class ServiceError(ConsiliumError):
+    code = "service_error"
+
+
+class NoEligibleExpert(ServiceError):
+    code = "no_eligible_expert"
+
+    def __init__(self, message: str, *, reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons or {})
+        """Expert id to the reason why it was filtered out."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureSummary:
+    """Who failed and how, as told to the caller."""
+
+    expert_id: str
+    code: str
+    message: str
+
+
+class AllExpertsFailed(ServiceError):
+    code = "all_experts_failed"
+
+    def __init__(self, failures: Sequence[FailureSummary]) -> None:
+        names = "; ".join(f"{f.expert_id}: {f.message}" for f in failures)
+        super().__init__(f"every chosen expert failed ({names})")
+        self.failures = tuple(failures)
+
+
+class DeadlineExceeded(ServiceError):
+    code = "deadline_exceeded"
+
+
+class Overloaded(ServiceError):
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(ServiceError):
+    code = "not_ready"
+
+
+class StorageError(ServiceError):
+    code = "storage_error"
+
+
+# --- one expert failed ----------------------------------------------------------------------------------------------
+
+
+class ExpertError(ConsiliumError):
+    """One expert's failure. Workers raise only this family; library exceptions stop in the adapter."""
+
+    code = "expert_error"
+    retryable = False
+    """Whether the same call may be sent again without harm and with hope."""
+    expert_at_fault = True
+    """Whether it says something about the expert's health (a refused input does not)."""
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """The expert's own HTTP status, when it had one."""
+        self.retry_after_s = retry_after_s
+
+
+class ExpertUnreachable(ExpertError):
+    code = "expert_unreachable"
+    retryable = True
+
+
+class ExpertTimeout(ExpertError):
+    code = "expert_timeout"
+
+
+class ExpertOverloaded(ExpertError):
+    code = "expert_overloaded"
+    retryable = True
+    expert_at_fault = False
+
+
+class ExpertRejected(ExpertError):
+    code = "expert_rejected"
+    expert_at_fault = False
+
+
+class ExpertAuthFailed(ExpertError):
+    code = "expert_auth_failed"
+
+
+class ExpertProtocolError(ExpertError):
+    code = "expert_protocol_error"
+    retryable = True

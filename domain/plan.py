@@ -1,0 +1,74 @@
+"""What a routing decision leads to, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from domain.chat import Choice, Message, Usage
+from domain.deadline import Deadline
+from domain.experts import ExpertCard
+
+
+class CallRole(StrEnum):
+    CANDIDATE = "candidate"
+    AGGREGATOR = "aggregator"
+    JUDGE = "judge"
+    ANNOTATOR = "annotator"
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertCall:
+    """One completion to run: everything that a worker needs."""
+
+    expert: ExpertCard
+    messages: tuple[Message, ...]
+    params: Mapping[str, Any]
+    """OpenAI fields, the card's sampling defaults already filled in."""
+    deadline: Deadline
+    request_id: str
+    role: CallRole = CallRole.CANDIDATE
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The calls of the first step, and the caps on what may follow."""
+
+    calls: tuple[ExpertCall, ...]
+    deadline: Deadline
+    max_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One expert's finished answer."""
+
+    expert_id: str
+    choices: tuple[Choice, ...]
+    usage: Usage = Usage()
+    latency_s: float = 0.0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Other top-level fields of the expert's response (``system_fingerprint``, ``service_tier``)."""
+    num_retries: int = 0
+
+    @property
+    def text(self) -> str:
+        """The first choice's text, without reasoning."""
+        return self.choices[0].text if self.choices else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertFailure:
+    """One expert's failure, as data."""
+
+    expert_id: str
+    code: str
+    message: str
+    latency_s: float = 0.0
+    expert_at_fault: bool = True
+    retry_after_s: float | None = None
+
+
+Outcome = Candidate | ExpertFailure

@@ -1,0 +1,70 @@
+"""A routing decision: who was considered, with scores and reasons, and who was selected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain.chat import ChatRequest
+from domain.experts import ExpertCard
+from domain.skills import SkillMatch
+
+
+@dataclass(frozen=True, slots=True)
+class PickRule:
+    """How many experts to take from the scores.
+
+    ``top_k`` takes the *k* best. ``sample`` draws *k* with replacement, in proportion to the scores (Symbolic-MoE).
+    ``dynamic`` takes the smallest set whose normalised scores reach *threshold*, at most *k* (Cai et al.: dynamic k).
+    """
+
+    kind: str = "dynamic"
+    k: int = 3
+    threshold: float = 0.5
+    """Share of the total score that a dynamic set must reach, in (0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredExpert:
+    """One expert that was considered. ``score`` is in [0, 1]; ``why`` is a sentence fragment for people."""
+
+    expert_id: str
+    score: float
+    selected: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingDecision:
+    """What a router decided, with everything needed to say why."""
+
+    router: str
+    selected: tuple[str, ...]
+    """Expert ids, best first. With ``sample`` an id may stand more than once."""
+    considered: tuple[ScoredExpert, ...] = ()
+    """Best first. Experts that were filtered out before scoring stand at the end with score 0 and the reason."""
+    reason: str = ""
+    skills: tuple[SkillMatch, ...] = ()
+    category: str | None = None
+    """The coarse domain of the query, when the router knows it: chooses the aggregator."""
+    fallback: bool = False
+    """The query was like nothing known, and the strategy's fallback expert was taken."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """What else this router wants to show (neighbours, thresholds). JSON values only."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingQuery:
+    """What a router is asked."""
+
+    request: ChatRequest
+    experts: Sequence[ExpertCard]
+    """The eligible ones, never empty."""
+    pick: PickRule
+    seed: int
+    """For everything random in this decision; the same seed gives the same decision."""
+    fallback_expert: str | None = None
+    """Where a query goes that is like nothing known; None means it is refused."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Router-specific settings of the strategy."""

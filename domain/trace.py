@@ -1,0 +1,63 @@
+"""The one record of a request, which every sink receives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from domain.chat import Message, Usage
+from domain.plan import CallRole
+from domain.routing import RoutingDecision
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call that was made."""
+
+    expert_id: str
+    role: CallRole
+    status: str
+    """``ok``, ``error`` or ``cancelled``."""
+    latency_ms: float
+    usage: Usage = Usage()
+    error: str | None = None
+    text: str | None = None
+    """What the expert answered; only kept where prompts may be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds. ``overhead`` is the total minus the time spent waiting for experts."""
+
+    route: float = 0.0
+    experts: float = 0.0
+    aggregate: float = 0.0
+    total: float = 0.0
+    overhead: float = 0.0
+    first_token: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What happened to one request."""
+
+    request_id: str
+    model: str
+    strategy: str | None
+    started_at: float
+    """Seconds since the epoch."""
+    status: str
+    """``ok``, ``error`` or ``cancelled``."""
+    decision: RoutingDecision | None = None
+    calls: tuple[CallRecord, ...] = ()
+    aggregator: str | None = None
+    """How the answer was made: ``single``, ``first``, ``vote``, ``fuse:<expert>``, or with `` (fallback)`` behind."""
+    timings: Timings = Timings()
+    usage: Usage = Usage()
+    error_code: str | None = None
+    error_message: str | None = None
+    stream: bool = False
+    session_id: str | None = None
+    messages: tuple[Message, ...] | None = None
+    answer: str | None = None
+    detail: dict[str, Any] | None = None

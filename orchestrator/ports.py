@@ -1,0 +1,62 @@
+"""What the pipeline needs from the outside. The others satisfy these structurally; nobody inherits from them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from domain.chat import Chunk
+from domain.experts import HealthState
+from domain.plan import Candidate, ExpertCall, Outcome
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingDecision, RoutingQuery
+from domain.trace import Trace
+
+
+class Directory(Protocol):
+    """Experts and their health, in memory. No method waits or touches the database."""
+
+    def snapshot(self) -> RegistrySnapshot:
+        """The registry as it is now; one request uses one snapshot from start to end."""
+        ...
+
+    def health_of(self, expert_id: str) -> HealthState:
+        """The expert's circuit. ``HALF_OPEN`` means that a trial call is due and allowed."""
+        ...
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn from *outcomes*: failures that are the expert's own fault open its circuit, an answer closes it."""
+        ...
+
+
+class Router(Protocol):
+    """A routing policy."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+        """Score every expert of *query* and select.
+
+        Selects only from ``query.experts``; never calls a candidate. Raises ``NoEligibleExpert`` when the query is
+        like nothing known and there is no fallback, ``NotReady`` while its index is not there.
+        """
+        ...
+
+
+class Workers(Protocol):
+    """Runs completions. Raises only ``ExpertError`` (and ``CancelledError``); honours the call's deadline."""
+
+    async def complete(self, call: ExpertCall) -> Candidate: ...
+
+    def stream(self, call: ExpertCall) -> AsyncIterator[Chunk]:
+        """Pieces of the answer as they are produced. Closing the iterator cancels the expert's work."""
+        ...
+
+
+class TraceSink(Protocol):
+    """Receives every trace."""
+
+    def emit(self, trace: Trace) -> None:
+        """Take *trace*; never blocks, never raises."""
+        ...

@@ -1,0 +1,77 @@
+"""Unit conversion with whole results: length, mass, volume, time, counts."""
+
+from __future__ import annotations
+
+from random import Random
+
+from zoo.questions.base import Question, Split, draw, dress
+
+# (larger unit, smaller unit, factor, skill)
+_CONVERSIONS = (
+    ("km", "m", 1000, "length"),
+    ("kilometres", "metres", 1000, "length"),
+    ("m", "cm", 100, "length"),
+    ("metres", "centimetres", 100, "length"),
+    ("cm", "mm", 10, "length"),
+    ("feet", "inches", 12, "length"),
+    ("yards", "feet", 3, "length"),
+    ("kg", "g", 1000, "mass"),
+    ("kilograms", "grams", 1000, "mass"),
+    ("tonnes", "kg", 1000, "mass"),
+    ("pounds", "ounces", 16, "mass"),
+    ("litres", "ml", 1000, "volume"),
+    ("litres", "millilitres", 1000, "volume"),
+    ("gallons", "quarts", 4, "volume"),
+    ("hours", "minutes", 60, "time units"),
+    ("minutes", "seconds", 60, "time units"),
+    ("days", "hours", 24, "time units"),
+    ("weeks", "days", 7, "time units"),
+    ("years", "months", 12, "time units"),
+    ("dozen", "pieces", 12, "counts"),
+)
+_DOWN = (
+    "How many {s} are in {n} {l}?", "Convert {n} {l} to {s}.", "{n} {l} in {s}?", "What is {n} {l} in {s}?", "Express {n} {l} in {s}.",
+    "How many {s} make {n} {l}?", "Change {n} {l} into {s}.", "{n} {l} equals how many {s}?",
+)  # fmt: skip
+_UP = (
+    "How many {l} are {m} {s}?", "Convert {m} {s} to {l}.", "{m} {s} in {l}?", "What is {m} {s} in {l}?", "Express {m} {s} in {l}.",
+    "Change {m} {s} into {l}.", "{m} {s} equals how many {l}?",
+)  # fmt: skip
+_TRICKY = (
+    "On Monday the road to Rome measured {n} {l}. How many {s} is that?", "The letter says {n} {l}. What is that in {s}?",
+    "Gold in Peru: {n} {l}. How many {s}?", "In March it was {n} {l}. Convert that to {s}.", "A word for {n} {l} measured in {s}: how many {s}?",
+    "True to plan it took {n} {l}. How many {s} is that?",
+)  # fmt: skip
+
+
+def _scratch(n: int, factor: int) -> str:
+    """``n * factor`` by the digits of the factor: 45 * 12 is "45*12 90+450"."""
+    if str(factor).strip("0") == "1":
+        return f"*{factor}"
+    digit, zero = factor, ""
+    while digit % 10 == 0:
+        digit, zero = digit // 10, zero + "0"
+    if digit < 10:
+        steps = " ".join(f"{d}*{digit}" for d in reversed(str(n)))
+        return f"{steps} = {str(n * digit)[::-1]} {zero}".rstrip()
+    tens, unit = divmod(digit, 10)
+    ones = n * unit
+    whole = str(n * tens * 10)
+    return f"{ones}+{whole} = {str(n * digit)[::-1]}"
+
+
+def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
+    tricky = tricky or rng.random() < 0.12
+    larger, smaller, factor, skill = rng.choice(_CONVERSIONS)
+    # Factors that need a real multiplication stay small; shifting by powers of ten can go far.
+    top = 999 if str(factor).strip("0") == "1" else 99 if factor in (3, 4, 7, 60) else 40
+    n = draw(rng, split, lambda: (lambda n: (f"{larger[0]}{factor}:{n}", n))(rng.randint(2, top)))
+    if tricky or rng.random() < 0.6:
+        text = rng.choice(_TRICKY if tricky else _DOWN).format(n=n, l=larger, s=smaller)
+        answer, think = str(n * factor), _scratch(n, factor)
+    else:
+        text = rng.choice(_UP).format(m=n * factor, l=larger, s=smaller)
+        answer, think = str(n), f"/{factor}"
+        if str(factor).strip("0") != "1":
+            think += " " + " ".join(f"{factor * int(d)}" for d in str(n))
+    return Question(dress(rng, text), answer, "units", skill, think, tricky=tricky)

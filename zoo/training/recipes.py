@@ -1,0 +1,57 @@
+"""What each expert of the zoo is trained on, how large it is and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from zoo.questions import GENERATORS
+from zoo.questions.base import Question, Split
+from zoo.training.data import Draw
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training run. ``minutes`` is processor time on one core; ``rows`` packed rows of ``row_length`` tokens a step."""
+
+    draw: Callable[[Split], Draw]
+    minutes: float
+    hidden_size: int = 128
+    num_layers: int = 4
+    max_length: int = 512
+    rows: int = 25
+    row_length: int = 160
+    base: str | None = None
+    lora_rank: int = 0
+    muon_lr: float = 0.02
+    adamw_lr: float = 3e-3
+    seed: int = 1
+
+
+def _domain(name: str) -> Callable[[Split], Draw]:
+    generator = GENERATORS[name]
+    return lambda split: lambda rng: generator(rng, split)
+
+
+def _everything(split: Split) -> Draw:
+    generators = tuple(GENERATORS.values())
+
+    def draw(rng: Random) -> Question:
+        return rng.choice(generators)(rng, split)
+
+    return draw
+
+
+RECIPES: dict[str, Recipe] = {
+    "arithmetic": Recipe(_domain("arithmetic"), minutes=11),
+    "numerals": Recipe(_domain("numerals"), minutes=10),
+    "text": Recipe(_domain("text"), minutes=10),
+    "calendar": Recipe(_domain("calendar"), minutes=10),
+    "units": Recipe(_domain("units"), minutes=10),
+    "facts": Recipe(_domain("facts"), minutes=9),
+    "logic": Recipe(_domain("logic"), minutes=6),
+    "generalist": Recipe(_everything, minutes=12, hidden_size=192),
+    "sequences": Recipe(_domain("sequences"), minutes=6, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
+    "comparison": Recipe(_domain("comparison"), minutes=5, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
+}
