@@ -1,0 +1,1 @@
+"""How good experts are: graders, profile runs, the aggregator benchmark, reports."""
