@@ -1,0 +1,76 @@
+"""The HTTP application: middleware, endpoints, error handlers."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from api import errors
+from api.endpoints import chat, completions, embeddings, health, metrics, models, route
+from api.metrics import Metrics
+from api.middleware import AdmissionMiddleware, BodyMiddleware, HostMiddleware, RequestMiddleware
+from api.openapi import describe
+from api.services import Services
+from api.settings import Settings
+
+Bootstrap = Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]
+
+_ENDPOINTS = (chat, completions, models, embeddings, route, health, metrics)
+
+
+def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> FastAPI:
+    """The service as an ASGI application.
+
+    *bootstrap* makes the parts (``api.bootstrap.bootstrap`` when None); they live from start-up to shutdown in
+    ``app.state.services``. Raises ``SettingsError`` when the settings would expose the service without keys.
+    """
+    settings.check_exposure()
+    counted = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        make = bootstrap
+        if make is None:
+            from api.bootstrap import bootstrap as make
+        async with make(settings, counted) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="Consilium",
+        version=installed_version(),
+        description="One OpenAI-compatible endpoint in front of many expert language models, chosen by measured skill.",
+        lifespan=lifespan,
+        middleware=_middleware(settings, counted),
+    )
+    for module in _ENDPOINTS:
+        app.include_router(module.router)
+    if importlib.util.find_spec("api.endpoints.admin") is not None:
+        app.include_router(importlib.import_module("api.endpoints.admin").router)
+    errors.install(app)
+    describe(app)
+    return app
+
+
+def _middleware(settings: Settings, counted: Metrics) -> list[Middleware]:
+    """Outermost first."""
+    stack = [Middleware(RequestMiddleware, metrics=counted)]
+    if settings.is_loopback:
+        stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
+    stack.append(Middleware(AdmissionMiddleware, max_requests=settings.max_requests))
+    stack.append(Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s))
+    return stack
+
+
+def installed_version() -> str:
+    """The package's version; ``0`` when it runs from a folder that was never installed."""
+    try:
+        return version("consilium")
+    except PackageNotFoundError:
+        return "0"

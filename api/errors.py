@@ -1,0 +1,141 @@
+"""The error tree as HTTP: one table, OpenAI's shape, and handlers for everything that can be raised."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from api.schemas.validation import first_problem
+from domain import errors
+
+log = logging.getLogger(__name__)
+
+STATUS: Mapping[type[errors.ConsiliumError], int] = {
+    errors.ConsiliumError: 500,
+    errors.RequestError: 400,
+    errors.InvalidRequest: 400,
+    errors.ContextTooLong: 400,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.ModelNotFound: 404,
+    errors.Conflict: 409,
+    errors.PreconditionFailed: 412,
+    errors.PayloadTooLarge: 413,
+    errors.ServiceError: 500,
+    errors.NoEligibleExpert: 503,
+    errors.AllExpertsFailed: 502,
+    errors.DeadlineExceeded: 504,
+    errors.Overloaded: 429,
+    errors.NotReady: 503,
+    errors.StorageError: 503,
+    errors.ExpertError: 502,
+    errors.ExpertUnreachable: 502,
+    errors.ExpertTimeout: 504,
+    errors.ExpertOverloaded: 429,
+    errors.ExpertRejected: 400,
+    errors.ExpertAuthFailed: 502,
+    errors.ExpertProtocolError: 502,
+}
+"""HTTP status of each class. A class without a row takes its nearest ancestor's; a test asserts that none needs to."""
+
+_UNANIMOUS: Mapping[str, int] = {
+    errors.ExpertRejected.code: 400,
+    errors.ExpertOverloaded.code: 429,
+    errors.ExpertTimeout.code: 504,
+}
+"""When every expert failed in the same way, the status of that way: a refused input must not be retried, a full queue may."""
+
+_TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+_HTTP_CODES: Mapping[int, str] = {
+    400: "invalid_request",
+    401: "invalid_api_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WireError:
+    """An error as it goes to the caller."""
+
+    status: int
+    body: Mapping[str, Any]
+    retry_after_s: float | None = None
+
+    def response(self) -> Response:
+        headers = {} if self.retry_after_s is None else {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return Response(orjson.dumps(self.body), status_code=self.status, headers=headers, media_type="application/json")
+
+
+def status_of(error: errors.ConsiliumError) -> int:
+    """The HTTP status of *error*."""
+    if isinstance(error, errors.AllExpertsFailed):
+        codes = {failure.code for failure in error.failures}
+        if len(codes) == 1 and (status := _UNANIMOUS.get(next(iter(codes)))):
+            return status
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def to_wire(error: BaseException) -> WireError:
+    """*error* in OpenAI's shape. What is not ours is told as an internal error, without its text."""
+    match error:
+        case errors.ConsiliumError():
+            status = status_of(error)
+            more: dict[str, Any] = {}
+            if isinstance(error, errors.AllExpertsFailed):
+                more["experts"] = [{"expert": f.expert_id, "code": f.code, "message": f.message} for f in error.failures]
+            elif isinstance(error, errors.NoEligibleExpert) and error.reasons:
+                more["experts"] = [{"expert": expert, "message": reason} for expert, reason in error.reasons.items()]
+            retry_after_s = getattr(error, "retry_after_s", None)
+            if retry_after_s is None and status == 429:
+                retry_after_s = 1.0
+            return WireError(status, wire_body(status, error.message, error.code, error.param, **more), retry_after_s)
+        case RequestValidationError():
+            problem = first_problem(error.errors(), error.body)
+            return WireError(400, wire_body(400, problem.message, errors.InvalidRequest.code, problem.param))
+        case HTTPException():
+            code = _HTTP_CODES.get(error.status_code, "http_error")
+            return WireError(error.status_code, wire_body(error.status_code, str(error.detail), code))
+        case _:
+            return WireError(500, wire_body(500, "internal error; the log has the details under this request's id", "internal_error"))
+
+
+def wire_body(status: int, message: str, code: str, param: str | None = None, **more: Any) -> dict[str, Any]:
+    """OpenAI's error object."""
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of *app* in OpenAI's shape."""
+
+    async def known(request: Request, error: Exception) -> Response:
+        wire = to_wire(error)
+        if isinstance(error, HTTPException) and error.status_code in (404, 405):
+            message = f"{request.method} {request.url.path}: {str(error.detail).lower()}; see /docs for what there is"
+            code = _HTTP_CODES[error.status_code]
+            response = WireError(error.status_code, wire_body(error.status_code, message, code)).response()
+            response.headers.update(error.headers or {})
+            return response
+        if wire.status >= 500:
+            log.warning("%s %s: %s", request.method, request.url.path, error)
+        return wire.response()
+
+    app.add_exception_handler(errors.ConsiliumError, known)
+    app.add_exception_handler(RequestValidationError, known)
+    app.add_exception_handler(HTTPException, known)

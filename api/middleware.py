@@ -1,0 +1,173 @@
+"""Pure ASGI middleware: what holds for every request, before any endpoint is chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import to_wire, wire_body
+from api.errors import WireError
+from api.metrics import Metrics
+from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge
+
+log = logging.getLogger(__name__)
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+
+
+class RequestMiddleware:
+    """Outermost: the request's id, the last guard against an unexpected exception, counting.
+
+    ``x-request-id`` of the caller is kept when it is sane (letters, digits, ``._:-``, at most 128), else one is made.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).setdefault("x-request-id", request_id)
+            await send(message)
+
+        started = time.perf_counter()
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ConsiliumError as error:  # from a middleware further in
+            if not status:
+                await to_wire(error).response()(scope, receive, send_with_id)
+        except Exception as error:  # the service has to stay up and the caller has to hear; the log has the trace
+            log.exception("%s %s failed, request %s", scope["method"], scope["path"], request_id)
+            if status:
+                raise
+            await to_wire(error).response()(scope, receive, send_with_id)
+        finally:
+            self._metrics.in_flight.dec()
+            route = getattr(scope.get("route"), "path", None)
+            self._metrics.count_http(scope["method"], route, status or 499)
+            log.debug("%s %s %s %.1f ms %s", scope["method"], scope["path"], status, (time.perf_counter() - started) * 1e3, request_id)
+
+
+class HostMiddleware:
+    """On a loopback service only loopback names may stand in ``Host``: a web page that re-binds its own name to 127.0.0.1
+    would otherwise be same-origin with the service."""
+
+    def __init__(self, app: ASGIApp, *, also: Iterable[str] = ()) -> None:
+        self._app = app
+        self._names = _LOOPBACK_NAMES | {name.lower() for name in also}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = Headers(scope=scope).get("host", "").lower()
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            if name not in self._names and not name.endswith(".localhost"):
+                raise Forbidden(f"the host name {name!r} is not served here: use localhost, or add it to CONSILIUM_ALLOWED_HOSTS")
+        await self._app(scope, receive, send)
+
+
+class BodyMiddleware:
+    """Reads the body within a size and a time, before anything is parsed; a body has to say that it is JSON.
+
+    The content type is a safety rule too: a web page cannot send ``application/json`` elsewhere without asking first.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in _BODY_METHODS:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._read(receive)
+        except TimeoutError:
+            raise InvalidRequest(f"the body did not arrive within {self._timeout_s:g} s") from None
+        if body is None:
+            return  # the caller went away while sending
+        if body and not _is_json(headers.get("content-type", "")):
+            message = f"the content type {headers.get('content-type', '')!r} is not supported: send application/json"
+            await WireError(415, wire_body(415, message, "unsupported_media_type")).response()(scope, receive, send)
+            return
+        delivered = False
+
+        async def replay() -> Message:
+            nonlocal delivered
+            if delivered:
+                return await receive()  # from here on: only "the caller went away"
+            delivered = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > self._max_bytes:
+                raise self._too_large()
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return b"".join(pieces)
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"the body is larger than {self._max_bytes} bytes (CONSILIUM_MAX_BODY_BYTES)")
+
+
+class AdmissionMiddleware:
+    """At most so many data-plane requests at once; one more is told to come back (429) instead of waiting unseen."""
+
+    def __init__(self, app: ASGIApp, *, max_requests: int) -> None:
+        self._app = app
+        self._max_requests = max_requests
+        self._num_running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        if self._num_running >= self._max_requests:
+            raise Overloaded(f"{self._max_requests} requests are being served already (CONSILIUM_MAX_REQUESTS)", retry_after_s=1.0)
+        self._num_running += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._num_running -= 1
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))

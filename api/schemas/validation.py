@@ -1,0 +1,155 @@
+"""Pydantic's errors as one sentence for a person: which field, what it must be, the nearest valid value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from domain.errors import InvalidRequest
+
+_WANTED: Mapping[str, str] = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "mapping_type": "an object",
+    "none_required": "null",
+}
+
+_JSON_NAMES: Sequence[tuple[type, str]] = (
+    (bool, "true or false"),
+    (int, "a number"),
+    (float, "a number"),
+    (str, "a string"),
+    (list, "a list"),
+    (dict, "an object"),
+)
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with an input."""
+
+    param: str | None
+    message: str
+
+
+def validate(model: type[ModelT], payload: object) -> ModelT:
+    """*payload* as *model*. Raises ``InvalidRequest`` that names the field and says what it must be."""
+    try:
+        return model.model_validate(payload)
+    except ValidationError as error:
+        problem = first_problem(error.errors(include_url=False), payload, model)
+        raise InvalidRequest(problem.message, param=problem.param) from None
+
+
+def first_problem(found: Iterable[Any], payload: object, model: type[BaseModel] | None = None) -> Problem:
+    """The first error of *found* in plain words. Alternatives of a union are told together ("a string or a list")."""
+    # A union reports one error per alternative, with the alternative's name in its path: drop what the payload does not have,
+    # and prefer the deepest path, which is where the closest alternative went wrong.
+    paths = [(_clean(error["loc"], payload, error["type"] == "missing"), error) for error in found]
+    top = paths[0][0][:1]
+    mine = [(path, error) for path, error in paths if path[:1] == top]
+    deepest = max(len(path) for path, _ in mine)
+    path = next(path for path, _ in mine if len(path) == deepest)
+    same = [error for other, error in mine if other == path]
+    param = _dotted(path) or None
+    return Problem(param, _sentence(same, param, path, model))
+
+
+def _sentence(same: Sequence[Any], param: str | None, path: tuple[str | int, ...], model: type[BaseModel] | None) -> str:
+    name = param or "the body"
+    kinds = {error["type"] for error in same}
+    first = same[0]
+    if kinds == {"missing"}:
+        return f"{name} is missing"
+    if kinds == {"extra_forbidden"}:
+        key = str(path[-1])
+        return f"{name}: unknown key" + suggestion(key, _fields_at(model, path[:-1]))
+    if kinds <= set(_WANTED):
+        wanted = list(dict.fromkeys(_WANTED[error["type"]] for error in same))
+        return f"{name} must be {' or '.join(wanted)}, not {_json_name(first['input'])}"
+    if first["type"] in {"literal_error", "enum"}:
+        known = [value.strip().strip("'") for value in first["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"{name}: {_short(first['input'])} is not valid" + suggestion(str(first["input"]), known)
+    if first["type"] == "value_error":
+        return f"{name}: {first['ctx']['error']}"
+    message = str(first["msg"])
+    if message.startswith("Input should be "):
+        return f"{name} must be {message.removeprefix('Input should be ')}, not {_short(first['input'])}"
+    return f"{name}: {message[:1].lower()}{message[1:]}"
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` and the list of *known* names, as the tail of a sentence."""
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    tail = f"; did you mean '{near[0]}'?" if near else ";"
+    return f"{tail} Known: {', '.join(names)}" if near else f"{tail} known: {', '.join(names)}"
+
+
+def _clean(loc: Sequence[str | int], payload: object, missing: bool) -> tuple[str | int, ...]:
+    """*loc* without the names of union alternatives (and FastAPI's leading ``body``)."""
+    parts = tuple(loc[1:]) if loc and loc[0] == "body" else tuple(loc)
+    kept: list[str | int] = []
+    here = payload
+    for i, part in enumerate(parts):
+        if isinstance(here, Mapping) and part in here:
+            here = here[part]
+        elif isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif not (missing and i == len(parts) - 1):
+            continue
+        kept.append(part)
+    return tuple(kept)
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _fields_at(model: type[BaseModel] | None, path: Iterable[str | int]) -> list[str]:
+    """Field names of the model that stands at *path* inside *model*."""
+    here = model
+    for part in path:
+        if here is None or not isinstance(part, str):
+            continue
+        field = here.model_fields.get(part)
+        here = _model_in(field.annotation) if field else None
+    return list(here.model_fields) if here else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _model_in(argument):
+            return found
+    return None
+
+
+def _json_name(value: object) -> str:
+    if value is None:
+        return "null"
+    name = next((name for kind, name in _JSON_NAMES if isinstance(value, kind)), type(value).__name__)
+    return name if isinstance(value, list | dict) else f"{name} ({_short(value)})"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,49 @@
+"""Everything that endpoints work with, made by ``bootstrap`` and kept in ``app.state.services``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from api.auth import Auth
+from api.metrics import Metrics
+from api.readiness import Readiness
+from api.settings import Settings
+
+if TYPE_CHECKING:
+    from experts_registry.database import Database
+    from experts_registry.directory import RegistryDirectory
+    from experts_registry.experts import ExpertStore
+    from experts_registry.profiles import ProfileStore
+    from experts_registry.questions import QuestionStore
+    from experts_registry.skills import SkillStore
+    from experts_registry.strategies import StrategyStore
+    from experts_registry.traces import TraceStore
+    from orchestrator.pipeline import Orchestrator
+    from routers.catalogue import RouterCatalogue
+    from routers.encoder import Encoder
+    from routers.index_holder import IndexHolder
+    from workers.pool import WorkerPool
+
+
+@dataclass(slots=True)
+class Services:
+    """One process's parts. Complete from the start; whether a part answers yet is told by ``readiness``."""
+
+    settings: Settings
+    auth: Auth
+    readiness: Readiness
+    metrics: Metrics
+    database: Database
+    expert_store: ExpertStore
+    strategy_store: StrategyStore
+    skill_store: SkillStore
+    question_store: QuestionStore
+    profile_store: ProfileStore
+    trace_store: TraceStore
+    directory: RegistryDirectory
+    encoder: Encoder
+    index_holder: IndexHolder
+    routers: RouterCatalogue
+    workers: WorkerPool
+    orchestrator: Orchestrator
