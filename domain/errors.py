@@ -22,7 +22,8 @@ ConsiliumError
     ├── ExpertUnreachable         refused, reset, unresolvable
     ├── ExpertTimeout             no (further) answer within the limit
     ├── ExpertOverloaded          429 or a full in-flight queue
-    ├── ExpertRejected            the expert refused the input (400, context overflow, bad schema)
+    ├── ExpertRejected            the expert refused the input (400, bad schema)
+    │   └── ExpertContextTooLong  prompt and completion exceed the expert's context
     ├── ExpertAuthFailed          our credentials for the expert are missing or wrong
     └── ExpertProtocolError       garbage, half a stream, 5xx
 
@@ -182,6 +183,10 @@ class ExpertOverloaded(ExpertError):
 class ExpertRejected(ExpertError):
     code = "expert_rejected"
     expert_at_fault = False
+
+
+class ExpertContextTooLong(ExpertRejected):
+    code = "context_length_exceeded"
 
 
 class ExpertAuthFailed(ExpertError):

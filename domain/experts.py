@@ -62,6 +62,8 @@ class ExpertCard:
     """For a LoRA adapter in process: the folder of the base model it sits on."""
     context_length: int = 4096
     """Tokens, prompt and completion together."""
+    chars_per_token: float = 4.0
+    """For estimates only: letters that one token holds on average (1 for byte-level models)."""
     capabilities: frozenset[Capability] = frozenset()
     roles: frozenset[ExpertRole] = frozenset({ExpertRole.CANDIDATE})
     skills: tuple[str, ...] = ()

@@ -79,7 +79,7 @@ _KINDS = {
 def _follow_up(rng: Random, split: Split) -> Question:
     """A second turn that only makes sense after the first: "and doubled?", "plus 7?"."""
     first_op = rng.choice("+-")
-    a, b = draw(rng, split, lambda: _operands(rng, first_op))
+    a, b = draw(split, lambda: _operands(rng, first_op))
     _, before = _solve(a, b, first_op)
     value = int(before)
     choice = rng.choice("+-2") if value > 9 else rng.choice("+2")
@@ -102,7 +102,7 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     op = rng.choice("++--*")
     skill, plain, misleading = _KINDS[op]
     tricky = tricky or rng.random() < 0.15
-    a, b = draw(rng, split, lambda: _operands(rng, op))
+    a, b = draw(split, lambda: _operands(rng, op))
     x, y = rng.sample(NAMES, 2)
     text = rng.choice(misleading if tricky else plain).format(a=a, b=b, x=x, y=y, t=rng.choice(THINGS))
     think, answer = _solve(a, b, op)

@@ -64,7 +64,7 @@ def split_of(key: str) -> Split:
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
-def draw(rng: Random, split: Split, make: Callable[[], tuple[str, T]], *, max_tries: int = 10_000) -> T:
+def draw(split: Split, make: Callable[[], tuple[str, T]], *, max_tries: int = 10_000) -> T:
     """Draw from *make*, which gives ``(operand key, operands)``, until the key falls into *split*."""
     for _ in range(max_tries):
         key, operands = make()

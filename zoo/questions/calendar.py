@@ -54,7 +54,12 @@ def _leap_scratch(year: int) -> str:
 def _weekday(rng: Random, split: Split, tricky: bool) -> Question:
     back = not tricky and rng.random() < 0.3
     sign = -1 if back else 1
-    d, n = draw(rng, split, lambda: (lambda d, n: (f"day:{d}{sign * n}", (d, n)))(rng.randrange(7), rng.randint(2, 60)))
+
+    def make() -> tuple[str, tuple[int, int]]:
+        day, count = rng.randrange(7), rng.randint(2, 60)
+        return f"day:{day}{sign * count}", (day, count)
+
+    d, n = draw(split, make)
     text = rng.choice(_BEFORE if back else _AFTER_TRICKY if tricky else _AFTER).format(n=n, d=WEEKDAYS[d])
     rest = n % 7
     path = " ".join(WEEKDAYS[(d + sign * i) % 7][:3] for i in range(rest + 1))
@@ -62,7 +67,11 @@ def _weekday(rng: Random, split: Split, tricky: bool) -> Question:
 
 
 def _month(rng: Random, split: Split, tricky: bool) -> Question:
-    m, n = draw(rng, split, lambda: (lambda m, n: (f"month:{m}+{n}", (m, n)))(rng.randrange(12), rng.randint(1, 30)))
+    def make() -> tuple[str, tuple[int, int]]:
+        month, count = rng.randrange(12), rng.randint(1, 30)
+        return f"month:{month}+{count}", (month, count)
+
+    m, n = draw(split, make)
     text = rng.choice(_MONTH_AFTER_TRICKY if tricky else _MONTH_AFTER).format(n=n, m=MONTHS[m])
     rest = n % 12
     path = " ".join(MONTHS[(m + i) % 12][:3] for i in range(rest + 1))
@@ -74,7 +83,7 @@ def _year(rng: Random, split: Split) -> int:
         year = rng.randint(10, 29) * 100 if rng.random() < 0.2 else rng.randint(1600, 2399)
         return f"year:{year}", year
 
-    return draw(rng, split, make)
+    return draw(split, make)
 
 
 def _leap(rng: Random, split: Split) -> Question:

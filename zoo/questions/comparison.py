@@ -6,15 +6,34 @@ from random import Random
 
 from zoo.questions.base import Question, Split, draw, dress
 
-_LARGER = ("Which is larger, {a} or {b}?", "Which number is bigger: {a} or {b}?", "What is the maximum of {a} and {b}?", "The greater of {a} and {b}?")
-_SMALLER = ("Which is smaller, {a} or {b}?", "Which number is less: {a} or {b}?", "What is the minimum of {a} and {b}?", "The lesser of {a} and {b}?")
+_LARGER = (
+    "Which is larger, {a} or {b}?",
+    "Which number is bigger: {a} or {b}?",
+    "What is the maximum of {a} and {b}?",
+    "The greater of {a} and {b}?",
+)
+_SMALLER = (
+    "Which is smaller, {a} or {b}?",
+    "Which number is less: {a} or {b}?",
+    "What is the minimum of {a} and {b}?",
+    "The lesser of {a} and {b}?",
+)
 _PARITY = ("Is {a} even or odd?", "Even or odd: {a}?", "Is the number {a} odd or even?", "Tell whether {a} is even or odd.")
-_SORT = ("Sort {s} from small to large.", "Put {s} in ascending order.", "Order {s} from least to greatest.", "Arrange {s} from smallest to largest.")
+_SORT = (
+    "Sort {s} from small to large.",
+    "Put {s} in ascending order.",
+    "Order {s} from least to greatest.",
+    "Arrange {s} from smallest to largest.",
+)
 _LARGER_TRICKY = (
     "Paris has {a} bakeries, Rome {b}. Which number is larger?", "Monday brought {a} guests, Friday {b}. Which number is bigger?",
     "Iron costs {a}, copper {b}. Which number is larger?",
 )  # fmt: skip
-_PARITY_TRICKY = ("The year was {a}. Is that number even or odd?", "A word with {a} letters: is {a} even or odd?", "He ran {a} metres. Is {a} even or odd?")
+_PARITY_TRICKY = (
+    "The year was {a}. Is that number even or odd?",
+    "A word with {a} letters: is {a} even or odd?",
+    "He ran {a} metres. Is {a} even or odd?",
+)
 
 
 def _pair(rng: Random) -> tuple[str, tuple[int, int]]:
@@ -26,19 +45,29 @@ def _pair(rng: Random) -> tuple[str, tuple[int, int]]:
     return f"pair:{a},{b}", (a, b)
 
 
+def _number(rng: Random) -> tuple[str, int]:
+    n = rng.randint(1, 9999)
+    return f"parity:{n}", n
+
+
+def _triple(rng: Random) -> tuple[str, list[int]]:
+    numbers = rng.sample(range(1, 100), 3)
+    return f"sort:{numbers}", numbers
+
+
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.12
     kind = rng.choice(("larger", "parity")) if tricky else rng.choice(("larger", "smaller", "parity", "sort"))
     if kind == "parity":
-        n = draw(rng, split, lambda: (lambda n: (f"parity:{n}", n))(rng.randint(1, 9999)))
+        n = draw(split, lambda: _number(rng))
         text = rng.choice(_PARITY_TRICKY if tricky else _PARITY).format(a=n)
         answer, skill, think = "odd" if n % 2 else "even", "even and odd", str(n % 10)
     elif kind == "sort":
-        numbers = draw(rng, split, lambda: (lambda v: (f"sort:{v}", v))(rng.sample(range(1, 100), 3)))
+        numbers = draw(split, lambda: _triple(rng))
         text = rng.choice(_SORT).format(s=", ".join(map(str, numbers)))
         answer, skill, think = ", ".join(map(str, sorted(numbers))), "ordering numbers", ""
     else:
-        a, b = draw(rng, split, lambda: _pair(rng))
+        a, b = draw(split, lambda: _pair(rng))
         phrasings = _LARGER_TRICKY if tricky else _LARGER if kind == "larger" else _SMALLER
         text = rng.choice(phrasings).format(a=a, b=b)
         answer, skill = str(max(a, b) if kind == "larger" else min(a, b)), "comparing numbers"

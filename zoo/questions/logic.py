@@ -72,7 +72,7 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.15
     roll = rng.random()
     if roll < 0.7:
-        e = draw(rng, split, lambda: _expression(rng))
+        e = draw(split, lambda: _expression(rng))
         phrasing = rng.choice(_EXPRESSION_TRICKY if tricky else _EXPRESSION)
         text = phrasing.format(x=e.text, n=rng.randint(2, 20))
         return Question(dress(rng, text), _WORD[e.value], "logic", "boolean expressions", " ".join(e.steps), tricky=tricky)

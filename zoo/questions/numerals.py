@@ -64,7 +64,7 @@ def _number(rng: Random, kind: str) -> tuple[str, int]:
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     kind = rng.choice(tuple(_PLAIN))
-    n = draw(rng, split, lambda: _number(rng, kind))
+    n = draw(split, lambda: _number(rng, kind))
     tricky = tricky or rng.random() < 0.15
     text = rng.choice(_TRICKY[kind] if tricky else _PLAIN[kind]).format(n=n, r=roman(n), w=number_in_words(n))
     answer = {"digits to roman": roman(n), "digits to words": number_in_words(n)}.get(kind, str(n))

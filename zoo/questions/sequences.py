@@ -37,6 +37,6 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.12
     answer = ""
     while not answer:
-        shown, answer, think = draw(rng, split, lambda: _terms(rng))
+        shown, answer, think = draw(split, lambda: _terms(rng))
     text = rng.choice(_TRICKY if tricky else _PLAIN).format(s=", ".join(shown))
     return Question(dress(rng, text), answer, "sequences", "sequences", think, tricky=tricky)

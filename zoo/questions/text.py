@@ -69,9 +69,8 @@ _OPERATIONS: dict[str, tuple[str, _Solver, tuple[str, ...]]] = {
 
 def _word(rng: Random, tricky: bool) -> tuple[str, str]:
     if tricky:
-        word = rng.choice(LURES)
-    else:
-        word = rng.choice(NOUNS) if rng.random() < 0.35 else coined_word(rng)
+        return f"text:{(word := rng.choice(LURES))}", word
+    word = rng.choice(NOUNS) if rng.random() < 0.35 else coined_word(rng)
     return f"text:{word}", word
 
 
@@ -79,7 +78,7 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.2
     name = rng.choice(("reverse", "reverse", *_OPERATIONS))
     skill, solve, phrasings = _OPERATIONS[name]
-    word = draw(rng, split, lambda: _word(rng, tricky))
+    word = draw(split, lambda: _word(rng, tricky))
     think, answer = solve(word)
     text = rng.choice(phrasings).format(w=word)
     if rng.random() < 0.15:

@@ -65,7 +65,12 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     larger, smaller, factor, skill = rng.choice(_CONVERSIONS)
     # Factors that need a real multiplication stay small; shifting by powers of ten can go far.
     top = 999 if str(factor).strip("0") == "1" else 99 if factor in (3, 4, 7, 60) else 40
-    n = draw(rng, split, lambda: (lambda n: (f"{larger[0]}{factor}:{n}", n))(rng.randint(2, top)))
+
+    def make() -> tuple[str, int]:
+        count = rng.randint(2, top)
+        return f"{larger[0]}{factor}:{count}", count
+
+    n = draw(split, make)
     if tricky or rng.random() < 0.6:
         text = rng.choice(_TRICKY if tricky else _DOWN).format(n=n, l=larger, s=smaller)
         answer, think = str(n * factor), _scratch(n, factor)

@@ -31,9 +31,7 @@ def save(decoder: Decoder, tokenizer: PreTrainedTokenizerFast, folder: Path, *, 
         return
     model = LlamaForCausalLM(decoder.config).to(torch.bfloat16)
     model.load_state_dict({k: v.bfloat16() for k, v in decoder.model.state_dict().items()})
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
-    )
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -1,0 +1,58 @@
+"""What an aggregator is given and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from domain.chat import ChatRequest, Message
+from domain.experts import ExpertCard
+from domain.plan import Candidate
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingDecision
+from domain.strategy import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class AggregationContext:
+    """Everything but the candidates; known before any expert has answered."""
+
+    request: ChatRequest
+    strategy: Strategy
+    decision: RoutingDecision
+    snapshot: RegistrySnapshot
+    usable: Callable[[ExpertCard], bool]
+    """Whether an expert may be called now (enabled, labels, healthy)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The answer is one of the candidates."""
+
+    candidate: Candidate
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """The answer is what *expert* writes when it is sent *messages*."""
+
+    expert: ExpertCard
+    messages: tuple[Message, ...]
+    why: str
+
+
+class Aggregator(Protocol):
+    """A pure policy. Only asked when two or more candidates are left."""
+
+    @property
+    def name(self) -> str: ...
+
+    def expert_for(self, context: AggregationContext) -> ExpertCard | None:
+        """The expert that this aggregator will call; None when it makes no call."""
+        ...
+
+    def decide(self, context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen | Synthesis:
+        """*candidates* are in the decision's order, best first."""
+        ...

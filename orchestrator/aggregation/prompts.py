@@ -1,0 +1,51 @@
+"""Prompt templates that show an expert a question with several candidate answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+
+from domain.chat import Message, text_of
+from domain.errors import InvalidRequest
+
+_MOA_INSTRUCTIONS = (
+    "Several expert models have each answered the user's latest message; their answers follow. Judge them critically: some may be "
+    "wrong or biased, and what most of them say need not be true. Work out the right answer and reply to the user with it, complete, "
+    "accurate and well organised, in the form that the user asked for. Do not mention the experts or their answers."
+)
+
+
+def _moa(messages: Sequence[Message], answers: Sequence[str]) -> tuple[Message, ...]:
+    """For general language models: after Mixture-of-Agents (Wang et al. 2024) and Symbolic-MoE's aggregator."""
+    shown = "\n\n".join(f"### Answer {number}\n{answer}" for number, answer in enumerate(answers, 1))
+    note = {"role": "system", "content": f"{_MOA_INSTRUCTIONS}\n\n{shown}"}
+    # Some servers accept only one system message, and only at the start.
+    system = [message for message in messages if message.get("role") == "system"]
+    rest = [message for message in messages if message.get("role") != "system"]
+    if system:
+        note["content"] = "\n\n".join([*(text_of(message) for message in system), note["content"]])
+    return (note, *rest)
+
+
+def _compact(messages: Sequence[Message], answers: Sequence[str]) -> tuple[Message, ...]:
+    """For very small models with little context, such as the zoo's: the last user message, then numbered answers."""
+    numbered = "\n".join(f"{number}: {' '.join(answer.split())[:60]}" for number, answer in enumerate(answers, 1))
+    last = max((i for i, message in enumerate(messages) if message.get("role") == "user"), default=len(messages) - 1)
+    asked: Message = {"role": "user", "content": f"{text_of(messages[last])}\n{numbered}"}
+    return (*messages[:last], asked)
+
+
+TEMPLATES: Mapping[str, Callable[[Sequence[Message], Sequence[str]], tuple[Message, ...]]] = {"moa": _moa, "compact": _compact}
+
+
+def fuse_messages(messages: Sequence[Message], answers: Sequence[str], template: str) -> tuple[Message, ...]:
+    """The conversation *messages* with the candidates' *answers* (reasoning removed), as *template* puts it.
+
+    Raises ``InvalidRequest`` for an unknown template.
+    """
+    if template not in TEMPLATES:
+        nearest = get_close_matches(template, TEMPLATES, n=1)
+        raise InvalidRequest(
+            f"unknown aggregation prompt {template!r}; known are {', '.join(TEMPLATES)}" + (f"; nearest: {nearest[0]}" if nearest else "")
+        )
+    return TEMPLATES[template](messages, answers)

@@ -1,0 +1,52 @@
+"""Run calls, all at once; one outcome per call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from domain.errors import ExpertError, ExpertTimeout
+from domain.plan import Candidate, ExpertCall, ExpertFailure, Outcome
+from orchestrator.ports import Workers
+
+
+def failure_of(call: ExpertCall, error: ExpertError, latency_s: float) -> ExpertFailure:
+    """*error* as data."""
+    return ExpertFailure(call.expert.id, error.code, error.message, latency_s, error.expert_at_fault, error.retry_after_s)
+
+
+async def run_call(call: ExpertCall, workers: Workers) -> Outcome:
+    """One outcome of *call*. An ``ExpertError`` becomes an ``ExpertFailure``; anything else is a bug and propagates."""
+    started = time.perf_counter()
+    try:
+        # The worker keeps the deadline itself; this one is for a worker that does not.
+        async with asyncio.timeout(call.deadline.remaining_s + 1.0):
+            return await workers.complete(call)
+    except ExpertError as error:
+        return failure_of(call, error, time.perf_counter() - started)
+    except TimeoutError:
+        late = ExpertTimeout("no answer before the request's deadline")
+        return failure_of(call, late, time.perf_counter() - started)
+
+
+async def dispatch(calls: Sequence[ExpertCall], workers: Workers, *, on_outcome: Callable[[Outcome], None] | None = None) -> list[Outcome]:
+    """Run *calls* concurrently; outcomes in the order of *calls*. Cancelling this cancels every call."""
+
+    async def one(call: ExpertCall) -> Outcome:
+        outcome = await run_call(call, workers)
+        if on_outcome is not None:
+            on_outcome(outcome)
+        return outcome
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(call)) for call in calls]
+    return [task.result() for task in tasks]
+
+
+def candidates_of(outcomes: Sequence[Outcome]) -> list[Candidate]:
+    return [outcome for outcome in outcomes if isinstance(outcome, Candidate)]
+
+
+def failures_of(outcomes: Sequence[Outcome]) -> list[ExpertFailure]:
+    return [outcome for outcome in outcomes if isinstance(outcome, ExpertFailure)]

@@ -1,0 +1,37 @@
+"""What it means for the request when every expert failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from domain.deadline import Deadline
+from domain.errors import (
+    AllExpertsFailed,
+    ConsiliumError,
+    ContextTooLong,
+    DeadlineExceeded,
+    ExpertContextTooLong,
+    ExpertOverloaded,
+    ExpertRejected,
+    ExpertTimeout,
+    FailureSummary,
+    InvalidRequest,
+    Overloaded,
+)
+from domain.plan import ExpertFailure
+
+
+def error_for(failures: Sequence[ExpertFailure], deadline: Deadline) -> ConsiliumError:
+    """The request's error. When all experts failed in one way, it is that way: a refused input stays the caller's to
+    mend, a full queue says when to come back, a spent deadline is a deadline. Otherwise everyone is named."""
+    codes = {failure.code for failure in failures}
+    named = "; ".join(f"{failure.expert_id}: {failure.message}" for failure in failures)
+    if codes == {ExpertContextTooLong.code}:
+        return ContextTooLong(named, param="messages")
+    if codes <= {ExpertRejected.code, ExpertContextTooLong.code}:
+        return InvalidRequest(f"refused by {named}")
+    if codes == {ExpertOverloaded.code}:
+        return Overloaded(named, retry_after_s=max(failure.retry_after_s or 1.0 for failure in failures))
+    if codes == {ExpertTimeout.code} and deadline.expired:
+        return DeadlineExceeded(f"the deadline passed while waiting ({named})")
+    return AllExpertsFailed([FailureSummary(f.expert_id, f.code, f.message) for f in failures])

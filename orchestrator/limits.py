@@ -1,0 +1,21 @@
+"""Every bound of the pipeline, by name, with unit and reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that hold for every request, whatever a strategy or a caller asks for."""
+
+    max_timeout_s: float = 600.0
+    """Longest deadline that a request may have: a forgotten client must not hold experts for hours."""
+    max_calls: int = 16
+    """Hard cap on calls for one request: cost grows linearly with it."""
+    max_experts: int = 8
+    """Largest panel: a fusing expert's context and attention give out beyond it."""
+    hold_headers_s: float = 1.0
+    """How long a panel's stream is held back, so that an early failure is a real HTTP error and not an event."""
+    close_grace_s: float = 5.0
+    """How long a cancelled expert call may take to let go."""

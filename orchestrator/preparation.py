@@ -1,0 +1,134 @@
+"""Everything before the first call: resolve, filter, route, plan."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from domain.chat import ChatRequest
+from domain.deadline import Deadline
+from domain.errors import ContextTooLong, InvalidRequest, ModelNotFound, NoEligibleExpert
+from domain.experts import ExpertCard, HealthState
+from domain.plan import Plan
+from domain.registry import RegistrySnapshot
+from domain.routing import PickRule, RoutingDecision, RoutingQuery, ScoredExpert
+from domain.strategy import Strategy
+from orchestrator.aggregation.base import AggregationContext, Aggregator
+from orchestrator.aggregation.catalogue import aggregator_named
+from orchestrator.eligibility import Eligibility, eligible, estimated_tokens
+from orchestrator.limits import Limits
+from orchestrator.planner import make_plan
+from orchestrator.ports import Directory, Router
+from orchestrator.recorder import TraceRecorder
+from orchestrator.resolve import Target, resolve
+
+PICKS = ("top_k", "sample", "dynamic")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that is ready to run."""
+
+    request: ChatRequest
+    plan: Plan
+    context: AggregationContext
+    aggregator: Aggregator
+    num_free_calls: int
+    """Calls that may still be made after the candidates'."""
+
+    @property
+    def announced_aggregator(self) -> str:
+        """How the answer will be made if no expert fails; for headers, which go out before the answer does."""
+        if len(self.plan.calls) == 1:
+            return "single"
+        expert = self.aggregator.expert_for(self.context)
+        return f"{self.aggregator.name}:{expert.id}" if expert else self.aggregator.name
+
+
+class Preparation:
+    """Resolve, filter, route and plan. Holds no per-request state."""
+
+    def __init__(self, *, directory: Directory, routers: Mapping[str, Router], limits: Limits) -> None:
+        self._directory, self._routers, self._limits = directory, routers, limits
+
+    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, RegistrySnapshot, RoutingDecision]:
+        """The routing decision alone."""
+        snapshot = self._directory.snapshot()
+        target = resolve(request.model, snapshot)
+        recorder.strategy = None if target.expert else target.strategy.id
+        who = self._only(target.expert, request) if target.expert else eligible(request, snapshot, self._directory.health_of)
+        router = self._router(request.options.router, target)
+        query = RoutingQuery(
+            request=request,
+            experts=who.experts,
+            pick=self._pick(request, target.strategy),
+            seed=_seed(request),
+            fallback_expert=target.strategy.fallback_expert,
+            options=target.strategy.router_options,
+        )
+        with recorder.timing("route"):
+            decision = await router.route(query, snapshot)
+        filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
+        decision = replace(decision, considered=(*decision.considered, *filtered))
+        recorder.decision = decision
+        return target, snapshot, decision
+
+    async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
+        """Everything up to the plan; raises the request's errors before any expert is called."""
+        options = request.options
+        aggregator = aggregator_named(options.aggregator) if options.aggregator else None
+        target, snapshot, decision = await self.decide(request, recorder)
+        strategy = target.strategy
+        aggregator = aggregator or aggregator_named(strategy.aggregator)
+        context = AggregationContext(request, strategy, decision, snapshot, self._usable(request))
+        max_calls = min(options.max_calls or strategy.max_calls, strategy.max_calls, self._limits.max_calls)
+        deadline = Deadline.after(min(options.timeout_s or strategy.timeout_s, self._limits.max_timeout_s))
+        fused = aggregator.expert_for(context) is not None
+        plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=max_calls, fused=fused)
+        return Prepared(request, plan, context, aggregator, max_calls - len(plan.calls))
+
+    def _router(self, asked: str | None, target: Target) -> Router:
+        if asked and target.expert:
+            raise InvalidRequest(
+                f"consilium.router: the model {target.expert.id!r} is one expert, there is nothing to route; use model 'auto'",
+                param="consilium.router",
+            )
+        return self._routers[asked or target.strategy.router]
+
+    def _only(self, card: ExpertCard, request: ChatRequest) -> Eligibility:
+        """The expert that was asked for by name: role and declared capabilities are the caller's own affair."""
+        if not card.labels <= request.labels:
+            raise ModelNotFound(f"the model {request.model!r} does not exist", param="model")
+        if self._directory.health_of(card.id) is HealthState.OPEN:
+            why = "unhealthy: its last calls failed, it is tried again after the cool-down"
+            raise NoEligibleExpert(f"the expert {card.id} is {why}", reasons={card.id: why})
+        if (size := estimated_tokens(request, card)) > card.context_length:
+            raise ContextTooLong(
+                f"about {size} tokens are needed at least, the expert {card.id} has a context of {card.context_length}", param="messages"
+            )
+        return Eligibility((card,), {})
+
+    def _pick(self, request: ChatRequest, strategy: Strategy) -> PickRule:
+        """The strategy's rule with the caller's wishes over it; a bare ``k`` asks for exactly that many."""
+        options, rule = request.options, strategy.pick
+        if options.pick is not None and options.pick not in PICKS:
+            raise InvalidRequest(f"consilium.pick must be one of {', '.join(PICKS)}, not {options.pick!r}", param="consilium.pick")
+        if options.k is not None and not 1 <= options.k <= self._limits.max_experts:
+            raise InvalidRequest(f"consilium.k must be between 1 and {self._limits.max_experts}, not {options.k}", param="consilium.k")
+        kind = options.pick or ("top_k" if options.k is not None and rule.kind == "dynamic" else rule.kind)
+        return PickRule(kind, min(options.k or rule.k, self._limits.max_experts), rule.threshold)
+
+    def _usable(self, request: ChatRequest) -> Callable[[ExpertCard], bool]:
+        def usable(card: ExpertCard) -> bool:
+            healthy = self._directory.health_of(card.id) is not HealthState.OPEN
+            return card.enabled and healthy and card.labels <= request.labels and card.id not in request.options.deny
+
+        return usable
+
+
+def _seed(request: ChatRequest) -> int:
+    if request.options.seed is not None:
+        return request.options.seed
+    asked = request.params.get("seed")
+    return asked if isinstance(asked, int) else zlib.crc32(request.id.encode())

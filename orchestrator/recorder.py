@@ -1,0 +1,102 @@
+"""Collects what happens to one request, and hands the finished trace to every sink, once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from domain.chat import ChatRequest, Usage
+from domain.errors import ConsiliumError
+from domain.plan import CallRole, Candidate, ExpertFailure, Outcome
+from domain.routing import RoutingDecision
+from domain.trace import CallRecord, Timings, Trace
+from orchestrator.ports import TraceSink
+
+MAX_KEPT_TEXT = 20_000
+"""Letters of one answer that a trace keeps."""
+
+
+class TraceRecorder:
+    """Mutable while the request runs. All durations in milliseconds of ``perf_counter``."""
+
+    def __init__(self, request: ChatRequest, sinks: Sequence[TraceSink], *, keep_text: bool) -> None:
+        self._request, self._sinks, self._keep_text = request, sinks, keep_text
+        self._began, self._started_at = time.perf_counter(), time.time()
+        self._spent = {"route": 0.0, "experts": 0.0, "aggregate": 0.0}
+        self._first_token: float | None = None
+        self._calls: list[CallRecord] = []
+        self._text: list[str] = []
+        self._text_length = 0
+        self.strategy: str | None = None
+        self.decision: RoutingDecision | None = None
+        self.aggregator: str | None = None
+        self.trace: Trace | None = None
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Add the block's duration to *stage*: ``route``, ``experts`` (waiting for candidates) or ``aggregate``."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[stage] += (time.perf_counter() - began) * 1e3
+
+    def stage_ms(self, stage: str) -> float:
+        """Milliseconds spent in *stage* so far."""
+        return self._spent[stage]
+
+    def call(self, outcome: Outcome, role: CallRole) -> None:
+        """A call has ended."""
+        match outcome:
+            case Candidate():
+                text = outcome.text[:MAX_KEPT_TEXT] if self._keep_text else None
+                self._calls.append(CallRecord(outcome.expert_id, role, "ok", outcome.latency_s * 1e3, outcome.usage, text=text))
+            case ExpertFailure():
+                error = f"{outcome.code}: {outcome.message}"
+                self._calls.append(CallRecord(outcome.expert_id, role, "error", outcome.latency_s * 1e3, error=error))
+
+    def cancelled(self, expert_id: str, role: CallRole, latency_s: float) -> None:
+        """A call was given up because nobody waits for it any more."""
+        self._calls.append(CallRecord(expert_id, role, "cancelled", latency_s * 1e3))
+
+    def wrote(self, text: str) -> None:
+        """A piece of the answer went out."""
+        if self._first_token is None:
+            self._first_token = (time.perf_counter() - self._began) * 1e3
+        if self._keep_text and self._text_length < MAX_KEPT_TEXT:
+            self._text.append(text)
+            self._text_length += len(text)
+
+    @property
+    def usage(self) -> Usage:
+        return sum((call.usage for call in self._calls), Usage())
+
+    def finish(self, error: BaseException | None = None) -> Trace:
+        """The finished trace; emitted on the first call, the same one returned on later calls."""
+        if self.trace is not None:
+            return self.trace
+        total = (time.perf_counter() - self._began) * 1e3
+        waited = self._spent["experts"] + self._spent["aggregate"]
+        expected = isinstance(error, ConsiliumError)
+        self.trace = Trace(
+            request_id=self._request.id,
+            model=self._request.model,
+            strategy=self.strategy,
+            started_at=self._started_at,
+            status="ok" if error is None else "error" if isinstance(error, Exception) else "cancelled",
+            decision=self.decision,
+            calls=tuple(self._calls),
+            aggregator=self.aggregator,
+            timings=Timings(**self._spent, total=total, overhead=max(0.0, total - waited), first_token=self._first_token),
+            usage=self.usage,
+            error_code=error.code if isinstance(error, ConsiliumError) else "internal_error" if isinstance(error, Exception) else None,
+            error_message=str(error) if expected else type(error).__name__ if error is not None else None,
+            stream=self._request.stream,
+            session_id=self._request.session_id,
+            messages=self._request.messages if self._keep_text else None,
+            answer="".join(self._text)[:MAX_KEPT_TEXT] if self._keep_text else None,
+        )
+        for sink in self._sinks:
+            sink.emit(self.trace)
+        return self.trace

@@ -1,0 +1,64 @@
+"""From a model name to what it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from domain.errors import ModelNotFound
+from domain.experts import ExpertCard
+from domain.registry import RegistrySnapshot
+from domain.strategy import Strategy
+
+DEFAULT_STRATEGY = "auto"
+STRATEGY_PREFIX = "consilium/"
+_LATEST = ":latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Either one expert, asked for by name, or a strategy."""
+
+    strategy: Strategy
+    expert: ExpertCard | None = None
+
+
+def model_names(snapshot: RegistrySnapshot) -> list[str]:
+    """Every name that a request may use as ``model``: ``auto``, strategies, experts."""
+    strategies = sorted(f"{STRATEGY_PREFIX}{s.id}" for s in snapshot.strategies.values() if s.enabled)
+    experts = sorted(card.id for card in snapshot.experts.values() if card.enabled)
+    return [DEFAULT_STRATEGY, *strategies, *experts]
+
+
+def resolve(model: str, snapshot: RegistrySnapshot) -> Target:
+    """What *model* stands for.
+
+    1. ``auto`` is the strategy of that name (a built-in one when the registry has none).
+    2. ``consilium/<id>`` is that strategy.
+    3. Anything else is an expert's id.
+
+    A trailing ``:latest`` is dropped, since some clients append it. Raises ``ModelNotFound`` with the nearest names.
+    """
+    name = model.removesuffix(_LATEST)
+    if name == DEFAULT_STRATEGY:
+        name = STRATEGY_PREFIX + DEFAULT_STRATEGY
+    if name.startswith(STRATEGY_PREFIX):
+        wanted = name.removeprefix(STRATEGY_PREFIX)
+        strategy = snapshot.strategies.get(wanted)
+        if strategy is None and wanted == DEFAULT_STRATEGY:
+            strategy = Strategy(id=DEFAULT_STRATEGY)
+        if strategy is not None and strategy.enabled:
+            return Target(strategy)
+        raise ModelNotFound(_unknown(model, snapshot, disabled=strategy is not None), param="model")
+    card = snapshot.experts.get(name)
+    if card is not None and card.enabled:
+        return Target(Strategy(id=card.id, router="explicit", aggregator="first", timeout_s=card.timeout_s), card)
+    raise ModelNotFound(_unknown(model, snapshot, disabled=card is not None), param="model")
+
+
+def _unknown(model: str, snapshot: RegistrySnapshot, *, disabled: bool) -> str:
+    known = model_names(snapshot)
+    nearest = get_close_matches(model, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(n) for n in nearest)}?" if nearest else f"known are {', '.join(known[:12])}"
+    state = "is disabled" if disabled else "does not exist"
+    return f"the model {model!r} {state}; {hint}"

@@ -1,0 +1,252 @@
+"""The answer as it is produced: real tokens of the last step, and signs of life before them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+
+from domain.chat import Choice, ChoiceDelta, Chunk, Usage, text_of
+from domain.errors import ExpertError, ExpertTimeout
+from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
+from domain.routing import RoutingDecision
+from domain.trace import Trace
+from orchestrator.aggregation.base import Chosen, Synthesis
+from orchestrator.answer import Progress
+from orchestrator.dispatch import candidates_of, dispatch, failure_of, failures_of
+from orchestrator.failures import error_for
+from orchestrator.limits import Limits
+from orchestrator.planner import aggregator_call
+from orchestrator.ports import Directory, Workers
+from orchestrator.preparation import Prepared
+from orchestrator.recorder import TraceRecorder
+
+KEEP_ALIVE_S = 5.0
+"""Longest silence on a stream while experts work: under the idle limits of common proxies (30 to 60 s)."""
+
+Event = Chunk | Progress
+
+
+class _Interrupted(Exception):
+    """An expert failed in the middle of its stream; carries the failure out to where it is translated."""
+
+    def __init__(self, failure: ExpertFailure, *, started: bool) -> None:
+        super().__init__(failure.message)
+        self.failure, self.started = failure, started
+
+
+class AnswerStream:
+    """An opened stream. Iterate it to the end or ``aclose()`` it; either way the trace is complete afterwards."""
+
+    def __init__(self, prepared: Prepared, recorder: TraceRecorder, *, limits: Limits) -> None:
+        self._prepared, self._recorder, self._limits = prepared, recorder, limits
+        self._events: AsyncGenerator[Chunk, None] | None = None
+        self._next: asyncio.Task[Chunk] | None = None
+        self._progress: deque[str] = deque(maxlen=64)
+        self._stirred = asyncio.Event()
+        self.request_id = prepared.request.id
+        self.strategy = recorder.strategy
+        self.announced_aggregator = prepared.announced_aggregator
+        self.num_planned_calls = len(prepared.plan.calls) + (":" in self.announced_aggregator)
+
+    @property
+    def decision(self) -> RoutingDecision:
+        return self._prepared.context.decision
+
+    @property
+    def trace(self) -> Trace:
+        """The finished trace. Raises ``RuntimeError`` while the stream still runs."""
+        if self._recorder.trace is None:
+            raise RuntimeError("the stream has not ended; iterate it to the end or close it first")
+        return self._recorder.trace
+
+    @property
+    def route_ms(self) -> float:
+        return self._recorder.stage_ms("route")
+
+    def start(self, events: AsyncGenerator[Chunk, None]) -> None:
+        self._events = events
+        self._next = asyncio.ensure_future(anext(events))
+
+    def progress(self, text: str) -> None:
+        """Say that something happened before tokens can flow."""
+        self._progress.append(text)
+        self._stirred.set()
+
+    async def hold_for_first_event(self) -> None:
+        """Wait for the first token; of a panel only so long that headers are not held back. Raises what failed."""
+        assert self._next is not None, "start() comes first"  # noqa: S101 - a bug here, never input
+        limit = None if len(self._prepared.plan.calls) == 1 else self._limits.hold_headers_s
+        try:
+            await asyncio.wait({self._next}, timeout=limit)
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        if self._next.done() and not self._next.cancelled() and (error := self._next.exception()) is not None:
+            if not isinstance(error, StopAsyncIteration):
+                raise error
+            self._next = asyncio.ensure_future(_ended())
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._next is None or self._events is None:
+            raise StopAsyncIteration
+        while not self._next.done():
+            if self._progress:
+                return Progress(self._progress.popleft())
+            self._stirred.clear()
+            stirred = asyncio.ensure_future(self._stirred.wait())
+            try:
+                await asyncio.wait({self._next, stirred}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stirred.cancel()
+            if not self._next.done() and not self._progress:
+                return Progress("working")
+        try:
+            chunk = self._next.result()
+        except StopAsyncIteration:
+            self._next = None
+            raise
+        self._next = asyncio.ensure_future(anext(self._events))
+        return chunk
+
+    async def aclose(self) -> None:
+        """Cancel what still runs. Safe to call twice and after the end."""
+        if self._next is not None and not self._next.done():
+            self._next.cancel()
+            await asyncio.wait({self._next}, timeout=self._limits.close_grace_s)
+        elif self._next is not None and not self._next.cancelled():
+            self._next.exception()  # retrieved, so that nobody is warned about it
+        self._next = None
+        if self._events is not None:
+            await self._events.aclose()
+        self._recorder.finish(asyncio.CancelledError())
+
+
+async def _ended() -> Chunk:
+    raise StopAsyncIteration
+
+
+async def stream_events(
+    prepared: Prepared, recorder: TraceRecorder, workers: Workers, directory: Directory, *, on_progress: Callable[[str], None]
+) -> AsyncGenerator[Chunk, None]:
+    """The chunks of the answer's last step; raises the request's error. Finishes the trace in every case."""
+    try:
+        calls = prepared.plan.calls
+        last = _single(calls[0], prepared, recorder, workers, directory) if len(calls) == 1 else None
+        last = last or _panel(prepared, recorder, workers, directory, on_progress)
+        async with aclosing(last) as chunks:
+            async for chunk in chunks:
+                recorder.wrote("".join(str(choice.delta.get("content") or "") for choice in chunk.choices))
+                yield chunk
+    except GeneratorExit:
+        recorder.finish(asyncio.CancelledError())
+        raise
+    except BaseException as error:
+        recorder.finish(error)
+        raise
+    recorder.finish()
+
+
+async def _single(
+    call: ExpertCall, prepared: Prepared, recorder: TraceRecorder, workers: Workers, directory: Directory
+) -> AsyncGenerator[Chunk, None]:
+    recorder.aggregator = "single"
+    try:
+        async with aclosing(_relay(call, "experts", recorder, workers, directory)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    except _Interrupted as interrupted:
+        raise error_for([interrupted.failure], prepared.plan.deadline) from None
+
+
+async def _panel(
+    prepared: Prepared, recorder: TraceRecorder, workers: Workers, directory: Directory, on_progress: Callable[[str], None]
+) -> AsyncGenerator[Chunk, None]:
+    def ended(outcome: Outcome) -> None:
+        recorder.call(outcome, CallRole.CANDIDATE)
+        on_progress(f"{outcome.expert_id} {'answered' if isinstance(outcome, Candidate) else 'failed'}")
+
+    with recorder.timing("experts"):
+        outcomes = await dispatch(prepared.plan.calls, workers, on_outcome=ended)
+    directory.record(outcomes)
+    candidates = candidates_of(outcomes)
+    if not candidates:
+        raise error_for(failures_of(outcomes), prepared.plan.deadline)
+    if len(candidates) == 1:
+        recorder.aggregator = "single"
+        yield _whole(candidates[0])
+        return
+    verdict = prepared.aggregator.decide(prepared.context, candidates)
+    recorder.aggregator = prepared.aggregator.name
+    match verdict:
+        case Chosen(candidate=chosen):
+            yield _whole(chosen)
+        case Synthesis(expert=expert, messages=messages):
+            recorder.aggregator = f"{prepared.aggregator.name}:{expert.id}"
+            call = aggregator_call(prepared.request, expert, messages, prepared.plan.deadline)
+            try:
+                async with aclosing(_relay(call, "aggregate", recorder, workers, directory)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except _Interrupted as interrupted:
+                if interrupted.started:
+                    raise error_for([interrupted.failure], prepared.plan.deadline) from None
+                recorder.aggregator += " (fallback)"
+                yield _whole(candidates[0])
+
+
+async def _relay(
+    call: ExpertCall, stage: str, recorder: TraceRecorder, workers: Workers, directory: Directory
+) -> AsyncGenerator[Chunk, None]:
+    """Pass one expert's stream on, and keep its record. Raises ``_Interrupted`` when the expert fails."""
+    began, usage, text, sent = time.perf_counter(), Usage(), "", False
+    outcome: Outcome | None = None
+    source = workers.stream(call)
+    try:
+        while True:
+            try:
+                with recorder.timing(stage):
+                    async with asyncio.timeout(call.deadline.remaining_s + 1.0):
+                        chunk = await anext(source)
+            except StopAsyncIteration:
+                break
+            except TimeoutError:
+                raise ExpertTimeout("no further token before the request's deadline") from None
+            usage = chunk.usage or usage
+            text += "".join(str(choice.delta.get("content") or "") for choice in chunk.choices)
+            sent = True
+            yield chunk
+        outcome = Candidate(call.expert.id, (_choice(text),), usage, time.perf_counter() - began)
+    except ExpertError as error:
+        outcome = failure_of(call, error, time.perf_counter() - began)
+        raise _Interrupted(outcome, started=sent) from error
+    finally:
+        if outcome is None:
+            recorder.cancelled(call.expert.id, call.role, time.perf_counter() - began)
+        else:
+            recorder.call(outcome, call.role)
+            directory.record([outcome])
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _choice(text: str) -> Choice:
+    return Choice({"role": "assistant", "content": text})
+
+
+def _whole(candidate: Candidate) -> Chunk:
+    """A finished candidate as one chunk. Its usage is counted where its call was recorded, not again here."""
+    deltas = []
+    for choice in candidate.choices:
+        delta = {name: value for name, value in choice.message.items() if value is not None}
+        if tool_calls := choice.message.get("tool_calls"):
+            delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(tool_calls)]
+        delta.setdefault("content", text_of(choice.message))
+        deltas.append(ChoiceDelta(delta, choice.index, choice.finish_reason, choice.logprobs))
+    return Chunk(tuple(deltas), extra=candidate.extra)
