@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -51,8 +50,9 @@ def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> Fas
     )
     for module in _ENDPOINTS:
         app.include_router(module.router)
-    if importlib.util.find_spec("api.endpoints.admin") is not None:
-        app.include_router(importlib.import_module("api.endpoints.admin").router)
+    admin = importlib.import_module("api.endpoints.admin")
+    if hasattr(admin, "router"):
+        app.include_router(admin.router)
     errors.install(app)
     describe(app)
     return app

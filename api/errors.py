@@ -42,17 +42,11 @@ STATUS: Mapping[type[errors.ConsiliumError], int] = {
     errors.ExpertTimeout: 504,
     errors.ExpertOverloaded: 429,
     errors.ExpertRejected: 400,
+    errors.ExpertContextTooLong: 400,
     errors.ExpertAuthFailed: 502,
     errors.ExpertProtocolError: 502,
 }
 """HTTP status of each class. A class without a row takes its nearest ancestor's; a test asserts that none needs to."""
-
-_UNANIMOUS: Mapping[str, int] = {
-    errors.ExpertRejected.code: 400,
-    errors.ExpertOverloaded.code: 429,
-    errors.ExpertTimeout.code: 504,
-}
-"""When every expert failed in the same way, the status of that way: a refused input must not be retried, a full queue may."""
 
 _TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -84,10 +78,6 @@ class WireError:
 
 def status_of(error: errors.ConsiliumError) -> int:
     """The HTTP status of *error*."""
-    if isinstance(error, errors.AllExpertsFailed):
-        codes = {failure.code for failure in error.failures}
-        if len(codes) == 1 and (status := _UNANIMOUS.get(next(iter(codes)))):
-            return status
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 

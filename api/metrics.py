@@ -85,9 +85,7 @@ class Metrics:
             buckets=_ROUTE_SECONDS,
             registry=self.registry,
         )
-        self.expert_calls = Counter(
-            "consilium_expert_calls", "Calls to experts.", ["expert", "role", "status"], registry=self.registry
-        )
+        self.expert_calls = Counter("consilium_expert_calls", "Calls to experts.", ["expert", "role", "status"], registry=self.registry)
         self.expert_seconds = Histogram(
             "consilium_expert_call_seconds", "Time of one call to an expert.", ["expert", "role"], buckets=_SECONDS, registry=self.registry
         )
@@ -149,7 +147,7 @@ class _ExpertCollector:
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        health = GaugeMetricFamily("consilium_expert_health", "1 for the state that the expert's circuit is in.", labels=["expert", "state"])
+        health = GaugeMetricFamily("consilium_expert_health", "1 for the state of the expert's circuit.", labels=["expert", "state"])
         running = GaugeMetricFamily("consilium_expert_in_flight", "Calls running now.", labels=["expert"])
         waiting = GaugeMetricFamily("consilium_expert_queued", "Calls waiting for a place.", labels=["expert"])
         for expert_id in list(self._gauges.expert_ids())[:MAX_LABEL_VALUES]:

@@ -8,13 +8,12 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import to_wire, wire_body
-from api.errors import WireError
+from api.disconnect import ClientGone
+from api.errors import WireError, to_wire, wire_body
 from api.metrics import Metrics
 from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge
 
@@ -58,6 +57,8 @@ class RequestMiddleware:
         except ConsiliumError as error:  # from a middleware further in
             if not status:
                 await to_wire(error).response()(scope, receive, send_with_id)
+        except ClientGone:
+            log.debug("%s %s: the caller went away, request %s", scope["method"], scope["path"], request_id)
         except Exception as error:  # the service has to stay up and the caller has to hear; the log has the trace
             log.exception("%s %s failed, request %s", scope["method"], scope["path"], request_id)
             if status:

@@ -45,7 +45,6 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(default=30.0, gt=0)
     max_requests: int = Field(default=512, ge=1)
     max_embedding_inputs: int = Field(default=2048, ge=1)
-    sse_keep_alive_s: float = Field(default=15.0, gt=0)
     send_timeout_s: float = Field(default=60.0, gt=0)
 
     # --- the registry and traces ---

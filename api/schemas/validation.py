@@ -106,10 +106,10 @@ def _clean(loc: Sequence[str | int], payload: object, missing: bool) -> tuple[st
     kept: list[str | int] = []
     here = payload
     for i, part in enumerate(parts):
-        if isinstance(here, Mapping) and part in here:
-            here = here[part]
-        elif isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here):
-            here = here[part]
+        in_object = isinstance(here, Mapping) and part in here
+        in_list = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if in_object or in_list:
+            here = here[part]  # type: ignore[index]  # one of the two above
         elif not (missing and i == len(parts) - 1):
             continue
         kept.append(part)

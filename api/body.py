@@ -1,0 +1,57 @@
+"""From the bytes of a request to a JSON object, and what its headers say about it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from domain.errors import InvalidRequest
+
+_SESSION = re.compile(r"[\x21-\x7e]{1,256}")
+_YES = frozenset({"1", "true", "yes"})
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises ``InvalidRequest`` that says where it is broken."""
+    raw = await request.body()
+    if not raw:
+        raise InvalidRequest("the body is empty: send a JSON object")
+    try:
+        payload = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(_where(raw, error)) from None
+    if not isinstance(payload, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return payload
+
+
+def _where(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as broken:
+        return f"the body is not valid UTF-8: byte {raw[broken.start]:#04x} at position {broken.start}"
+    return f"the body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the outermost middleware chose."""
+    request_id: str = request.state.request_id
+    return request_id
+
+
+def session_id_of(request: Request) -> str | None:
+    """``x-session-id``, when it is 1 to 256 printable ASCII characters without spaces. Raises ``InvalidRequest`` otherwise."""
+    given = request.headers.get("x-session-id")
+    if given is None:
+        return None
+    if not _SESSION.fullmatch(given):
+        raise InvalidRequest("x-session-id must be 1 to 256 printable ASCII characters without spaces", param="x-session-id")
+    return given
+
+
+def wants_explanation(request: Request) -> bool:
+    """Whether the header ``x-consilium-explain`` asks for the explain object."""
+    return request.headers.get("x-consilium-explain", "").strip().lower() in _YES

@@ -1,0 +1,38 @@
+"""``POST /v1/completions``: the older interface, served as a chat of one user message."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
+
+from api.answers import Envelope, frames, whole
+from api.body import json_object, request_id_of, session_id_of, wants_explanation
+from api.completion_shapes import text_choice, text_pieces
+from api.dependencies import ReadyServices, require_key
+from api.disconnect import unless_gone
+from api.headers import stream_headers, trace_headers
+from api.openapi import ERRORS, body_of
+from api.schemas.completions import CompletionBody, parse_completion
+from api.sse import EventStream
+
+router = APIRouter(tags=["chat"], dependencies=[Depends(require_key)])
+
+
+@router.post("/v1/completions", openapi_extra=body_of(CompletionBody), responses=ERRORS)
+async def create_completion(request: Request, services: ReadyServices) -> Response:
+    """OpenAI's plain completions. The prompt is the only user message of a chat, since experts are asked in their chat template."""
+    asked, echo = parse_completion(
+        await json_object(request),
+        request_id=request_id_of(request),
+        session_id=session_id_of(request),
+        explain=wants_explanation(request),
+    )
+    envelope = Envelope.of(asked, prefix="cmpl", object="text_completion")
+    if not asked.stream:
+        answer = await unless_gone(request, services.orchestrator.run(asked))
+        choices = [text_choice(choice, echo=echo) for choice in answer.choices]
+        payload = whole(envelope, answer, choices, explain=asked.options.explain)
+        return Response(orjson.dumps(payload), media_type="application/json", headers=trace_headers(answer.trace))
+    stream = await unless_gone(request, services.orchestrator.open_stream(asked))
+    events = frames(stream, envelope, text_pieces(echo=echo), include_usage=asked.include_usage, explain=asked.options.explain)
+    return EventStream(events, close=stream.aclose, headers=stream_headers(stream), send_timeout_s=services.settings.send_timeout_s)

@@ -1,0 +1,81 @@
+"""``GET /v1/models`` and ``GET /v1/models/{id}``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+
+from api.dependencies import ServicesDep, require_key
+from api.openapi import ERRORS
+from domain.errors import ModelNotFound, NotReady
+from domain.experts import ExpertCard
+from domain.registry import RegistrySnapshot
+from domain.strategy import Strategy
+from orchestrator.resolve import model_names, resolve
+
+router = APIRouter(tags=["models"], dependencies=[Depends(require_key)])
+
+_OWNER = "consilium"
+_CREATED = 1_764_547_200
+"""2025-12-01: OpenAI's ``created`` is required; a registry entry has no birthday that would mean anything to a client."""
+
+
+@router.get("/v1/models", responses=ERRORS)
+async def list_models(services: ServicesDep) -> dict[str, Any]:
+    """Every name that a request may use as `model`: `auto`, every strategy, every expert."""
+    snapshot = _snapshot(services)
+    shown = [name for name in model_names(snapshot) if _may_see(snapshot.experts.get(name))]
+    return {"object": "list", "data": [_model(name, snapshot, services) for name in shown]}
+
+
+@router.get("/v1/models/{model_id:path}", responses=ERRORS)
+async def get_model(model_id: str, services: ServicesDep) -> dict[str, Any]:
+    """One of them. 404 lists the nearest names."""
+    snapshot = _snapshot(services)
+    if not _may_see(resolve(model_id, snapshot).expert):
+        raise ModelNotFound(f"the model {model_id!r} does not exist", param="model")
+    return _model(model_id, snapshot, services)
+
+
+def _snapshot(services: ServicesDep) -> RegistrySnapshot:
+    services.readiness.require("database")
+    snapshot = services.directory.snapshot()
+    if not snapshot.experts and not snapshot.strategies and not services.readiness.is_ready:
+        raise NotReady("the registry is still being read")
+    return snapshot
+
+
+def _may_see(card: ExpertCard | None) -> bool:
+    """Whether a caller without access labels may know of *card*, as in ``orchestrator.preparation``."""
+    return card is None or not card.labels
+
+
+def _model(name: str, snapshot: RegistrySnapshot, services: ServicesDep) -> dict[str, Any]:
+    target = resolve(name, snapshot)
+    about = _expert(target.expert, services) if target.expert else _strategy(target.strategy)
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": _OWNER, _OWNER: about}
+
+
+def _strategy(strategy: Strategy) -> dict[str, Any]:
+    return {
+        "kind": "strategy",
+        "strategy": strategy.id,
+        "description": strategy.description,
+        "router": strategy.router,
+        "pick": {"kind": strategy.pick.kind, "k": strategy.pick.k},
+        "aggregator": strategy.aggregator,
+    }
+
+
+def _expert(card: ExpertCard, services: ServicesDep) -> dict[str, Any]:
+    return {
+        "kind": "expert",
+        "description": card.description,
+        "roles": sorted(card.roles),
+        "backend": card.backend,
+        "skills": list(card.skills),
+        "capabilities": sorted(card.capabilities),
+        "context_length": card.context_length,
+        "health": services.directory.health_of(card.id),
+    }

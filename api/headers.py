@@ -1,0 +1,62 @@
+"""``x-consilium-*``: which experts answered, and why, in header values that every proxy lets through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from domain.routing import RoutingDecision
+from domain.trace import Trace
+from orchestrator.stream import AnswerStream
+
+MAX_VALUE_CHARS = 512
+"""Longest header value: common proxies bound all headers together at 8 kB."""
+
+
+def decision_headers(*, strategy: str | None, decision: RoutingDecision | None) -> dict[str, str]:
+    """What is known when the routing is done, which is before the first token."""
+    found: dict[str, str | None] = {"x-consilium-strategy": strategy}
+    if decision is not None:
+        found |= {
+            "x-consilium-router": decision.router,
+            "x-consilium-experts": _list(decision.selected),
+            "x-consilium-skills": _list(match.skill for match in decision.skills),
+        }
+    return _clean(found)
+
+
+def trace_headers(trace: Trace) -> dict[str, str]:
+    """What is known when the answer is complete."""
+    timings = trace.timings
+    return decision_headers(strategy=trace.strategy, decision=trace.decision) | _clean(
+        {
+            "x-consilium-aggregator": trace.aggregator,
+            "x-consilium-calls": str(len(trace.calls)),
+            "x-consilium-route-ms": f"{timings.route:.2f}",
+            "x-consilium-overhead-ms": f"{timings.overhead:.2f}",
+        }
+    )
+
+
+def stream_headers(stream: AnswerStream) -> dict[str, str]:
+    """What is known when a stream opens: the plan. What came of it is told by the object ``consilium`` at the stream's end."""
+    return decision_headers(strategy=stream.strategy, decision=stream.decision) | _clean(
+        {
+            "x-consilium-aggregator": stream.announced_aggregator,
+            "x-consilium-calls": str(stream.num_planned_calls),
+            "x-consilium-route-ms": f"{stream.route_ms:.2f}",
+        }
+    )
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(name.replace(",", " ") for name in names))
+
+
+def _clean(values: dict[str, str | None]) -> dict[str, str]:
+    return {name: header_value(value) for name, value in values.items() if value}
+
+
+def header_value(text: str) -> str:
+    """*text* as a header may carry it: printable latin-1 on one line, at most ``MAX_VALUE_CHARS``."""
+    safe = "".join(c if c.isprintable() else " " for c in text).encode("latin-1", "replace").decode("latin-1").strip()
+    return safe if len(safe) <= MAX_VALUE_CHARS else safe[: MAX_VALUE_CHARS - 3] + "..."

@@ -1,0 +1,197 @@
+"""A chat request on the wire. Validates what OpenAI defines; every field it does not know is passed on to the expert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from api.schemas.validation import validate
+from domain.chat import ChatRequest, RequestOptions
+
+DEFAULT_MODEL = "auto"
+
+_OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "consilium"})
+"""Fields that are ours to act on; everything else goes to the expert as it came."""
+
+
+class _Passing(BaseModel):
+    """Strict about the types of known fields, open to unknown ones."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class ImageUrl(_Passing):
+    url: str
+
+
+class ContentPart(_Passing):
+    type: str
+    text: str | None = None
+    image_url: ImageUrl | None = None
+
+    @field_validator("text", "image_url")
+    @classmethod
+    def _there(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("type") == info.field_name:
+            raise ValueError(f"a part of type '{info.field_name}' needs it")
+        return value
+
+
+class ToolCallFunction(_Passing):
+    name: str
+    arguments: str
+
+
+class ToolCall(_Passing):
+    id: str
+    type: str = "function"
+    function: ToolCallFunction | None = None
+
+
+class Message(_Passing):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = Field(default=None, validate_default=True)
+    content: str | list[ContentPart] | None = Field(default=None, validate_default=True)
+
+    @field_validator("tool_call_id")
+    @classmethod
+    def _answers_a_call(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("role") == "tool":
+            raise ValueError("a message of role 'tool' needs the id of the call that it answers")
+        return value
+
+    @field_validator("content")
+    @classmethod
+    def _says_something(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("role") not in {"assistant", None}:
+            raise ValueError("must be a string or a list of parts, not null")
+        return value
+
+
+class StreamOptions(_Passing):
+    include_usage: bool | None = None
+
+
+class FunctionDefinition(_Passing):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(_Passing):
+    type: str
+    function: FunctionDefinition | None = Field(default=None, validate_default=True)
+
+    @field_validator("function")
+    @classmethod
+    def _described(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("type") == "function":
+            raise ValueError("a tool of type 'function' needs it: an object with a name")
+        return value
+
+
+class JsonSchema(_Passing):
+    name: str | None = None
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Passing):
+    type: str
+    json_schema: JsonSchema | None = Field(default=None, validate_default=True)
+
+    @field_validator("json_schema")
+    @classmethod
+    def _described(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("type") == "json_schema":
+            raise ValueError("a response_format of type 'json_schema' needs it: an object with a name and a schema")
+        return value
+
+
+class Options(BaseModel):
+    """The extra body object ``consilium``: how this one request is to be routed and answered."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    router: str | None = None
+    k: Annotated[int, Field(ge=1)] | None = None
+    pick: Literal["top_k", "sample", "dynamic"] | None = None
+    aggregator: Literal["fuse", "vote", "first"] | None = None
+    aggregator_expert: str | None = None
+    seed: int | None = None
+    allow: list[str] | None = None
+    deny: list[str] | None = None
+    max_calls: Annotated[int, Field(ge=1)] | None = None
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    explain: bool | None = None
+
+    def to_domain(self, *, explain: bool) -> RequestOptions:
+        return RequestOptions(
+            router=self.router,
+            k=self.k,
+            pick=self.pick,
+            aggregator=self.aggregator,
+            aggregator_expert=self.aggregator_expert,
+            seed=self.seed,
+            allow=None if self.allow is None else tuple(self.allow),
+            deny=tuple(self.deny or ()),
+            max_calls=self.max_calls,
+            timeout_s=self.timeout_s,
+            explain=bool(self.explain) or explain,
+        )
+
+
+class Sampling(_Passing):
+    """OpenAI's fields that chat and plain completions share."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, float] | None = None
+    user: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    consilium: Options | None = None
+
+
+class ChatBody(Sampling):
+    """``POST /v1/chat/completions`` and ``POST /v1/route``."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)] = DEFAULT_MODEL
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    reasoning_effort: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+def parse_chat(payload: Mapping[str, Any], *, request_id: str, session_id: str | None = None, explain: bool = False) -> ChatRequest:
+    """*payload* as a ``ChatRequest``. Raises ``InvalidRequest`` that names the field.
+
+    Values are passed on exactly as they came; a null stands for "not given". *explain* is what the header asked for.
+    """
+    body = validate(ChatBody, payload)
+    return ChatRequest(
+        id=request_id,
+        model=body.model,
+        messages=tuple(payload["messages"]),
+        params={key: value for key, value in payload.items() if key not in _OWN_FIELDS and value is not None},
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        options=(body.consilium or Options()).to_domain(explain=explain),
+        session_id=session_id,
+    )
