@@ -1,0 +1,115 @@
+"""Comparisons that may take for ever, in a process of their own that is ended when time is up.
+
+Computer algebra and regular expressions can run without bound on hostile input, and neither can be interrupted inside a
+thread; signals, the usual way out, only work on the main thread. So one child process does them, one at a time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+from domain.errors import ServiceError
+
+_CHILD = Path(__file__).with_name("bounded_child.py")
+
+
+class ComparisonTimeout(ServiceError):
+    """A comparison took longer than it may."""
+
+    code = "comparison_timeout"
+
+
+class BoundedComparer:
+    """Compares in a child process, which starts at the first comparison and again after one that was cut off.
+
+    Safe to use from several threads, which take turns. *timeout_s* bounds one comparison, *start_timeout_s* the first
+    one of a process, which loads the library.
+    """
+
+    def __init__(self, *, timeout_s: float = 5.0, start_timeout_s: float = 60.0) -> None:
+        self._timeout_s = timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def math_equal(self, gold: str, answer: str) -> bool:
+        """Whether both are mathematically the same. Raises ``ComparisonTimeout``; False for what cannot be parsed."""
+        return self._ask({"op": "math", "gold": gold, "answer": answer})
+
+    def matches(self, pattern: str, text: str) -> bool:
+        """Whether *pattern* is found in *text* (``^`` and ``$`` also at lines). Raises ``ComparisonTimeout``."""
+        return self._ask({"op": "regex", "pattern": pattern, "text": text})
+
+    def close(self) -> None:
+        """End the child process; the next comparison would start another."""
+        with self._lock:
+            self._end()
+
+    def _ask(self, request: dict[str, str]) -> bool:
+        with self._lock:
+            timeout_s = self._timeout_s
+            if self._process is None or self._process.poll() is not None:
+                self._end()
+                self._start()
+                timeout_s = self._start_timeout_s
+            try:
+                self._pipe().write(json.dumps(request) + "\n")
+                self._pipe().flush()
+                line = self._lines.get(timeout=timeout_s)
+            except queue.Empty:
+                self._end()
+                raise ComparisonTimeout(f"comparing took longer than {timeout_s:g} s") from None
+            except OSError:
+                line = ""
+            if not line:  # the child died of this input: out of memory, or recursion too deep
+                self._end()
+                return False
+            return bool(json.loads(line)["same"])
+
+    def _pipe(self) -> IO[str]:
+        if self._process is None or self._process.stdin is None:
+            raise OSError("the comparing process is gone")
+        return self._process.stdin
+
+    def _start(self) -> None:
+        # -P: the folder of the child's file must not be a place that its imports are looked up in.
+        command = [sys.executable, "-P", str(_CHILD)]
+        self._process = subprocess.Popen(  # noqa: S603 - our own file, no shell
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
+        )
+        self._lines = queue.SimpleQueue()
+        threading.Thread(target=_pump, args=(self._process.stdout, self._lines), name="bounded-comparer", daemon=True).start()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            try:
+                process.stdin.close()
+            except OSError:  # what was still buffered has no reader any more
+                return
+
+
+def _pump(stdout: IO[str] | None, lines: queue.SimpleQueue[str]) -> None:
+    """Move the child's lines into *lines*, and an empty one at its end: a pipe has no read with a time limit."""
+    if stdout is not None:
+        with stdout:
+            for line in stdout:
+                lines.put(line)
+    lines.put("")
+
+
+comparer = BoundedComparer()
+"""Shared by all graders of this process; its child ends with it."""
+atexit.register(comparer.close)
