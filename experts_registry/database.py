@@ -1,0 +1,171 @@
+"""The connection to SQLite or PostgreSQL: transactions, migrations, and whether it can be used."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from domain.errors import InvalidRequest, NotReady
+from experts_registry import schema
+from experts_registry.storage_errors import MIGRATE, translated
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+
+CONNECT_TIMEOUT_S = 5.0
+"""Longest wait for PostgreSQL to accept a connection: a server that is there answers in milliseconds."""
+STATEMENT_TIMEOUT_S = 60.0
+"""Longest time for one PostgreSQL statement; the largest, storing a whole validation set's vectors, takes a few seconds."""
+POOL_TIMEOUT_S = 10.0
+"""Longest wait for a connection of the pool."""
+
+
+class Database:
+    """One database, shared by all stores of a process. ``connect`` does no I/O; the first use does."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.name = engine.url.render_as_string(hide_password=True)
+        """For messages; without the password."""
+
+    @classmethod
+    def connect(cls, url: str, *, busy_timeout_s: float = 5.0, max_connections: int = 8) -> Database:
+        """The database at *url* (``sqlite+aiosqlite:///file`` or ``postgresql+asyncpg://…``; the driver may be left out).
+
+        *busy_timeout_s* is the longest wait for a lock that another process holds. Raises ``InvalidRequest`` when *url* is
+        not one of these.
+        """
+        parsed = _parse(url)
+        options: dict[str, Any] = {
+            "json_serializer": partial(json.dumps, allow_nan=False),
+            "pool_size": max_connections,
+            "max_overflow": 0,
+            "pool_timeout": POOL_TIMEOUT_S,
+        }
+        if parsed.get_backend_name() == "sqlite":
+            engine = create_async_engine(parsed, connect_args={"timeout": busy_timeout_s}, **options)
+            _prepare_sqlite(engine)
+        else:
+            settings = {
+                "application_name": "consilium",
+                "lock_timeout": str(round(busy_timeout_s * 1000)),
+                "statement_timeout": str(round(STATEMENT_TIMEOUT_S * 1000)),
+            }
+            arguments = {"timeout": CONNECT_TIMEOUT_S, "server_settings": settings}
+            engine = create_async_engine(parsed, connect_args=arguments, pool_pre_ping=True, **options)
+        return cls(engine)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes: committed as a whole when the block ends, undone as a whole when it raises.
+
+        SQLite takes its write lock at the start: a transaction that reads first and writes later could not wait for it.
+        """
+        async with self._transaction(sqlite_begin="BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads: all its statements see the database at one moment."""
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        async with self._transaction(**options) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, **options: Any) -> AsyncIterator[AsyncConnection]:
+        with translated(self.name):
+            async with self.engine.connect() as connection:
+                await connection.execution_options(**options)
+                async with connection.begin():
+                    yield connection
+
+    async def upgrade(self) -> None:
+        """Bring the schema to this version. Several processes may do so at once: one works, the others wait for it.
+
+        Raises ``NotReady`` when the database belongs to a newer version, ``StorageError`` when it cannot be used.
+        """
+        await asyncio.to_thread(self._upgrade_in_thread)
+
+    def _upgrade_in_thread(self) -> None:
+        # Alembic blocks, and its connections belong to the loop that made them: a thread, a loop and an engine of its own.
+        asyncio.run(self._upgrade_on_own_connections())
+
+    async def _upgrade_on_own_connections(self) -> None:
+        url = self.engine.url.render_as_string(hide_password=False)
+        own = Database.connect(url, busy_timeout_s=schema.UPGRADE_TIMEOUT_S, max_connections=1)
+        try:
+            with translated(self.name):
+                await schema.upgrade(own.engine, self.name)
+        finally:
+            await own.close()
+
+    async def check(self) -> None:
+        """Return when the database can be read and written and has this version's schema.
+
+        Raises ``StorageError`` (unreachable, locked, read-only) or ``NotReady`` (migration behind or ahead), each saying
+        what to do.
+        """
+        known = await asyncio.to_thread(schema.known_revisions)
+        async with self.session() as connection:
+            current = await schema.current_revision(connection)
+        schema.require_known(current, known, self.name)
+        if current is None:
+            raise NotReady(f"{self.name}: the database has no tables yet: {MIGRATE}")
+        if current != known[0]:
+            raise NotReady(f"{self.name}: the database is at migration {current}, this version needs {known[0]}: {MIGRATE}")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.drivername not in _DRIVERS:
+        # The URL itself may hold a password, so it is not repeated.
+        raise InvalidRequest(
+            "the database URL must start with sqlite+aiosqlite:/// or postgresql+asyncpg://",
+            param="database_url",
+        )
+    if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise InvalidRequest("the database URL names no file: each connection would see its own empty database", param="database_url")
+    return parsed.set(drivername=_DRIVERS[parsed.drivername])
+
+
+def _prepare_sqlite(engine: AsyncEngine) -> None:
+    """Foreign keys on, and transactions begun by us: the driver's own begin too late and spare DDL."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begun(connection: sa.Connection) -> None:
+        statement = connection.get_execution_options().get("sqlite_begin", "BEGIN")
+        if statement is not None:
+            connection.exec_driver_sql(statement)

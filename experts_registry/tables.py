@@ -1,0 +1,188 @@
+"""The schema, as SQLAlchemy tables. Rows become domain values in the store of each table, nowhere else.
+
+The schema is created and changed only by ``migrations/``; a test holds the two together. JSON is PostgreSQL's ``JSON``,
+not ``JSONB``: the latter refuses the escape ``\\u0000``, which prompts may contain.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+registry_state = sa.Table(
+    "registry_state",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("questions_version", sa.BigInteger, nullable=False),
+)
+"""One row, id 1. Every change of what routing needs bumps it in its own transaction; other processes poll it."""
+
+experts = sa.Table(
+    "experts",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("backend", sa.String(32), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("base_url", sa.Text),
+    sa.Column("api_key", sa.Text),
+    sa.Column("adapter_of", sa.Text),
+    sa.Column("context_length", sa.Integer, nullable=False),
+    sa.Column("capabilities", sa.JSON, nullable=False),
+    sa.Column("roles", sa.JSON, nullable=False),
+    sa.Column("skills", sa.JSON, nullable=False),
+    sa.Column("exemplars", sa.JSON, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("parameters_b", sa.Double),
+    sa.Column("memory_mb", sa.Double),
+    sa.Column("price_prompt", sa.Double, nullable=False),
+    sa.Column("price_completion", sa.Double, nullable=False),
+    sa.Column("sampling", sa.JSON, nullable=False),
+    sa.Column("extra_body", sa.JSON, nullable=False),
+    sa.Column("aggregation_prompt", sa.String(64), nullable=False),
+    sa.Column("max_in_flight", sa.Integer, nullable=False),
+    sa.Column("queue_timeout_s", sa.Double, nullable=False),
+    sa.Column("timeout_s", sa.Double, nullable=False),
+)
+
+strategies = sa.Table(
+    "strategies",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("router", sa.String(64), nullable=False),
+    sa.Column("router_options", sa.JSON, nullable=False),
+    sa.Column("pick_kind", sa.String(32), nullable=False),
+    sa.Column("pick_k", sa.Integer, nullable=False),
+    sa.Column("pick_threshold", sa.Double, nullable=False),
+    sa.Column("aggregator", sa.String(32), nullable=False),
+    sa.Column("aggregator_expert", sa.String(64), sa.ForeignKey("experts.id")),
+    sa.Column("fallback_expert", sa.String(64), sa.ForeignKey("experts.id")),
+    sa.Column("max_calls", sa.Integer, nullable=False),
+    sa.Column("timeout_s", sa.Double, nullable=False),
+)
+
+retired_versions = sa.Table(
+    "retired_versions",
+    metadata,
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+"""The last version of what was deleted: what is made again under the same id goes on from there, so no ETag comes twice."""
+
+skills = sa.Table(
+    "skills",
+    metadata,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("description", sa.Text, nullable=False),
+)
+
+labelled_questions = sa.Table(
+    "labelled_questions",
+    metadata,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("category", sa.String(128)),
+    sa.Column("skills", sa.JSON, nullable=False),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("grader", sa.String(32)),
+    sa.Column("history", sa.JSON, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
+
+question_vectors = sa.Table(
+    "question_vectors",
+    metadata,
+    sa.Column("encoder_id", sa.String(256), primary_key=True),
+    sa.Column("question_id", sa.String(128), sa.ForeignKey("labelled_questions.id", ondelete="CASCADE"), primary_key=True, index=True),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+)
+
+profile_runs = sa.Table(
+    "profile_runs",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("state", sa.String(32), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("finished_at", sa.Double),
+    sa.Column("expert_ids", sa.JSON, nullable=False),
+    sa.Column("question_ids", sa.JSON, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
+
+profile_outcomes = sa.Table(
+    "profile_outcomes",
+    metadata,
+    sa.Column("run_id", sa.String(64), sa.ForeignKey("profile_runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("expert_id", sa.String(64), primary_key=True),
+    sa.Column("question_id", sa.String(128), primary_key=True),
+    sa.Column("recorded", sa.BigInteger, nullable=False),
+    sa.Column("counts", sa.Boolean, nullable=False),
+    sa.Column("category", sa.String(128)),
+    sa.Column("skills", sa.JSON, nullable=False),
+    sa.Column("correct", sa.Boolean, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("latency_ms", sa.Double, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Index(None, "expert_id", "question_id"),
+)
+"""``recorded`` is the registry version of the write: a later outcome of the same expert and question has a higher one.
+``counts`` marks the one outcome per expert and question that is in the profile."""
+
+profile_counts = sa.Table(
+    "profile_counts",
+    metadata,
+    sa.Column("expert_id", sa.String(64), primary_key=True),
+    sa.Column("skill", sa.String(128), primary_key=True),
+    sa.Column("num_answered", sa.Integer, nullable=False),
+    sa.Column("num_correct", sa.Integer, nullable=False),
+)
+"""The sum of the outcomes that count, kept with every write so that a snapshot costs the same after a million outcomes.
+The empty skill holds the overall count."""
+
+aggregator_outcomes = sa.Table(
+    "aggregator_outcomes",
+    metadata,
+    sa.Column("expert_id", sa.String(64), primary_key=True),
+    sa.Column("question_id", sa.String(128), primary_key=True),
+    sa.Column("category", sa.String(128)),
+    sa.Column("correct", sa.Boolean, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("error", sa.Text),
+)
+
+traces = sa.Table(
+    "traces",
+    metadata,
+    sa.Column("request_id", sa.String(128), primary_key=True),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("model", sa.String(256), nullable=False),
+    sa.Column("strategy", sa.String(64)),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("document", sa.JSON, nullable=False),
+    sa.Index(None, "started_at", "request_id"),
+)
+
+trace_experts = sa.Table(
+    "trace_experts",
+    metadata,
+    sa.Column("request_id", sa.String(128), sa.ForeignKey("traces.request_id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("expert_id", sa.String(64), primary_key=True, index=True),
+)
+"""Which experts were called in which request, to filter by."""
