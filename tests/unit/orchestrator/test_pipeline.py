@@ -1,0 +1,389 @@
+"""The request's path with scripted experts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from domain.chat import ChatRequest, RequestOptions
+from domain.errors import (
+    AllExpertsFailed,
+    ContextTooLong,
+    DeadlineExceeded,
+    ExpertOverloaded,
+    ExpertProtocolError,
+    ExpertRejected,
+    ExpertUnreachable,
+    InvalidRequest,
+    ModelNotFound,
+    NoEligibleExpert,
+    Overloaded,
+)
+from domain.experts import Capability, ExpertRole, HealthState
+from domain.plan import CallRole, Candidate, ExpertFailure
+from domain.routing import PickRule
+from domain.skills import AggregatorProfile, SkillCount
+from domain.strategy import Strategy
+from orchestrator.pipeline import Orchestrator
+from tests.fakes.directory import FakeDirectory, FakeRouter, KeptTraces, card
+from tests.fakes.workers import Fails, Says, ScriptedWorkers, Stalls
+
+PANEL = Strategy(id="panel", pick=PickRule("top_k", k=3), aggregator="fuse")
+VOTE = Strategy(id="vote", pick=PickRule("top_k", k=3), aggregator="vote")
+FIRST = Strategy(id="first", pick=PickRule("top_k", k=3), aggregator="first")
+FUSER = card("fuser", roles=frozenset({ExpertRole.AGGREGATOR}))
+EXPERTS = (card("a"), card("b"), card("c"))
+
+
+def ask(model: str = "auto", text: str = "How much is 1 + 1?", **changes: object) -> ChatRequest:
+    messages = ({"role": "user", "content": text},)
+    return ChatRequest(id="req-1", model=model, messages=messages, **changes)  # type: ignore[arg-type]
+
+
+class Setup:
+    """An orchestrator over fakes, and the fakes."""
+
+    def __init__(self, script: dict[str, object], *selected: str, experts: tuple = (*EXPERTS, FUSER), **directory: object) -> None:
+        self.workers = ScriptedWorkers(script)  # type: ignore[arg-type]
+        self.directory = FakeDirectory(experts, strategies=(PANEL, VOTE, FIRST), **directory)  # type: ignore[arg-type]
+        self.router = FakeRouter(*selected, category="sums")
+        self.sink = KeptTraces()
+        explicit = FakeRouter(name="explicit")
+        self.orchestrator = Orchestrator(
+            directory=self.directory, routers={"skills": self.router, "explicit": explicit}, workers=self.workers, sinks=[self.sink]
+        )
+
+    @property
+    def trace(self):
+        assert len(self.sink.traces) == 1
+        return self.sink.traces[0]
+
+
+async def test_one_selected_expert_answers_without_aggregation() -> None:
+    setup = Setup({"a": "2"}, "a")
+
+    answer = await setup.orchestrator.run(ask())
+
+    assert answer.choices[0].text == "2"
+    assert setup.workers.called() == ["a"]
+    assert setup.trace.aggregator == "single"
+    assert setup.trace.strategy == "auto"
+    assert answer.usage.total_tokens == 8
+
+
+async def test_a_panel_is_fused_by_the_aggregator_and_usage_adds_up() -> None:
+    setup = Setup({"a": "2", "b": "3", "c": "2", "fuser": "two"}, "a", "b", "c")
+
+    answer = await setup.orchestrator.run(ask("consilium/panel"))
+
+    assert answer.choices[0].text == "two"
+    assert setup.trace.aggregator == "fuse:fuser"
+    assert answer.usage.total_tokens == 4 * 8
+    assert [call.role for call in setup.trace.calls] == [CallRole.CANDIDATE] * 3 + [CallRole.AGGREGATOR]
+    sent = setup.workers.calls_to("fuser")[0].messages
+    assert "2" in str(sent)
+    assert "3" in str(sent)
+
+
+async def test_one_expert_fails_and_the_answer_stands() -> None:
+    setup = Setup({"a": Fails(ExpertUnreachable("refused")), "b": "3", "c": "3"}, "a", "b", "c")
+
+    answer = await setup.orchestrator.run(ask("consilium/vote"))
+
+    assert answer.choices[0].text == "3"
+    failures = [o for o in setup.directory.recorded if isinstance(o, ExpertFailure)]
+    assert [f.expert_id for f in failures] == ["a"]
+    assert [c.status for c in setup.trace.calls if c.expert_id == "a"] == ["error"]
+
+
+async def test_one_candidate_left_is_not_aggregated() -> None:
+    setup = Setup({"a": "2", "b": Fails(ExpertUnreachable("x")), "c": Fails(ExpertUnreachable("x"))}, "a", "b", "c")
+
+    answer = await setup.orchestrator.run(ask("consilium/panel"))
+
+    assert answer.choices[0].text == "2"
+    assert "fuser" not in setup.workers.called()
+    assert setup.trace.aggregator == "single"
+
+
+async def test_all_experts_fail_and_the_error_names_each() -> None:
+    setup = Setup({"a": Fails(ExpertUnreachable("refused")), "b": Fails(ExpertProtocolError("half an answer"))}, "a", "b")
+
+    with pytest.raises(AllExpertsFailed) as caught:
+        await setup.orchestrator.run(ask("consilium/vote"))
+
+    assert {(f.expert_id, f.code) for f in caught.value.failures} == {("a", "expert_unreachable"), ("b", "expert_protocol_error")}
+    assert "refused" in str(caught.value)
+    assert "half an answer" in str(caught.value)
+    assert setup.trace.status == "error"
+    assert setup.trace.error_code == "all_experts_failed"
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (ExpertRejected("temperature must be positive"), InvalidRequest),
+        (ExpertOverloaded("queue full", retry_after_s=7), Overloaded),
+    ],
+)
+async def test_when_every_expert_fails_alike_the_error_is_of_that_kind(failure: Exception, expected: type[Exception]) -> None:
+    setup = Setup({"a": Fails(failure), "b": Fails(failure)}, "a", "b")  # type: ignore[arg-type]
+
+    with pytest.raises(expected) as caught:
+        await setup.orchestrator.run(ask("consilium/vote"))
+
+    if isinstance(caught.value, Overloaded):
+        assert caught.value.retry_after_s == 7
+
+
+async def test_the_aggregator_fails_and_the_best_scored_candidate_stands_in() -> None:
+    setup = Setup({"a": "2", "b": "3", "fuser": Fails(ExpertUnreachable("gone"))}, "a", "b")
+
+    answer = await setup.orchestrator.run(ask("consilium/panel"))
+
+    assert answer.choices[0].text == "2"
+    assert setup.trace.aggregator == "fuse:fuser (fallback)"
+    assert setup.trace.status == "ok"
+
+
+async def test_the_measured_profile_chooses_the_fusing_expert_for_the_category() -> None:
+    profiles = {
+        "a": AggregatorProfile("a", {"sums": SkillCount(10, 9)}, SkillCount(20, 9)),
+        "b": AggregatorProfile("b", {"sums": SkillCount(10, 2)}, SkillCount(20, 12)),
+    }
+    setup = Setup({"a": ["2", "fused by a"], "b": "3"}, "a", "b", aggregator_profiles=profiles)
+
+    answer = await setup.orchestrator.run(ask("consilium/panel"))
+
+    assert answer.choices[0].text == "fused by a"
+
+
+async def test_a_deadline_splits_a_plan() -> None:
+    """Experts that answer in time are used; the one that hangs becomes a failure when its worker gives up."""
+    setup = Setup({"a": "2", "b": Stalls(then=Fails(ExpertProtocolError("never")))}, "a", "b")
+    running = asyncio.create_task(setup.orchestrator.run(ask("consilium/vote")))
+    await setup.workers.until_started("b")
+    setup.workers.release("b")
+
+    answer = await running
+
+    assert answer.choices[0].text == "2"
+
+
+async def test_a_worker_that_ignores_the_deadline_is_cut_off() -> None:
+    setup = Setup({"a": Stalls()}, "a")
+
+    with pytest.raises(DeadlineExceeded):
+        await setup.orchestrator.run(ask(options=RequestOptions(timeout_s=0.01)))
+
+    assert setup.workers.cancelled == ["a"]
+
+
+async def test_cancelling_the_request_cancels_every_expert() -> None:
+    setup = Setup({"a": Stalls(), "b": Stalls()}, "a", "b")
+    running = asyncio.create_task(setup.orchestrator.run(ask("consilium/vote")))
+    await setup.workers.until_started("a")
+    await setup.workers.until_started("b")
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert sorted(setup.workers.cancelled) == ["a", "b"]
+    assert setup.trace.status == "cancelled"
+
+
+async def test_a_bug_in_a_worker_is_not_swallowed() -> None:
+    setup = Setup({}, "a")
+
+    with pytest.raises(ExceptionGroup):
+        await setup.orchestrator.run(ask())
+
+    assert setup.trace.error_code == "internal_error"
+
+
+async def test_vote_takes_the_majority_of_normalised_answers() -> None:
+    setup = Setup({"a": "5", "b": " 1,000. ", "c": "1000"}, "a", "b", "c")
+
+    answer = await setup.orchestrator.run(ask("consilium/vote"))
+
+    assert answer.choices[0].text == " 1,000. "
+
+
+async def test_a_tied_vote_goes_to_the_higher_routing_score() -> None:
+    setup = Setup({"a": "5", "b": "6"}, "b", "a")
+
+    answer = await setup.orchestrator.run(ask("consilium/vote"))
+
+    assert answer.choices[0].text == "6"
+
+
+async def test_an_expert_drawn_twice_is_called_twice_with_another_seed() -> None:
+    setup = Setup({"a": ["1", "2"], "b": "2"})
+    setup.router._choose = lambda query: ["a", "b", "a"]
+
+    await setup.orchestrator.run(ask("consilium/vote", params={"seed": 5}))
+
+    assert [call.params.get("seed") for call in setup.workers.calls_to("a")] == [5, 7]
+
+
+async def test_max_calls_leaves_room_for_the_aggregator() -> None:
+    setup = Setup({"a": "2", "b": "3", "c": "4", "fuser": "two"}, "a", "b", "c")
+
+    await setup.orchestrator.run(ask("consilium/panel", options=RequestOptions(max_calls=3)))
+
+    assert sorted(setup.workers.called()) == ["a", "b", "fuser"]
+
+
+async def test_the_cards_sampling_defaults_yield_to_the_caller() -> None:
+    experts = (card("a", sampling={"temperature": 0.0, "top_p": 0.9}),)
+    setup = Setup({"a": "2"}, "a", experts=experts)
+
+    await setup.orchestrator.run(ask(params={"temperature": 1.0, "logit_bias": {"1": 2}}))
+
+    assert setup.workers.calls[0].params == {"temperature": 1.0, "top_p": 0.9, "logit_bias": {"1": 2}}
+
+
+async def test_in_a_fused_panel_only_the_aggregator_gets_tools_and_format() -> None:
+    able = frozenset({Capability.TOOLS, Capability.JSON_SCHEMA})
+    experts = (card("a", capabilities=able), card("b", capabilities=able), FUSER)
+    setup = Setup({"a": "2", "b": "3", "fuser": "two"}, "a", "b", experts=experts)
+    params = {"tools": [{"type": "function"}], "response_format": {"type": "json_object"}}
+
+    await setup.orchestrator.run(ask("consilium/panel", params=params))
+
+    assert "tools" not in setup.workers.calls_to("a")[0].params
+    assert setup.workers.calls_to("fuser")[0].params == params
+
+
+async def test_an_expert_asked_for_by_name_is_called_without_a_router() -> None:
+    setup = Setup({"fuser": "hello"})
+
+    answer = await setup.orchestrator.run(ask("fuser"))
+
+    assert answer.choices[0].text == "hello"
+    assert setup.router.queries == []
+    assert setup.trace.strategy is None
+
+
+@pytest.mark.parametrize("model", ["auto", "auto:latest", "consilium/auto", "consilium/panel:latest"])
+async def test_virtual_model_names_are_understood(model: str) -> None:
+    setup = Setup({"a": "2"}, "a")
+
+    assert (await setup.orchestrator.run(ask(model))).choices[0].text == "2"
+
+
+async def test_an_unknown_model_is_refused_with_the_nearest_names() -> None:
+    setup = Setup({}, "a")
+
+    with pytest.raises(ModelNotFound, match="'fuser'"):
+        await setup.orchestrator.run(ask("fusser"))
+
+
+async def test_filtered_experts_say_why() -> None:
+    experts = (
+        card("off", enabled=False),
+        card("sick", capabilities=frozenset({Capability.TOOLS})),
+        card("blind"),
+        card("small", context_length=3),
+        card("good", capabilities=frozenset({Capability.TOOLS})),
+    )
+    setup = Setup({"good": "2"}, experts=experts)
+    setup.directory.health["sick"] = HealthState.OPEN
+
+    decision = await setup.orchestrator.decide(ask(params={"tools": [{"type": "function"}]}))
+
+    why = {c.expert_id: c.why for c in decision.considered if not c.selected}
+    assert why["off"] == "disabled"
+    assert "unhealthy" in why["sick"]
+    assert why["blind"] == "lacks tools"
+    assert decision.selected == ("good",)
+
+
+async def test_nobody_eligible_names_every_reason() -> None:
+    setup = Setup({}, experts=(card("a", enabled=False), card("b", enabled=False)))
+
+    with pytest.raises(NoEligibleExpert) as caught:
+        await setup.orchestrator.run(ask())
+
+    assert caught.value.reasons == {"a": "disabled", "b": "disabled"}
+
+
+async def test_a_conversation_that_fits_nobody_is_the_callers_to_shorten() -> None:
+    setup = Setup({}, experts=(card("a", context_length=10, chars_per_token=1.0),))
+
+    with pytest.raises(ContextTooLong, match="10 tokens"):
+        await setup.orchestrator.run(ask(text="x" * 100))
+
+
+async def test_experts_with_foreign_labels_are_neither_used_nor_named() -> None:
+    setup = Setup({}, experts=(card("secret", labels=frozenset({"legal"})),))
+
+    with pytest.raises(NoEligibleExpert) as caught:
+        await setup.orchestrator.run(ask())
+    with pytest.raises(ModelNotFound):
+        await Setup({}, experts=(card("secret", labels=frozenset({"legal"})),)).orchestrator.run(ask("secret"))
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        (RequestOptions(k=0), "consilium.k"),
+        (RequestOptions(k=99), "consilium.k"),
+        (RequestOptions(pick="best"), "consilium.pick"),
+        (RequestOptions(aggregator="blend"), "consilium.aggregator"),
+        (RequestOptions(allow=("nobody",)), "consilium.allow"),
+        (RequestOptions(deny=("nobody",)), "consilium.deny"),
+    ],
+)
+async def test_a_wrong_option_names_its_field(options: RequestOptions, param: str) -> None:
+    setup = Setup({}, "a")
+
+    with pytest.raises(InvalidRequest) as caught:
+        await setup.orchestrator.run(ask(options=options))
+
+    assert caught.value.param == param
+
+
+async def test_a_bare_k_asks_for_exactly_that_many() -> None:
+    setup = Setup({"a": "2", "b": "2"}, "a", "b")
+
+    await setup.orchestrator.run(ask(options=RequestOptions(k=2, aggregator="vote")))
+
+    assert setup.router.queries[0].pick == PickRule("top_k", 2, PickRule().threshold)
+
+
+async def test_overhead_is_the_total_without_the_wait_for_experts() -> None:
+    setup = Setup({"a": "2"}, "a")
+
+    await setup.orchestrator.run(ask())
+
+    timings = setup.trace.timings
+    assert timings.overhead == pytest.approx(timings.total - timings.experts - timings.aggregate)
+    assert 0 <= timings.overhead <= timings.total
+
+
+async def test_a_router_cannot_be_named_for_a_single_expert() -> None:
+    setup = Setup({}, "a")
+
+    with pytest.raises(InvalidRequest, match="nothing to route"):
+        await setup.orchestrator.run(ask("a", options=RequestOptions(router="skills")))
+
+
+async def test_reasoning_is_kept_apart_from_candidates_that_are_fused() -> None:
+    setup = Setup({"a": Says("2", reasoning="secret scratch"), "b": "3", "fuser": "two"}, "a", "b")
+
+    await setup.orchestrator.run(ask("consilium/panel"))
+
+    assert "secret scratch" not in str(setup.workers.calls_to("fuser")[0].messages)
+
+
+async def test_successes_close_circuits_before_aggregation_can_fail() -> None:
+    setup = Setup({"a": "2", "b": "3", "fuser": Fails(ExpertUnreachable("gone"))}, "a", "b")
+
+    await setup.orchestrator.run(ask("consilium/panel"))
+
+    assert [type(o) for o in setup.directory.recorded] == [Candidate, Candidate, ExpertFailure]

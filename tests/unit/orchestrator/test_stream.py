@@ -1,0 +1,149 @@
+"""Streams: real tokens of the last step, errors before the first byte, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from domain.chat import Chunk
+from domain.errors import AllExpertsFailed, ExpertProtocolError, ExpertUnreachable
+from orchestrator.answer import Progress
+from orchestrator.stream import AnswerStream
+from tests.fakes.workers import Fails, Says, Stalls
+from tests.unit.orchestrator.test_pipeline import Setup, ask
+
+
+async def collect(stream: AnswerStream) -> tuple[list[str], list[str]]:
+    """``(text pieces, progress texts)`` up to the end."""
+    pieces, progress = [], []
+    async for event in stream:
+        if isinstance(event, Progress):
+            progress.append(event.text)
+        else:
+            pieces += [str(c.delta["content"]) for c in event.choices if c.delta.get("content")]
+    return pieces, progress
+
+
+async def test_a_single_expert_streams_straight_through() -> None:
+    setup = Setup({"a": Says("one two three")}, "a")
+
+    stream = await setup.orchestrator.open_stream(ask(stream=True))
+    pieces, _ = await collect(stream)
+
+    assert pieces == ["one ", "two ", "three"]
+    assert stream.trace.usage.total_tokens == 8
+    assert stream.trace.answer == "one two three"
+    assert setup.workers.streamed == ["a"]
+
+
+async def test_only_the_aggregator_of_a_panel_streams() -> None:
+    setup = Setup({"a": "2", "b": "3", "fuser": Says("it is two")}, "a", "b")
+
+    stream = await setup.orchestrator.open_stream(ask("consilium/panel", stream=True))
+    pieces, _ = await collect(stream)
+
+    assert pieces == ["it ", "is ", "two"]
+    assert setup.workers.streamed == ["fuser"]
+    assert stream.trace.aggregator == "fuse:fuser"
+    assert stream.trace.usage.total_tokens == 3 * 8
+    assert stream.announced_aggregator == "fuse:fuser"
+
+
+async def test_a_failure_before_the_first_token_is_raised_at_once() -> None:
+    setup = Setup({"a": Fails(ExpertUnreachable("refused"))}, "a")
+
+    with pytest.raises(AllExpertsFailed, match="refused"):
+        await setup.orchestrator.open_stream(ask(stream=True))
+
+    assert setup.trace.status == "error"
+
+
+async def test_a_panel_that_fails_early_is_raised_at_once() -> None:
+    setup = Setup({"a": Fails(ExpertUnreachable("x")), "b": Fails(ExpertProtocolError("y"))}, "a", "b")
+
+    with pytest.raises(AllExpertsFailed):
+        await setup.orchestrator.open_stream(ask("consilium/panel", stream=True))
+
+
+async def test_half_a_stream_ends_in_an_error_after_what_was_sent() -> None:
+    setup = Setup({"a": Fails(ExpertProtocolError("broke off"), pieces=("on", "e"))}, "a")
+    stream = await setup.orchestrator.open_stream(ask(stream=True))
+    seen = []
+
+    with pytest.raises(AllExpertsFailed, match="broke off"):
+        async for event in stream:
+            seen.append(event)
+
+    assert len(seen) == 2
+    assert stream.trace.status == "error"
+
+
+async def test_an_aggregator_that_fails_before_its_first_token_is_replaced_by_the_best_candidate() -> None:
+    setup = Setup({"a": "2", "b": "3", "fuser": Fails(ExpertUnreachable("gone"))}, "a", "b")
+
+    stream = await setup.orchestrator.open_stream(ask("consilium/panel", stream=True))
+    pieces, _ = await collect(stream)
+
+    assert pieces == ["2"]
+    assert stream.trace.aggregator == "fuse:fuser (fallback)"
+
+
+async def test_a_slow_panel_tells_its_progress() -> None:
+    setup = Setup({"a": "2", "b": Stalls(then=Says("3")), "fuser": "two"}, "a", "b")
+    opening = asyncio.create_task(setup.orchestrator.open_stream(ask("consilium/panel", stream=True)))
+    stream = await opening
+    first = await anext(stream)
+    setup.workers.release("b")
+
+    pieces, _ = await collect(stream)
+
+    assert first == Progress("a answered")
+    assert pieces == ["two"]
+
+
+async def test_closing_a_stream_cancels_the_expert() -> None:
+    setup = Setup({"a": Stalls(pieces=("on",))}, "a")
+    stream = await setup.orchestrator.open_stream(ask(stream=True))
+    assert isinstance(await anext(stream), Chunk)
+
+    await stream.aclose()
+
+    assert setup.workers.cancelled == ["a"]
+    assert stream.trace.status == "cancelled"
+    assert [c.status for c in stream.trace.calls] == ["cancelled"]
+
+
+async def test_closing_a_panel_cancels_all_its_candidates() -> None:
+    setup = Setup({"a": Stalls(), "b": Stalls()}, "a", "b")
+    opening = asyncio.create_task(setup.orchestrator.open_stream(ask("consilium/panel", stream=True)))
+    await setup.workers.until_started("b")
+    stream = await opening
+
+    await stream.aclose()
+
+    assert sorted(setup.workers.cancelled) == ["a", "b"]
+    assert setup.trace.status == "cancelled"
+
+
+async def test_a_caller_that_is_cancelled_while_opening_leaves_nothing_running() -> None:
+    setup = Setup({"a": Stalls()}, "a")
+    opening = asyncio.create_task(setup.orchestrator.open_stream(ask(stream=True)))
+    await setup.workers.until_started("a")
+
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+    assert setup.workers.cancelled == ["a"]
+    assert setup.trace.status == "cancelled"
+
+
+async def test_closing_after_the_end_changes_nothing() -> None:
+    setup = Setup({"a": "2"}, "a")
+    stream = await setup.orchestrator.open_stream(ask(stream=True))
+    await collect(stream)
+
+    await stream.aclose()
+
+    assert setup.trace.status == "ok"

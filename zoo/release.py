@@ -1,0 +1,36 @@
+"""The zoo as the service ships it: cards, labelled questions and what was measured. Reads files, runs nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+WEIGHTS = FOLDER / "weights"
+"""One folder per expert: Hugging Face format, or PEFT for LoRA adapters."""
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    path = FOLDER / name
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line] if path.exists() else []
+
+
+def manifest_text() -> str:
+    """The zoo's ``experts.yaml``: experts, strategies, skills."""
+    return (FOLDER / "experts.yaml").read_text(encoding="utf-8")
+
+
+def labelled_questions() -> list[dict[str, Any]]:
+    """The validation questions, for profiles and for the index of labelled questions."""
+    return _rows("validation.jsonl")
+
+
+def outcomes() -> list[dict[str, Any]]:
+    """How each expert did on each validation question (``consilium profile export``)."""
+    return _rows("outcomes.jsonl")
+
+
+def aggregator_outcomes() -> list[dict[str, Any]]:
+    """How each aggregator did on one right and two wrong answers."""
+    return _rows("aggregator_outcomes.jsonl")

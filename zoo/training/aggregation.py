@@ -1,0 +1,52 @@
+"""Training questions for the aggregator: a question with numbered candidate answers, some wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from random import Random
+
+from zoo.questions.base import Question, Split
+from zoo.training.candidates import Answered, load
+from zoo.training.data import Draw
+
+_VALIDATION_SHARE = 20
+"""One collected question in twenty is kept for measuring."""
+
+
+def with_candidates(question: Question, answers: list[str]) -> Question:
+    """*question* followed by its numbered candidates: the service's ``compact`` aggregation prompt."""
+    numbered = "\n".join(f"{number}: {' '.join(answer.split())[:60]}" for number, answer in enumerate(answers, 1))
+    return replace(question, text=f"{question.text}\n{numbered}", think="")
+
+
+def choose_candidates(rng: Random, answered: Answered) -> list[str]:
+    """Two or three of the collected answers, shuffled: most often one right among wrong ones."""
+    right = [a for a in answered.answers.values() if a == answered.question.answer]
+    wrong = [a for a in answered.answers.values() if a != answered.question.answer]
+    rng.shuffle(right)
+    rng.shuffle(wrong)
+    num_right = rng.choice((1, 1, 1, 1, 2, 0)) if right else 0
+    num_wrong = rng.choice((1, 2, 2, 2))
+    chosen = right[:num_right] + wrong[:num_wrong]
+    if len(chosen) < 2:
+        chosen = [*chosen, *right, *wrong][:2]
+    rng.shuffle(chosen)
+    return chosen
+
+
+@cache
+def _collected() -> tuple[Answered, ...]:
+    return tuple(load())
+
+
+def draw_aggregation(split: Split) -> Draw:
+    """Questions over the collected answers; ``train`` and the held-out rest never share a question."""
+    held_out = [i % _VALIDATION_SHARE == 0 for i in range(len(_collected()))]
+    rows = [a for a, kept in zip(_collected(), held_out, strict=True) if kept == (split != "train")]
+
+    def draw(rng: Random) -> Question:
+        answered = rng.choice(rows)
+        return with_candidates(answered.question, choose_candidates(rng, answered))
+
+    return draw
