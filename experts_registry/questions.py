@@ -1,0 +1,168 @@
+"""Labelled questions, and the vectors that encoders gave them."""
+
+from __future__ import annotations
+
+import builtins
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.errors import InvalidRequest
+from domain.skills import LabelledQuestion
+from experts_registry import state
+from experts_registry.database import Database
+from experts_registry.skills import add_missing_skills
+from experts_registry.tables import labelled_questions, question_vectors
+
+T = TypeVar("T")
+
+CHUNK = 500
+"""Rows in one statement: SQLite takes at most 32,766 parameters, PostgreSQL 32,767."""
+_MAX_ID = 128
+_MAX_SKILL = 128
+
+
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """*items* in pieces that fit into one statement."""
+    return (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+
+
+def _to_row(question: LabelledQuestion) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "question": question.question,
+        "answer": question.answer,
+        "category": question.category,
+        "skills": list(question.skills),
+        "options": list(question.options),
+        "grader": question.grader,
+        "history": [dict(message) for message in question.history],
+    }
+
+
+def _from_row(row: sa.RowMapping) -> LabelledQuestion:
+    return LabelledQuestion(
+        id=row["id"],
+        question=row["question"],
+        answer=row["answer"],
+        category=row["category"],
+        skills=tuple(row["skills"]),
+        options=tuple(row["options"]),
+        grader=row["grader"],
+        history=tuple(row["history"]),
+    )
+
+
+async def read_questions(connection: AsyncConnection) -> dict[str, LabelledQuestion]:
+    """Every labelled question by id, in order of the ids."""
+    rows = (await connection.execute(sa.select(labelled_questions))).mappings()
+    return {question.id: question for question in sorted((_from_row(row) for row in rows), key=lambda q: q.id)}
+
+
+async def write_questions(connection: AsyncConnection, questions: Sequence[LabelledQuestion], *, source: str, now: float) -> int:
+    """Add or overwrite *questions* by id and return how many are new or different.
+
+    The vectors of a question whose wording changes are dropped: they belong to the old wording.
+    """
+    _require_storable(questions)
+    wanted = {question.id: question for question in questions}
+    stored = await read_questions(connection)
+    changed = [question for question in wanted.values() if stored.get(question.id) != question]
+    replaced = [question.id for question in changed if question.id in stored]
+    reworded = [i for i in replaced if _wording(stored[i]) != _wording(wanted[i])]
+    for some in chunks(reworded):
+        await connection.execute(question_vectors.delete().where(question_vectors.c.question_id.in_(some)))
+    for question in changed:
+        if question.id in stored:
+            row = {**_to_row(question), "source": source, "updated_at": now}
+            await connection.execute(labelled_questions.update().where(labelled_questions.c.id == question.id).values(row))
+    new = [{**_to_row(question), "source": source, "updated_at": now} for question in changed if question.id not in stored]
+    for rows in chunks(new):
+        await connection.execute(labelled_questions.insert(), list(rows))
+    await add_missing_skills(connection, (label for question in changed for label in question.labels))
+    return len(changed)
+
+
+class QuestionStore:
+    """Labelled questions by id, and one vector per question and encoder. Changes of questions bump both versions."""
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._now = now
+
+    async def list(self) -> builtins.list[LabelledQuestion]:
+        """Every labelled question, by id."""
+        async with self._database.reading() as connection:
+            return list((await read_questions(connection)).values())
+
+    async def add(self, questions: Sequence[LabelledQuestion], *, source: str) -> int:
+        """Add or overwrite by id, all or none; returns how many were new or different.
+
+        Skills that they name and nobody knew become known. *source* says where they are from (a file's name). Raises
+        ``InvalidRequest`` that names the question which cannot be stored.
+        """
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            num_changed = await write_questions(connection, questions, source=source, now=self._now())
+            if num_changed:
+                await state.bump(connection, questions=True)
+        return num_changed
+
+    async def delete(self, question_ids: Collection[str]) -> int:
+        """Remove questions and their vectors; returns how many there were. What was measured with them stays."""
+        num_deleted = 0
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            for ids in chunks(sorted(question_ids)):
+                result = await connection.execute(labelled_questions.delete().where(labelled_questions.c.id.in_(ids)))
+                num_deleted += result.rowcount
+            if num_deleted:
+                await state.bump(connection, questions=True)
+        return num_deleted
+
+    async def vectors(self, encoder_id: str) -> dict[str, bytes]:
+        """Question id to its vector (float32, little-endian) by this encoder. Questions that have none are not in it."""
+        statement = sa.select(question_vectors.c.question_id, question_vectors.c.vector).where(question_vectors.c.encoder_id == encoder_id)
+        async with self._database.reading() as connection:
+            return {row.question_id: bytes(row.vector) for row in await connection.execute(statement)}
+
+    async def save_vectors(self, encoder_id: str, vectors: Mapping[str, bytes], *, questions_version: int | None = None) -> int:
+        """Keep vectors for the next start; returns how many were kept.
+
+        A question that is gone meanwhile is passed over. With *questions_version*, nothing is kept when the questions are
+        no longer at that version, since a wording may have changed while it was encoded.
+        """
+        async with self._database.session() as connection:
+            versions = await state.lock(connection)
+            if questions_version is not None and questions_version != versions.questions:
+                return 0
+            there = set((await connection.scalars(sa.select(labelled_questions.c.id))).all())
+            ids = sorted(there & vectors.keys())
+            for some in chunks(ids):
+                old = (question_vectors.c.encoder_id == encoder_id) & question_vectors.c.question_id.in_(some)
+                await connection.execute(question_vectors.delete().where(old))
+                rows = [{"encoder_id": encoder_id, "question_id": i, "vector": vectors[i]} for i in some]
+                await connection.execute(question_vectors.insert(), rows)
+        return len(ids)
+
+
+def _wording(question: LabelledQuestion) -> tuple[Any, ...]:
+    return question.question, question.options, question.history
+
+
+def _require_storable(questions: Sequence[LabelledQuestion]) -> None:
+    for question in questions:
+        if not 0 < len(question.id) <= _MAX_ID:
+            raise InvalidRequest(f"the id of a labelled question has 1 to {_MAX_ID} characters; {question.id[:40]!r}… does not", param="id")
+        for label in question.labels:
+            if not 0 < len(label) <= _MAX_SKILL:
+                raise InvalidRequest(
+                    f"question {question.id!r}: a skill or category has 1 to {_MAX_SKILL} characters; {label[:40]!r} does not",
+                    param="skills",
+                )
+        texts = (question.id, question.question, question.answer, question.category or "", *question.labels)
+        if any("\0" in text for text in texts):
+            raise InvalidRequest(f"question {question.id!r} holds a NUL character, which no text may hold: remove it", param="question")

@@ -1,0 +1,60 @@
+"""What one thing in the registry says about another must be true; asked on a connection that holds the registry's lock."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.errors import Conflict, InvalidRequest
+from domain.experts import ExpertCard
+from domain.strategy import Strategy
+from experts_registry.nearest import did_you_mean
+from experts_registry.tables import experts, labelled_questions, profile_counts, skills, strategies
+
+
+async def require_skills(connection: AsyncConnection, card: ExpertCard) -> None:
+    """Every declared skill is known; else ``InvalidRequest`` with the nearest that is."""
+    if not card.skills:
+        return
+    known = set((await connection.scalars(sa.select(skills.c.name))).all())
+    for position, skill in enumerate(card.skills):
+        if skill not in known:
+            raise InvalidRequest(
+                f"expert {card.id!r} declares the unknown skill {skill!r}; {did_you_mean(skill, known)} "
+                "(a new skill has to be added to the skills first)",
+                param=f"skills.{position}",
+            )
+
+
+async def require_experts(connection: AsyncConnection, strategy: Strategy) -> None:
+    """The experts that *strategy* names are there; else ``InvalidRequest`` with the nearest that is."""
+    for field in ("aggregator_expert", "fallback_expert"):
+        expert_id = getattr(strategy, field)
+        if expert_id is None:
+            continue
+        known = (await connection.scalars(sa.select(experts.c.id))).all()
+        if expert_id not in known:
+            raise InvalidRequest(
+                f"strategy {strategy.id!r} names the unknown expert {expert_id!r}; {did_you_mean(expert_id, known)}", param=field
+            )
+
+
+async def require_no_strategy_names(connection: AsyncConnection, expert_id: str) -> None:
+    """Raises ``Conflict`` when a strategy fuses with this expert or falls back on it."""
+    statement = sa.select(strategies.c.id).where(
+        (strategies.c.aggregator_expert == expert_id) | (strategies.c.fallback_expert == expert_id)
+    )
+    if users := sorted((await connection.scalars(statement)).all()):
+        raise Conflict(f"expert {expert_id!r} is named by strategy {', '.join(users)}: change that first", param="id")
+
+
+async def users_of_skill(connection: AsyncConnection, skill: str) -> list[str]:
+    """Who needs *skill* to stay, in words; empty when nobody does."""
+    cards = await connection.execute(sa.select(experts.c.id, experts.c.skills))
+    users = sorted(f"expert {row.id}" for row in cards if skill in row.skills)
+    questions = await connection.execute(sa.select(labelled_questions.c.skills, labelled_questions.c.category))
+    if any(skill in (row.skills or [row.category]) for row in questions):
+        users.append("labelled questions")
+    if await connection.scalar(sa.select(profile_counts.c.skill).where(profile_counts.c.skill == skill).limit(1)) is not None:
+        users.append("measured profiles")
+    return users

@@ -1,0 +1,103 @@
+"""Strategies in the database."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import sqlalchemy as sa
+
+from domain.routing import PickRule
+from domain.strategy import Strategy
+from experts_registry import references, state
+from experts_registry.database import Database
+from experts_registry.tables import strategies
+from experts_registry.versioned import VersionedTable
+
+
+def _to_row(strategy: Strategy) -> dict[str, Any]:
+    return {
+        "id": strategy.id,
+        "version": strategy.version,
+        "enabled": strategy.enabled,
+        "description": strategy.description,
+        "router": strategy.router,
+        "router_options": dict(strategy.router_options),
+        "pick_kind": strategy.pick.kind,
+        "pick_k": strategy.pick.k,
+        "pick_threshold": strategy.pick.threshold,
+        "aggregator": strategy.aggregator,
+        "aggregator_expert": strategy.aggregator_expert,
+        "fallback_expert": strategy.fallback_expert,
+        "max_calls": strategy.max_calls,
+        "timeout_s": strategy.timeout_s,
+    }
+
+
+def _from_row(row: sa.RowMapping) -> Strategy:
+    return Strategy(
+        id=row["id"],
+        version=row["version"],
+        enabled=row["enabled"],
+        description=row["description"],
+        router=row["router"],
+        router_options=row["router_options"],
+        pick=PickRule(kind=row["pick_kind"], k=row["pick_k"], threshold=row["pick_threshold"]),
+        aggregator=row["aggregator"],
+        aggregator_expert=row["aggregator_expert"],
+        fallback_expert=row["fallback_expert"],
+        max_calls=row["max_calls"],
+        timeout_s=row["timeout_s"],
+    )
+
+
+STRATEGIES = VersionedTable(kind="strategy", table=strategies, to_row=_to_row, from_row=_from_row)
+
+
+class StrategyStore:
+    """Strategies. Every method is one transaction; every change bumps the registry's version."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self) -> builtins.list[Strategy]:
+        """Every strategy, by id, disabled ones too."""
+        async with self._database.reading() as connection:
+            return await STRATEGIES.all(connection)
+
+    async def get(self, strategy_id: str) -> Strategy:
+        """Raises ``NotFound`` with the nearest id."""
+        async with self._database.reading() as connection:
+            return await STRATEGIES.one(connection, strategy_id)
+
+    async def create(self, strategy: Strategy) -> Strategy:
+        """Store a new strategy; its version is the store's to give.
+
+        Raises ``Conflict`` when the id is taken, ``InvalidRequest`` when it names an expert that is not there.
+        """
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            await references.require_experts(connection, strategy)
+            stored = await STRATEGIES.insert(connection, strategy)
+            await state.bump(connection)
+        return stored
+
+    async def replace(self, strategy: Strategy, if_version: int | None = None) -> Strategy:
+        """Put *strategy* in the place of the one with its id and return it with its new, higher version.
+
+        Raises ``NotFound``, ``PreconditionFailed`` when the stored version is not *if_version* (None: whichever it is),
+        ``InvalidRequest`` when it names an expert that is not there.
+        """
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            await references.require_experts(connection, strategy)
+            stored = await STRATEGIES.update(connection, strategy, if_version)
+            await state.bump(connection)
+        return stored
+
+    async def delete(self, strategy_id: str, if_version: int | None = None) -> None:
+        """Raises ``NotFound`` or ``PreconditionFailed``."""
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            await STRATEGIES.delete(connection, strategy_id, if_version)
+            await state.bump(connection)
