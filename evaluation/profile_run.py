@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -141,17 +142,23 @@ class ProfileRun:
     def _tell(self, expert_id: str, ledger: _Ledger) -> None:
         if self._on_progress is None:
             return
-        own = [outcome for (owner, _), outcome in ledger.newest.items() if owner == expert_id]
-        self._on_progress(
-            ProfileProgress(
-                expert_id=expert_id,
-                num_done=len(own),
-                num_total=len(self._tasks),
-                num_correct=sum(outcome.correct for outcome in own),
-                num_failed=sum(outcome.error is not None for outcome in own),
-                stopped=ledger.stopped.get(expert_id),
-            )
-        )
+        tally = ledger.tallies.get(expert_id, _Tally())
+        stopped = ledger.stopped.get(expert_id)
+        self._on_progress(ProfileProgress(expert_id, tally.num_done, len(self._tasks), tally.num_correct, tally.num_failed, stopped))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """One expert's outcomes, counted as they come."""
+
+    num_done: int = 0
+    num_correct: int = 0
+    num_failed: int = 0
+
+    def add(self, outcome: QuestionOutcome, sign: int = 1) -> None:
+        self.num_done += sign
+        self.num_correct += sign * outcome.correct
+        self.num_failed += sign * (outcome.error is not None)
 
 
 class _Ledger:
@@ -159,6 +166,7 @@ class _Ledger:
 
     def __init__(self, run_id: str, store: OutcomeStore, flush_every: int) -> None:
         self.newest: dict[tuple[str, str], QuestionOutcome] = {}
+        self.tallies: dict[str, _Tally] = {}
         self.stopped: dict[str, str] = {}
         self.num_taken = 0
         self._run_id, self._store, self._flush_every = run_id, store, flush_every
@@ -168,18 +176,26 @@ class _Ledger:
     async def load(self, *, expert_ids: set[str], question_ids: set[str]) -> None:
         for outcome in await self._store.outcomes(self._run_id):
             if outcome.expert_id in expert_ids and outcome.question_id in question_ids:
-                self.newest[outcome.expert_id, outcome.question_id] = outcome
+                self._put(outcome)
 
     def has_answer(self, expert_id: str, question_id: str) -> bool:
         outcome = self.newest.get((expert_id, question_id))
         return outcome is not None and outcome.error is None
 
     async def take(self, outcome: QuestionOutcome) -> None:
-        self.newest[outcome.expert_id, outcome.question_id] = outcome
+        self._put(outcome)
         self.num_taken += 1
         self._unwritten.append(outcome)
         if len(self._unwritten) >= self._flush_every:
             await self.flush()
+
+    def _put(self, outcome: QuestionOutcome) -> None:
+        key = (outcome.expert_id, outcome.question_id)
+        tally = self.tallies.setdefault(outcome.expert_id, _Tally())
+        if key in self.newest:
+            tally.add(self.newest[key], -1)
+        tally.add(outcome)
+        self.newest[key] = outcome
 
     async def flush(self) -> None:
         async with self._writing:
@@ -210,6 +226,6 @@ _FINAL_FLUSH_S = 10.0
 def _check_distinct(what: str, ids: Sequence[str]) -> None:
     if not ids:
         raise InvalidRequest(f"no {what} to measure")
-    twice = next((one for index, one in enumerate(ids) if one in ids[:index]), None)
-    if twice is not None:
-        raise InvalidRequest(f"{what} {twice!r} is named twice")
+    name, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise InvalidRequest(f"{what} {name!r} is named {times} times")
