@@ -1,0 +1,47 @@
+"""aiohttp's exceptions to ``ExpertError``, at the one seam where they appear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+
+from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout, ExpertUnreachable
+
+_MAP: tuple[tuple[type[BaseException], type[ExpertError], str], ...] = (
+    # Most specific first: the tree of aiohttp has several inheritance.
+    (aiohttp.ServerTimeoutError, ExpertTimeout, "took too long to accept a connection"),
+    (aiohttp.InvalidURL, ExpertUnreachable, "has a base_url that is no http address"),
+    (aiohttp.ClientPayloadError, ExpertProtocolError, "broke off in the middle of its answer"),
+    (aiohttp.ClientResponseError, ExpertProtocolError, "did not answer in HTTP"),
+    (aiohttp.ClientConnectionError, ExpertUnreachable, "cannot be reached"),
+    (aiohttp.ClientError, ExpertProtocolError, "failed"),
+    (TimeoutError, ExpertTimeout, "took too long"),
+    (OSError, ExpertUnreachable, "cannot be reached"),
+)
+_LOST = (aiohttp.ClientConnectionError, OSError)
+
+
+def expert_error_of(error: BaseException, expert_id: str, *, mid_answer: bool = False) -> ExpertError:
+    """What *error* says about the expert. A connection lost *mid_answer* is half an answer, not an absent server."""
+    if mid_answer and isinstance(error, _LOST) and not isinstance(error, TimeoutError):
+        return ExpertProtocolError(f"expert {expert_id!r} broke off in the middle of its answer ({_said(error)})")
+    for kind, expert_error, what in _MAP:
+        if isinstance(error, kind):
+            return expert_error(f"expert {expert_id!r} {what} ({_said(error)})")
+    msg = f"no rule for {type(error).__name__}"
+    raise TypeError(msg)
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def translated(expert_id: str, *, mid_answer: bool = False) -> Iterator[None]:
+    """Lets nothing of aiohttp's out."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError) as error:
+        raise expert_error_of(error, expert_id, mid_answer=mid_answer) from error

@@ -1,0 +1,52 @@
+"""The backends there are. A further one is a member of ``domain.experts.Backend`` and a line in ``BACKENDS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from domain.experts import Backend
+from workers.limits import EmbeddedLimits, HttpLimits
+from workers.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """What adapters are built from."""
+
+    http: HttpLimits
+    embedded: EmbeddedLimits
+    embedded_dir: Path
+    """Where embedded experts have their folders."""
+    environ: Mapping[str, str]
+    """Where ``env:NAME`` references are looked up."""
+
+
+# Each import happens in its function: torch or litellm are paid for by those who use them. They may take seconds, so the
+# pool calls these in a thread.
+
+
+def _embedded(settings: BackendSettings) -> Worker:
+    from workers.embedded.worker import EmbeddedWorker
+
+    return EmbeddedWorker(settings.embedded_dir, settings.embedded)
+
+
+def _openai(settings: BackendSettings) -> Worker:
+    from workers.openai_worker import OpenAIWorker
+
+    return OpenAIWorker(settings.http, settings.environ)
+
+
+def _litellm(settings: BackendSettings) -> Worker:
+    from workers.litellm_worker import LiteLLMWorker
+
+    return LiteLLMWorker(settings.http, settings.environ)
+
+
+BACKENDS: Mapping[Backend, Callable[[BackendSettings], Worker]] = {
+    Backend.EMBEDDED: _embedded,
+    Backend.OPENAI: _openai,
+    Backend.LITELLM: _litellm,
+}

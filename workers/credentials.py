@@ -1,0 +1,23 @@
+"""Secrets by reference. The reference is stored and shown, the secret is read when a call needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from domain.errors import ExpertAuthFailed
+
+
+def resolve_api_key(reference: str | None, environ: Mapping[str, str]) -> str | None:
+    """The secret that *reference* (``env:NAME``) stands for; None stays None. Raises ``ExpertAuthFailed`` naming the variable."""
+    if reference is None:
+        return None
+    scheme, _, name = reference.partition(":")
+    if scheme != "env" or not name:
+        # The text itself is not repeated: it may be a secret that was put in the wrong place.
+        msg = "api_key must be a reference of the form env:NAME, such as env:OPENAI_API_KEY"
+        raise ExpertAuthFailed(msg)
+    secret = environ.get(name, "").strip()
+    if not secret:
+        msg = f"the environment variable {name} is not set; the expert's api_key is read from it"
+        raise ExpertAuthFailed(msg)
+    return secret

@@ -1,0 +1,111 @@
+"""An HTTP error of an OpenAI-compatible server to an ``ExpertError``: one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from domain.errors import (
+    ExpertAuthFailed,
+    ExpertError,
+    ExpertOverloaded,
+    ExpertProtocolError,
+    ExpertRejected,
+    ExpertTimeout,
+    ExpertUnreachable,
+)
+
+STATUS_ERRORS: Mapping[int, tuple[type[ExpertError], str]] = {
+    401: (ExpertAuthFailed, "refused our credentials"),
+    402: (ExpertAuthFailed, "wants payment before it answers"),
+    403: (ExpertAuthFailed, "forbids our credentials to use this model"),
+    404: (ExpertUnreachable, "is not served there under this model name"),
+    408: (ExpertTimeout, "gave up waiting for the request"),
+    413: (ExpertRejected, "says that the request is too large"),
+    429: (ExpertOverloaded, "is overloaded"),
+}
+"""The statuses with a meaning of their own; the rest goes by its class."""
+
+_CLASS_ERRORS: Mapping[int, tuple[type[ExpertError], str]] = {
+    3: (ExpertProtocolError, "redirects elsewhere; its base_url must be the final address"),
+    4: (ExpertRejected, "refused the request"),
+    5: (ExpertProtocolError, "failed"),
+}
+
+_CONTEXT_CODES = frozenset({"context_length_exceeded", "context_window_exceeded", "exceed_context_size_error"})
+# vLLM, OpenAI, llama.cpp, TGI, SGLang and Ollama, each in its own words.
+_CONTEXT_TEXT = re.compile(
+    r"maximum context length|context (?:length|window|size)|max_model_len|longer than the maximum model length"
+    r"|inputs tokens \+ max_new_tokens|exceeds? the (?:model's )?(?:maximum|available) (?:context|length)",
+    re.IGNORECASE,
+)
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_SHOWN = 500
+"""Characters of a server's own text that are passed on."""
+
+
+def is_context_overflow(text: str, code: str | None = None) -> bool:
+    """Whether a server means: this conversation is too long for me."""
+    return code in _CONTEXT_CODES or bool(_CONTEXT_TEXT.search(text))
+
+
+def context_overflow(expert_id: str, said: str) -> ExpertRejected:
+    return ExpertRejected(f"the conversation does not fit the context of expert {expert_id!r}: {said}", status=400)
+
+
+def retry_after_of(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds to wait by ``Retry-After`` (seconds or a date) or ``retry-after-ms``; None when absent or unreadable."""
+    milliseconds, after = headers.get("retry-after-ms"), headers.get("Retry-After")
+    try:
+        if milliseconds is not None:
+            return max(0.0, float(milliseconds) / 1000)
+        if after is None:
+            return None
+        if re.fullmatch(r"\s*\d+(\.\d*)?\s*", after):
+            return float(after)
+        moment = parsedate_to_datetime(after)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+
+
+def _error_object(body: bytes) -> tuple[str, str | None]:
+    """``(message, code)`` of an error body: OpenAI's shape, FastAPI's ``detail``, or plain text."""
+    try:
+        payload: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return " ".join(body.decode("utf-8", "replace").split())[:_SHOWN], None
+    error = payload.get("error", payload) if isinstance(payload, Mapping) else payload
+    if not isinstance(error, Mapping):
+        return str(error)[:_SHOWN], None
+    message = error.get("message") or error.get("detail") or error
+    code = error.get("code") or error.get("type")
+    return str(message)[:_SHOWN], code if isinstance(code, str) else None
+
+
+def error_of_response(expert_id: str, status: int, body: bytes, headers: Mapping[str, str], *, now: datetime | None = None) -> ExpertError:
+    """The error that a response with *status* (300 or more) stands for."""
+    said, code = _error_object(body)
+    retry_after_s = retry_after_of(headers, now or datetime.now(UTC))
+    if 400 <= status < 500 and is_context_overflow(said, code):
+        return context_overflow(expert_id, said)
+    kind, what = STATUS_ERRORS.get(status) or _CLASS_ERRORS.get(status // 100) or (ExpertProtocolError, "answered strangely")
+    if code in _QUOTA_CODES:  # a 429 that no waiting helps
+        kind, what = ExpertAuthFailed, "has no quota left for our credentials"
+    message = f"expert {expert_id!r} {what} (HTTP {status}{': ' + said if said else ''})"
+    return kind(message, status=status, retry_after_s=retry_after_s)
+
+
+def error_of_event(expert_id: str, payload: Mapping[str, Any]) -> ExpertError | None:
+    """The error that a body or stream event with status 200 carries; None when it is an ordinary one."""
+    error = payload.get("error") or (payload if payload.get("object") == "error" else None)
+    if not error:
+        return None
+    code = error.get("code") if isinstance(error, Mapping) else None
+    status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 500
+    return error_of_response(expert_id, status if 400 <= status < 600 else 500, orjson.dumps({"error": error}), {})

@@ -1,0 +1,63 @@
+"""Every bound of the workers: its name, its unit and why it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Bounds around the calls of all backends."""
+
+    max_queued: int = 256
+    """Calls that may wait for one expert. Beyond it waiting is hopeless, and refusing at once is kinder."""
+    max_attempts: int = 3
+    """Times that one call is sent, the first included."""
+    retry_wait_initial_s: float = 0.1
+    """Wait before the first retry; doubles with every further one."""
+    retry_wait_max_s: float = 2.0
+    """Longest wait between attempts when the expert names none."""
+    check_timeout_s: float = 30.0
+    """Time for the one call of ``check``; enough for a server that loads a model on demand."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of the connections to OpenAI-compatible servers."""
+
+    max_connections: int = 0
+    """Open connections of this process to all servers; 0 is no ceiling. Each expert's ``max_in_flight`` bounds the calls."""
+    connect_timeout_s: float = 5.0
+    """Time to open a connection; a healthy server accepts at once, however busy it is."""
+    idle_timeout_s: float = 60.0
+    """Longest silence between two pieces of a stream. The first piece may take the call's whole time (queueing, prefill)."""
+    keep_alive_s: float = 60.0
+    """How long an idle connection is kept for the next call."""
+    max_response_bytes: int = 64 * 2**20
+    """Largest response, or single event of a stream, that is read."""
+    max_error_bytes: int = 64 * 2**10
+    """How much of an error response is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedLimits:
+    """Bounds of the engine that runs experts in this process."""
+
+    num_threads: int = 1
+    """Threads of one matrix product. The models are so small that more only get in each other's way."""
+    max_batch: int = 32
+    """Sequences of one model that advance together. Larger batches win little and cost key/value memory."""
+    max_waiting: int = 1024
+    """Sequences that may wait for a place in a batch, over all models."""
+    max_choices: int = 16
+    """Largest ``n``."""
+    max_top_logprobs: int = 20
+    """Largest ``top_logprobs``; OpenAI's bound."""
+    max_stop_strings: int = 16
+    """Most stop strings; each is looked for at every token."""
+    max_float32_parameters: int = 100_000_000
+    """Up to this size weights are widened to float32, which is faster on CPUs without bfloat16 units; larger ones stay as stored."""
+    grammar_cache_bytes: int = 8 * 2**20
+    """Compiled grammars that are kept, for each tokenizer."""
+    inline_prompt_chars: int = 16_384
+    """Up to this length a prompt is rendered on the event loop (well under a millisecond); longer ones in a thread."""

@@ -1,0 +1,106 @@
+"""Every provider that does not speak OpenAI's protocol, through LiteLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from types import ModuleType
+from typing import Any
+
+from domain.chat import Chunk, Usage
+from domain.errors import ExpertProtocolError
+from domain.plan import Candidate, ExpertCall
+from workers.credentials import resolve_api_key
+from workers.limits import HttpLimits
+from workers.litellm_errors import expert_error_of
+from workers.reasoning import split_choice, split_stream
+from workers.wire import candidate_of, chunk_of, request_body
+
+
+def _import_litellm() -> ModuleType:
+    # Without this, importing it fetches its price list from the internet.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True  # or it prints advertising on every error
+    litellm.num_retries = None
+    return litellm
+
+
+class LiteLLMWorker:
+    """Chat completions of ``provider/model``. Retries are the pool's, so LiteLLM makes none.
+
+    A field that the provider does not know is an error naming it; ``extra_body: {drop_params: true}`` on a card makes
+    LiteLLM leave such fields out instead.
+    """
+
+    def __init__(self, limits: HttpLimits, environ: Mapping[str, str]) -> None:
+        self._limits = limits
+        self._environ = environ
+        self._litellm = _import_litellm()
+
+    async def start(self) -> None:
+        """Nothing to do: LiteLLM opens its connections when it needs them."""
+
+    async def close(self) -> None:
+        """Close the connections that LiteLLM keeps, and let its bookkeeping of finished calls end."""
+        await self._litellm.close_litellm_async_clients()
+
+    async def complete(self, call: ExpertCall) -> Candidate:
+        payload = await self._call(call, stream=False)
+        candidate = candidate_of(_plain(payload), call.expert.id)
+        return Candidate(candidate.expert_id, tuple(map(split_choice, candidate.choices)), candidate.usage, extra=candidate.extra)
+
+    def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+        return split_stream(self._chunks(call))
+
+    async def _chunks(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+        expert_id, usage = call.expert.id, None
+        response = await self._call(call, stream=True)
+        async with aclosing(response) as events:
+            while True:
+                try:
+                    event = await anext(events)
+                except StopAsyncIteration:
+                    break
+                except Exception as error:
+                    raise expert_error_of(error, expert_id) from error
+                chunk = chunk_of(_plain(event), expert_id)
+                # LiteLLM makes up a finish reason when the provider's stream ends without one: that is half a stream.
+                finished = any(choice.finish_reason is not None for choice in chunk.choices)
+                if finished and _is_made_up(events):
+                    msg = f"expert {expert_id!r} broke off in the middle of its answer (the stream ended without a finish reason)"
+                    raise ExpertProtocolError(msg)
+                usage = chunk.usage or usage
+                if chunk.choices:
+                    yield Chunk(chunk.choices, extra=chunk.extra)
+        yield Chunk(usage=usage or Usage())
+
+    async def _call(self, call: ExpertCall, *, stream: bool) -> Any:
+        card = call.expert
+        arguments = request_body(call, stream=stream)
+        arguments |= {
+            "api_base": card.base_url,
+            "api_key": resolve_api_key(card.api_key, self._environ),
+            "timeout": max(0.001, call.deadline.remaining_s),
+            "num_retries": 0,
+            "max_retries": 0,
+        }
+        try:
+            return await self._litellm.acompletion(**arguments)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            raise expert_error_of(error, card.id) from error
+
+
+def _is_made_up(events: Any) -> bool:
+    return getattr(events, "received_finish_reason", "") is None and getattr(events, "intermittent_finish_reason", "") is None
+
+
+def _plain(response: Any) -> Any:
+    """LiteLLM's pydantic models as the JSON values that they came from."""
+    return response.model_dump(exclude_none=True) if hasattr(response, "model_dump") else response

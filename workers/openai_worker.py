@@ -1,0 +1,181 @@
+"""OpenAI-compatible servers (vLLM above all) over one pooled HTTP session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import orjson
+
+from domain.chat import Chunk, Usage
+from domain.errors import ExpertProtocolError, ExpertTimeout, ExpertUnreachable
+from domain.experts import ExpertCard
+from domain.plan import Candidate, ExpertCall
+from workers.aiohttp_errors import translated
+from workers.credentials import resolve_api_key
+from workers.http_errors import error_of_event, error_of_response
+from workers.limits import HttpLimits
+from workers.reasoning import split_choice, split_stream
+from workers.sse import DONE, Event, EventTooLarge, SseParser
+from workers.wire import candidate_of, chunk_of, request_body
+
+_DRAIN_S = 0.2
+"""How long the end of a finished stream is waited for, so that its connection can be used again."""
+
+
+class OpenAIWorker:
+    """Chat completions over HTTP. Every field of the request and of the response is passed on."""
+
+    def __init__(self, limits: HttpLimits, environ: Mapping[str, str]) -> None:
+        self._limits = limits
+        self._environ = environ
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        # aiohttp's own ceiling is 100 connections, and a stream holds one: hence `limit`. Cookies would tie users together.
+        connector = aiohttp.TCPConnector(limit=self._limits.max_connections, limit_per_host=0, keepalive_timeout=self._limits.keep_alive_s)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_timeout_s),
+            headers={"User-Agent": "consilium", "Content-Type": "application/json"},
+            auto_decompress=True,
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def complete(self, call: ExpertCall) -> Candidate:
+        expert_id = call.expert.id
+        with translated(expert_id):
+            async with self._posted(call, stream=False) as response:
+                with translated(expert_id, mid_answer=True):
+                    body = await _read(response, self._limits.max_response_bytes)
+        if body is None:
+            msg = f"the answer of expert {expert_id!r} is larger than {self._limits.max_response_bytes} bytes"
+            raise ExpertProtocolError(msg)
+        payload = _json(body, expert_id)
+        if isinstance(payload, Mapping) and (error := error_of_event(expert_id, payload)) is not None:
+            raise error
+        candidate = candidate_of(payload, expert_id)
+        return Candidate(expert_id, tuple(map(split_choice, candidate.choices)), usage=candidate.usage, extra=candidate.extra)
+
+    def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+        return split_stream(self._chunks(call))
+
+    async def get_json(self, url: str, api_key: str | None, *, name: str) -> object:
+        """The JSON document at *url*; *name* stands for the server in errors."""
+        with translated(name):
+            async with self._opened().get(url, headers=self._authorization(api_key), allow_redirects=False) as response:
+                await self._raise_for_status(response, name)
+                body = await _read(response, self._limits.max_response_bytes)
+        return _json(body or b"", name)
+
+    async def _chunks(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+        expert_id, usage = call.expert.id, None
+        with translated(expert_id):
+            async with self._posted(call, stream=True) as response, aclosing(self._events(response, expert_id)) as events:
+                async for event in events:
+                    payload = _json(event.data.encode(), expert_id)
+                    if isinstance(payload, Mapping) and (error := error_of_event(expert_id, payload)) is not None:
+                        raise error
+                    chunk = chunk_of(payload, expert_id)
+                    usage = chunk.usage or usage  # some servers tell a running total with every chunk
+                    if chunk.choices or chunk.extra:
+                        yield Chunk(chunk.choices, extra=chunk.extra)
+        yield Chunk(usage=usage or Usage())
+
+    async def _events(self, response: aiohttp.ClientResponse, expert_id: str) -> AsyncGenerator[Event, None]:
+        """The events up to ``[DONE]``; anything else than that at the end is half a stream."""
+        parser = SseParser(self._limits.max_response_bytes)
+        started = False
+        with translated(expert_id, mid_answer=True):
+            while True:
+                # The first piece may take as long as the call: the pool's clock runs. Afterwards silence means a stall.
+                async with asyncio.timeout(self._limits.idle_timeout_s if started else None) as idle:
+                    try:
+                        piece = await response.content.readany()
+                    except TimeoutError:
+                        if idle.expired():
+                            msg = f"expert {expert_id!r} went silent for {self._limits.idle_timeout_s:g} s in the middle of its answer"
+                            raise ExpertTimeout(msg) from None
+                        raise
+                started = True
+                try:
+                    events = parser.feed(piece) if piece else parser.finish()
+                except EventTooLarge as error:
+                    raise ExpertProtocolError(f"expert {expert_id!r}: {error}") from error
+                for event in events:
+                    if event.data.strip() == DONE:
+                        await _drain(response)
+                        return
+                    yield event
+                if not piece:
+                    msg = f"expert {expert_id!r} broke off in the middle of its answer (the stream ended without {DONE})"
+                    raise ExpertProtocolError(msg)
+
+    @asynccontextmanager
+    async def _posted(self, call: ExpertCall, *, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to *call*, status checked. Leaving early closes the connection, which is how servers learn to stop."""
+        card = call.expert
+        headers = {**self._authorization(card.api_key), "X-Request-Id": call.request_id}
+        body = orjson.dumps(request_body(call, stream=stream), option=orjson.OPT_NON_STR_KEYS)
+        async with self._opened().post(_endpoint(card), data=body, headers=headers, allow_redirects=False) as response:
+            await self._raise_for_status(response, card.id)
+            yield response
+
+    async def _raise_for_status(self, response: aiohttp.ClientResponse, name: str) -> None:
+        if response.status >= 300:
+            said = await response.content.read(self._limits.max_error_bytes)
+            raise error_of_response(name, response.status, said, response.headers)
+
+    def _authorization(self, reference: str | None) -> dict[str, str]:
+        secret = resolve_api_key(reference, self._environ)
+        return {"Authorization": f"Bearer {secret}"} if secret else {}
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            msg = "the HTTP worker is not running"
+            raise ExpertUnreachable(msg)
+        return self._session
+
+
+def _endpoint(card: ExpertCard) -> str:
+    if not card.base_url:
+        msg = f"expert {card.id!r} has no base_url; set it to the server's address with its /v1"
+        raise ExpertUnreachable(msg)
+    return f"{card.base_url.rstrip('/')}/chat/completions"
+
+
+def _json(body: bytes, expert_id: str) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        shown = " ".join(body[:120].decode("utf-8", "replace").split())
+        msg = f"expert {expert_id!r} answered something that is not JSON: {shown!r}"
+        raise ExpertProtocolError(msg) from error
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
+    """The whole body; None when it is larger than *max_bytes*."""
+    pieces, size = [], 0
+    async for piece in response.content.iter_any():
+        size += len(piece)
+        if size > max_bytes:
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read the end of the body, if it is there; otherwise the connection is closed instead of reused."""
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            await response.content.readany()
+    except (TimeoutError, aiohttp.ClientError):
+        response.close()

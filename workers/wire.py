@@ -1,0 +1,100 @@
+"""OpenAI's response shapes to the domain's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from domain.chat import Choice, ChoiceDelta, Chunk, Usage
+from domain.errors import ExpertProtocolError
+from domain.plan import Candidate, ExpertCall
+
+_ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage"})
+"""Top-level fields that the service writes itself."""
+
+
+def request_body(call: ExpertCall, *, stream: bool) -> dict[str, Any]:
+    """What goes to the expert: the caller's fields, over them the card's ``extra_body``, over them what makes the call."""
+    body: dict[str, Any] = {**call.params, **call.expert.extra_body}
+    options = body.pop("stream_options", None)
+    body |= {"model": call.expert.model, "messages": [dict(message) for message in call.messages]}
+    if stream:
+        given = options if isinstance(options, Mapping) else {}
+        body |= {"stream": True, "stream_options": {**given, "include_usage": True}}
+    else:
+        body.pop("stream", None)
+    return body
+
+
+def usage_of(value: object) -> Usage | None:
+    """Tokens told by the expert; None when it told none."""
+    if not isinstance(value, Mapping):
+        return None
+    prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
+    return Usage(prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0)
+
+
+def _extra(payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key not in _ENVELOPE and value is not None}
+
+
+def _protocol_error(expert_id: str, found: str) -> ExpertProtocolError:
+    return ExpertProtocolError(f"expert {expert_id!r} did not answer in OpenAI's shape: {found}")
+
+
+def candidate_of(payload: object, expert_id: str) -> Candidate:
+    """A chat completion as a candidate. Raises ``ExpertProtocolError`` when it is none."""
+    if not isinstance(payload, Mapping):
+        raise _protocol_error(expert_id, f"the response is {type(payload).__name__}, not an object")
+    choices = payload.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise _protocol_error(expert_id, "it has no choices")
+    return Candidate(
+        expert_id=expert_id,
+        choices=tuple(_choice(choice, position, expert_id) for position, choice in enumerate(choices)),
+        usage=usage_of(payload.get("usage")) or Usage(),
+        extra=_extra(payload),
+    )
+
+
+def _choice(value: object, position: int, expert_id: str) -> Choice:
+    if not isinstance(value, Mapping) or not isinstance(message := value.get("message"), Mapping):
+        raise _protocol_error(expert_id, f"choice {position} has no message")
+    index = value.get("index")
+    return Choice(
+        message=dict(message),
+        index=index if isinstance(index, int) else position,
+        finish_reason=value.get("finish_reason"),
+        logprobs=value.get("logprobs"),
+    )
+
+
+def chunk_of(payload: object, expert_id: str) -> Chunk:
+    """One event of a stream. Raises ``ExpertProtocolError`` when it is not a chunk."""
+    if not isinstance(payload, Mapping):
+        raise _protocol_error(expert_id, f"an event of the stream is {type(payload).__name__}, not an object")
+    choices = payload.get("choices")
+    if choices is None:
+        choices = []
+    if not isinstance(choices, list):
+        raise _protocol_error(expert_id, "the choices of an event are no list")
+    return Chunk(
+        choices=tuple(_delta(choice, position, expert_id) for position, choice in enumerate(choices)),
+        usage=usage_of(payload.get("usage")),
+        extra=_extra(payload),
+    )
+
+
+def _delta(value: object, position: int, expert_id: str) -> ChoiceDelta:
+    if not isinstance(value, Mapping):
+        raise _protocol_error(expert_id, f"choice {position} of an event is no object")
+    delta = value.get("delta")
+    if delta is not None and not isinstance(delta, Mapping):
+        raise _protocol_error(expert_id, f"the delta of choice {position} is no object")
+    index = value.get("index")
+    return ChoiceDelta(
+        delta={key: part for key, part in (delta or {}).items() if part is not None},
+        index=index if isinstance(index, int) else position,
+        finish_reason=value.get("finish_reason"),
+        logprobs=value.get("logprobs"),
+    )
