@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Text cells under column names; the first column is left-aligned, the others right-aligned."""
+    """Text cells under column names; the first *num_left* columns are left-aligned, the others right-aligned."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    num_left: int = 1
 
     def plain(self) -> str:
         """Aligned text with a rule below the header, no trailing spaces."""
         widths = [max(len(cell) for cell in column) for column in zip(self.columns, *self.rows, strict=True)]
 
         def line(cells: Sequence[str]) -> str:
-            first, *others = (f"{cell:>{width}}" if index else f"{cell:<{width}}" for index, (cell, width) in enumerate(zip(cells, widths)))
-            return "  ".join([first, *others]).rstrip()
+            sized = zip(cells, widths, strict=True)
+            padded = (f"{cell:<{width}}" if index < self.num_left else f"{cell:>{width}}" for index, (cell, width) in enumerate(sized))
+            return "  ".join(padded).rstrip()
 
         rule = "-" * len(line(tuple("x" * width for width in widths)))
         return "\n".join([*([self.title] if self.title else []), line(self.columns), rule, *(line(row) for row in self.rows)])
@@ -39,7 +41,7 @@ class Table:
 
         table = RichTable(title=self.title or None, title_justify="left")
         for index, column in enumerate(self.columns):
-            table.add_column(escape(column), justify="right" if index else "left")
+            table.add_column(escape(column), justify="left" if index < self.num_left else "right")
         for row in self.rows:
             table.add_row(*(escape(cell) for cell in row))
         return table
@@ -63,19 +65,17 @@ def accuracy_table(summaries: Mapping[str, ExpertSummary], *, title: str = "Accu
     return Table(title, ("expert", "overall", "answered", "failed", "given up"), rows)
 
 
-def skill_table(
-    summaries: Mapping[str, ExpertSummary], *, title: str = "Accuracy per skill, % right with 95 % interval (questions)"
-) -> Table:
+def skill_table(summaries: Mapping[str, ExpertSummary], *, title: str = "Accuracy per skill, % right with 95 % interval") -> Table:
     """One row per expert and skill, the expert's best skills first."""
     rows = []
     for summary in summaries.values():
         ordered = sorted(summary.by_skill.items(), key=lambda item: (-(item[1].share or 0.0), item[0]))
         rows += [(summary.expert_id, skill, percent(count, interval=True), str(count.num_answered)) for skill, count in ordered]
-    return Table(title, ("expert", "skill", "accuracy", "answered"), tuple(rows))
+    return Table(title, ("expert", "skill", "accuracy", "answered"), tuple(rows), num_left=2)
 
 
 def aggregator_table(
-    profiles: Mapping[str, AggregatorProfile], *, title: str = "Aggregators, % right among one right and two wrong"
+    profiles: Mapping[str, AggregatorProfile], *, title: str = "Right answers found among one right and two wrong, %"
 ) -> Table:
     """One row per aggregator, best first: overall with interval, then every category."""
     categories = sorted({category for profile in profiles.values() for category in profile.by_category})
