@@ -6,7 +6,7 @@ once. ``profile_counts`` is changed by the difference that a write makes, never 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +20,8 @@ from experts_registry.tally import Counts, tally
 
 Pair = tuple[str, str]
 """Expert id and question id."""
+RETIRED = 0
+"""``recorded`` of the outcomes of a run that was rolled back."""
 
 
 def to_row(outcome: QuestionOutcome, run_id: str) -> dict[str, Any]:
@@ -60,57 +62,77 @@ async def select(connection: AsyncConnection, *conditions: sa.ColumnElement[bool
 async def counting(connection: AsyncConnection, pairs: Collection[Pair]) -> list[QuestionOutcome]:
     """The outcomes that count now for these experts and questions."""
     found = []
-    for expert_id, question_ids in _by_expert(pairs):
-        for some in chunks(question_ids):
-            found += await select(connection, *_pair_is_in(expert_id, some), profile_outcomes.c.counts)
+    for which in _conditions(pairs):
+        found += await select(connection, which, profile_outcomes.c.counts)
     return found
 
 
 async def insert(connection: AsyncConnection, run_id: str, outcomes: Sequence[QuestionOutcome], *, recorded: int) -> None:
-    """Write *outcomes* as those that count now, in place of what the run had for the same experts and questions."""
-    pairs = {(outcome.expert_id, outcome.question_id) for outcome in outcomes}
+    """Write *outcomes*, at most one per expert and question, in place of what the run had for the same.
+
+    An answer counts from now on instead of every earlier one. An error counts for nothing, and replaces no answer.
+    """
+    answers = [outcome for outcome in outcomes if outcome.error is None]
+    pairs = _pairs(answers)
     before = await counting(connection, pairs)
-    for expert_id, question_ids in _by_expert(pairs):
-        for some in chunks(question_ids):
-            which = _pair_is_in(expert_id, some)
-            await connection.execute(profile_outcomes.delete().where(*which, profile_outcomes.c.run_id == run_id))
-            await connection.execute(profile_outcomes.update().where(*which, profile_outcomes.c.counts).values(counts=False))
-    rows = [{**to_row(outcome, run_id), "recorded": recorded, "counts": True} for outcome in outcomes]
-    for some_rows in chunks(rows):
-        await connection.execute(profile_outcomes.insert(), list(some_rows))
-    await _add(connection, tally(outcomes, minus=before))
+    for which in _conditions(pairs):
+        await connection.execute(profile_outcomes.update().where(which, profile_outcomes.c.counts).values(counts=False))
+    for which in _conditions(pairs):
+        await connection.execute(profile_outcomes.delete().where(which, profile_outcomes.c.run_id == run_id))
+    await _write(connection, [{**to_row(outcome, run_id), "recorded": recorded, "counts": True} for outcome in answers])
+    await _insert_errors(connection, run_id, [outcome for outcome in outcomes if outcome.error is not None], recorded)
+    await _add(connection, tally(answers, minus=before))
+
+
+async def _insert_errors(connection: AsyncConnection, run_id: str, errors: Sequence[QuestionOutcome], recorded: int) -> None:
+    answered: set[Pair] = set()
+    for which in _conditions(_pairs(errors)):
+        of_run = (which, profile_outcomes.c.run_id == run_id)
+        answered |= _pairs(await select(connection, *of_run, profile_outcomes.c.error.is_(None)))
+        await connection.execute(profile_outcomes.delete().where(*of_run, profile_outcomes.c.error.is_not(None)))
+    kept = [outcome for outcome in errors if (outcome.expert_id, outcome.question_id) not in answered]
+    await _write(connection, [{**to_row(outcome, run_id), "recorded": recorded, "counts": False} for outcome in kept])
+
+
+async def _write(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+    for some in chunks(rows):
+        await connection.execute(profile_outcomes.insert(), list(some))
 
 
 async def retire(connection: AsyncConnection, run_id: str) -> None:
-    """Let the outcomes of a run count no more; where another run has asked the same, its newest outcome counts again."""
+    """Let the outcomes of a run count no more; where another run has asked the same, its newest answer counts again."""
     of_run = profile_outcomes.c.run_id == run_id
     retired = await select(connection, of_run, profile_outcomes.c.counts)
-    await connection.execute(profile_outcomes.update().where(of_run).values(counts=False, recorded=0))
-    for expert_id, question_ids in _by_expert({(outcome.expert_id, outcome.question_id) for outcome in retired}):
-        for some in chunks(question_ids):
-            others = _pair_is_in(expert_id, some)
-            newest = (
-                sa.select(profile_outcomes.c.question_id, sa.func.max(profile_outcomes.c.recorded).label("recorded"))
-                .where(*others, profile_outcomes.c.recorded > 0)
-                .group_by(profile_outcomes.c.question_id)
+    await connection.execute(profile_outcomes.update().where(of_run).values(counts=False, recorded=RETIRED))
+    for which in _conditions(_pairs(retired)):
+        others = (which, profile_outcomes.c.recorded != RETIRED, profile_outcomes.c.error.is_(None))
+        newest = (
+            sa.select(
+                profile_outcomes.c.expert_id,
+                profile_outcomes.c.question_id,
+                sa.func.max(profile_outcomes.c.recorded).label("recorded"),
             )
-            for row in (await connection.execute(newest)).all():
-                successor = (profile_outcomes.c.question_id == row.question_id) & (profile_outcomes.c.recorded == row.recorded)
-                await connection.execute(
-                    profile_outcomes.update().where(profile_outcomes.c.expert_id == expert_id, successor).values(counts=True)
-                )
-    successors = await counting(connection, {(outcome.expert_id, outcome.question_id) for outcome in retired})
+            .where(*others)
+            .group_by(profile_outcomes.c.expert_id, profile_outcomes.c.question_id)
+            .subquery()
+        )
+        is_newest = sa.tuple_(profile_outcomes.c.expert_id, profile_outcomes.c.question_id, profile_outcomes.c.recorded).in_(
+            sa.select(newest)
+        )
+        await connection.execute(profile_outcomes.update().where(which, is_newest).values(counts=True))
+    successors = await counting(connection, _pairs(retired))
     await _add(connection, tally(successors, minus=retired))
 
 
-async def read_counts(connection: AsyncConnection) -> Counts:
-    """The counts as kept."""
-    rows = await connection.execute(sa.select(profile_counts))
+async def read_counts(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> Counts:
+    """The counts as kept, of the experts that meet every condition."""
+    rows = await connection.execute(sa.select(profile_counts).where(*conditions))
     return {(row.expert_id, row.skill): SkillCount(row.num_answered, row.num_correct) for row in rows}
 
 
 async def _add(connection: AsyncConnection, difference: Counts) -> None:
-    stored = await read_counts(connection)
+    expert_ids = {expert_id for expert_id, _ in difference}
+    stored = await read_counts(connection, profile_counts.c.expert_id.in_(expert_ids))
     for (expert_id, skill), count in difference.items():
         key = (profile_counts.c.expert_id == expert_id, profile_counts.c.skill == skill)
         total = stored.get((expert_id, skill), SkillCount()) + count
@@ -123,13 +145,15 @@ async def _add(connection: AsyncConnection, difference: Counts) -> None:
             await connection.execute(profile_counts.delete().where(*key))
 
 
-def _pair_is_in(expert_id: str, question_ids: Sequence[str]) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-    return profile_outcomes.c.expert_id == expert_id, profile_outcomes.c.question_id.in_(question_ids)
+def _pairs(outcomes: Iterable[QuestionOutcome]) -> set[Pair]:
+    return {(outcome.expert_id, outcome.question_id) for outcome in outcomes}
 
 
-def _by_expert(pairs: Iterable[Pair]) -> list[tuple[str, list[str]]]:
-    """Question ids per expert: a condition on one column each, which both databases answer from the index."""
+def _conditions(pairs: Collection[Pair]) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions that together name *pairs*: one expert and a piece of its questions each, answered from the index."""
     groups: dict[str, list[str]] = {}
     for expert_id, question_id in sorted(pairs):
         groups.setdefault(expert_id, []).append(question_id)
-    return list(groups.items())
+    for expert_id, question_ids in groups.items():
+        for some in chunks(question_ids):
+            yield (profile_outcomes.c.expert_id == expert_id) & profile_outcomes.c.question_id.in_(some)

@@ -1,0 +1,202 @@
+"""Profile runs, their graded outcomes, and the profiles that these add up to."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.errors import Conflict, InvalidRequest, NotFound
+from domain.evaluation import AggregatorOutcome, ProfileRunRecord, QuestionOutcome, RunState
+from domain.skills import AggregatorProfile, SkillProfile
+from experts_registry import aggregator_rows, outcome_rows, state
+from experts_registry.database import Database
+from experts_registry.nearest import did_you_mean
+from experts_registry.skills import add_missing_skills
+from experts_registry.tables import experts, labelled_questions, profile_outcomes, profile_runs
+from experts_registry.tally import tally, to_profiles
+
+
+async def insert_run(connection: AsyncConnection, *, expert_ids: Sequence[str], question_ids: Sequence[str], note: str, now: float) -> str:
+    """Add a running run and return its id."""
+    run_id = f"run-{uuid.uuid4().hex[:16]}"
+    row = {
+        "id": run_id,
+        "state": RunState.RUNNING.value,
+        "created_at": now,
+        "expert_ids": list(dict.fromkeys(expert_ids)),
+        "question_ids": list(dict.fromkeys(question_ids)),
+        "note": note,
+    }
+    await connection.execute(profile_runs.insert(), row)
+    return run_id
+
+
+async def record(connection: AsyncConnection, run_id: str, outcomes: Sequence[QuestionOutcome]) -> None:
+    """Write outcomes and what they count; of two for one expert and question the later stands."""
+    versions = await state.read_versions(connection)
+    distinct = {(outcome.expert_id, outcome.question_id): outcome for outcome in outcomes}
+    await outcome_rows.insert(connection, run_id, list(distinct.values()), recorded=versions.registry + 1)
+    await add_missing_skills(connection, (label for outcome in distinct.values() for label in outcome.labels))
+
+
+async def set_run_state(connection: AsyncConnection, run_id: str, run_state: RunState, *, now: float) -> None:
+    """Write where a run stands and when it came there."""
+    await connection.execute(profile_runs.update().where(profile_runs.c.id == run_id).values(state=run_state.value, finished_at=now))
+
+
+class ProfileStore:
+    """Runs by id; outcomes per run, expert and question; profiles over all runs that were not rolled back.
+
+    Of overlapping runs the newest answer counts, so each question counts once. An outcome with an error counts for nothing.
+    """
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._now = now
+
+    async def create_run(self, expert_ids: Sequence[str], question_ids: Sequence[str], note: str = "") -> str:
+        """Start a run and return its id. Raises ``NotFound`` when an expert or question is not there, ``InvalidRequest`` when
+        there is nothing to ask."""
+        if not expert_ids or not question_ids:
+            raise InvalidRequest("a profile run needs at least one expert and one labelled question", param="expert_ids")
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            await _require_known(connection, experts, expert_ids, "expert")
+            await _require_known(connection, labelled_questions, question_ids, "labelled question")
+            return await insert_run(connection, expert_ids=expert_ids, question_ids=question_ids, note=note, now=self._now())
+
+    async def list_runs(self) -> list[ProfileRunRecord]:
+        """Every run, newest first."""
+        async with self._database.reading() as connection:
+            runs = await _read_runs(connection)
+        return sorted(runs, key=lambda run: (-run.created_at, run.id))
+
+    async def get_run(self, run_id: str) -> ProfileRunRecord:
+        """Raises ``NotFound``."""
+        async with self._database.reading() as connection:
+            return await _one_run(connection, run_id)
+
+    async def finish_run(self, run_id: str) -> ProfileRunRecord:
+        """Close a run: it takes no more outcomes. Closing it twice changes nothing. Raises ``Conflict`` when it was rolled back."""
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            run = await _one_run(connection, run_id)
+            if run.state is RunState.ROLLED_BACK:
+                raise Conflict(f"profile run {run_id!r} was rolled back: start a new one", param="id")
+            if run.state is RunState.RUNNING:
+                await set_run_state(connection, run_id, RunState.FINISHED, now=self._now())
+            return await _one_run(connection, run_id)
+
+    async def rollback_run(self, run_id: str) -> ProfileRunRecord:
+        """Take a run back, finished or not: its counts vanish from the profiles, and what it replaced counts again.
+
+        The outcomes themselves stay readable. Doing it twice changes nothing. Raises ``NotFound``.
+        """
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            run = await _one_run(connection, run_id)
+            if run.state is not RunState.ROLLED_BACK:
+                await outcome_rows.retire(connection, run_id)
+                await set_run_state(connection, run_id, RunState.ROLLED_BACK, now=self._now())
+                await state.bump(connection)
+            return await _one_run(connection, run_id)
+
+    async def record_outcomes(self, run_id: str, outcomes: Sequence[QuestionOutcome]) -> None:
+        """Keep *outcomes*, all or none; one per run, expert and question, a later answer in place of an earlier one.
+
+        Profiles change at once. Recording the same again changes nothing. Raises ``NotFound``, ``Conflict`` when the run
+        takes no more outcomes.
+        """
+        if not outcomes:
+            return
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            run = await _one_run(connection, run_id)
+            if run.state is not RunState.RUNNING:
+                raise Conflict(f"profile run {run_id!r} is {run.state.value.replace('_', ' ')}: start a new one", param="id")
+            await record(connection, run_id, outcomes)
+            await state.bump(connection)
+
+    async def outcomes(self, run_id: str | None = None) -> list[QuestionOutcome]:
+        """Those of one run; without *run_id* the ones that count in the profiles. By expert and question."""
+        async with self._database.reading() as connection:
+            if run_id is None:
+                return await outcome_rows.select(connection, profile_outcomes.c.counts)
+            await _one_run(connection, run_id)
+            return await outcome_rows.select(connection, profile_outcomes.c.run_id == run_id)
+
+    async def run_profiles(self, run_id: str) -> dict[str, SkillProfile]:
+        """What one run alone says about each expert. Raises ``NotFound``."""
+        return to_profiles(tally(await self.outcomes(run_id)))
+
+    async def profiles(self) -> dict[str, SkillProfile]:
+        """Expert id to its measured skills."""
+        async with self._database.reading() as connection:
+            return to_profiles(await outcome_rows.read_counts(connection))
+
+    async def set_aggregator_outcomes(self, outcomes: Sequence[AggregatorOutcome]) -> None:
+        """Replace what was measured about the experts in *outcomes* as aggregators; others keep theirs."""
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            await aggregator_rows.replace(connection, outcomes)
+            await state.bump(connection)
+
+    async def aggregator_outcomes(self) -> list[AggregatorOutcome]:
+        """Every outcome, by expert and question."""
+        async with self._database.reading() as connection:
+            return await aggregator_rows.select(connection)
+
+    async def aggregator_profiles(self) -> dict[str, AggregatorProfile]:
+        """Expert id to how well it aggregates, per category."""
+        async with self._database.reading() as connection:
+            return await aggregator_rows.read_profiles(connection)
+
+
+async def _require_known(connection: AsyncConnection, table: sa.Table, ids: Sequence[str], noun: str) -> None:
+    known = set((await connection.scalars(sa.select(table.c.id))).all())
+    for item_id in ids:
+        if item_id not in known:
+            raise NotFound(f"there is no {noun} {item_id!r}; {did_you_mean(item_id, known)}", param=f"{noun.rsplit(maxsplit=1)[-1]}_ids")
+
+
+async def _one_run(connection: AsyncConnection, run_id: str) -> ProfileRunRecord:
+    found = await _read_runs(connection, profile_runs.c.id == run_id)
+    if not found:
+        known = (await connection.scalars(sa.select(profile_runs.c.id))).all()
+        raise NotFound(f"there is no profile run {run_id!r}; {did_you_mean(run_id, known)}", param="id")
+    return found[0]
+
+
+async def _read_runs(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> list[ProfileRunRecord]:
+    counts = (
+        sa.select(
+            profile_outcomes.c.run_id,
+            sa.func.count().label("num_recorded"),
+            sa.func.sum(sa.case((profile_outcomes.c.correct & profile_outcomes.c.error.is_(None), 1), else_=0)).label("num_correct"),
+        )
+        .group_by(profile_outcomes.c.run_id)
+        .subquery()
+    )
+    statement = (
+        sa.select(profile_runs, counts.c.num_recorded, counts.c.num_correct)
+        .outerjoin(counts, counts.c.run_id == profile_runs.c.id)
+        .where(*conditions)
+    )
+    return [
+        ProfileRunRecord(
+            id=row.id,
+            state=RunState(row.state),
+            created_at=row.created_at,
+            finished_at=row.finished_at,
+            expert_ids=tuple(row.expert_ids),
+            question_ids=tuple(row.question_ids),
+            note=row.note,
+            num_recorded=row.num_recorded or 0,
+            num_correct=row.num_correct or 0,
+        )
+        for row in await connection.execute(statement)
+    ]
