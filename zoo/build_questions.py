@@ -44,7 +44,7 @@ def _row(question_id: str, question: Question) -> dict[str, object]:
         "answer": question.answer,
         "category": question.domain,
         "skills": [question.skill],
-        "grader": "exact",
+        "grader": "exact_case",
     }
     if question.history:
         row["history"] = [

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 Split = Literal["train", "validation", "test"]
 T = TypeVar("T")
@@ -55,7 +55,10 @@ class Question:
         return f"<think>{self.think}</think>{self.answer}" if self.think else self.answer
 
 
-Generator = Callable[[Random, Split], Question]
+class Generator(Protocol):
+    """Draws one question of a domain; with *tricky* one whose wording misleads."""
+
+    def __call__(self, rng: Random, split: Split, *, tricky: bool = False) -> Question: ...
 
 
 def split_of(key: str) -> Split:

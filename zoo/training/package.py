@@ -47,10 +47,11 @@ def save(decoder: Decoder, tokenizer: PreTrainedTokenizerFast, folder: Path, *, 
     if base is not None:
         _save_adapter(decoder, folder, base)
         return
-    model = LlamaForCausalLM(decoder.config).to(torch.bfloat16)
+    model = LlamaForCausalLM(decoder.config).bfloat16()
     model.load_state_dict({k: v.bfloat16() for k, v in decoder.model.state_dict().items()})
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False)
     model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # written for the owner only
     tokenizer.save_pretrained(folder)
 
 
