@@ -34,10 +34,7 @@ def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> Fas
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        make = bootstrap
-        if make is None:
-            from api.bootstrap import bootstrap as make
-        async with make(settings, counted) as services:
+        async with (bootstrap or _real_bootstrap())(settings, counted) as services:
             app.state.services = services
             yield
 
@@ -56,6 +53,12 @@ def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> Fas
     errors.install(app)
     describe(app)
     return app
+
+
+def _real_bootstrap() -> Bootstrap:
+    from api.bootstrap import bootstrap  # sees every concrete class, which a test with fakes need not load
+
+    return bootstrap
 
 
 def _middleware(settings: Settings, counted: Metrics) -> list[Middleware]:

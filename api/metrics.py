@@ -129,7 +129,7 @@ class Metrics:
 
     def watch(self, gauges: ExpertGauges) -> None:
         """Show health, calls in flight and calls waiting of every expert."""
-        self.registry.register(_ExpertCollector(gauges))  # type: ignore[arg-type]  # a collector by shape
+        self.registry.register(_ExpertCollector(gauges))
 
     def count(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         """Show a number that something else keeps."""

@@ -28,8 +28,8 @@ class ImageUrl(_Passing):
 
 class ContentPart(_Passing):
     type: str
-    text: str | None = None
-    image_url: ImageUrl | None = None
+    text: str | None = Field(default=None, validate_default=True)
+    image_url: ImageUrl | None = Field(default=None, validate_default=True)
 
     @field_validator("text", "image_url")
     @classmethod

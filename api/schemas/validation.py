@@ -26,6 +26,9 @@ _WANTED: Mapping[str, str] = {
     "none_required": "null",
 }
 
+_OF_ABSENT = frozenset({"missing", "value_error"})
+"""Kinds of error whose path may end in a field that the payload does not have."""
+
 _JSON_NAMES: Sequence[tuple[type, str]] = (
     (bool, "true or false"),
     (int, "a number"),
@@ -59,7 +62,7 @@ def first_problem(found: Iterable[Any], payload: object, model: type[BaseModel] 
     """The first error of *found* in plain words. Alternatives of a union are told together ("a string or a list")."""
     # A union reports one error per alternative, with the alternative's name in its path: drop what the payload does not have,
     # and prefer the deepest path, which is where the closest alternative went wrong.
-    paths = [(_clean(error["loc"], payload, error["type"] == "missing"), error) for error in found]
+    paths = [(_clean(error["loc"], payload, error["type"] in _OF_ABSENT), error) for error in found]
     top = paths[0][0][:1]
     mine = [(path, error) for path, error in paths if path[:1] == top]
     deepest = max(len(path) for path, _ in mine)
@@ -100,7 +103,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
     return f"{tail} Known: {', '.join(names)}" if near else f"{tail} known: {', '.join(names)}"
 
 
-def _clean(loc: Sequence[str | int], payload: object, missing: bool) -> tuple[str | int, ...]:
+def _clean(loc: Sequence[str | int], payload: object, absent: bool) -> tuple[str | int, ...]:
     """*loc* without the names of union alternatives (and FastAPI's leading ``body``)."""
     parts = tuple(loc[1:]) if loc and loc[0] == "body" else tuple(loc)
     kept: list[str | int] = []
@@ -110,7 +113,7 @@ def _clean(loc: Sequence[str | int], payload: object, missing: bool) -> tuple[st
         in_list = isinstance(here, list) and isinstance(part, int) and part < len(here)
         if in_object or in_list:
             here = here[part]  # type: ignore[index]  # one of the two above
-        elif not (missing and i == len(parts) - 1):
+        elif not (absent and i == len(parts) - 1 and isinstance(here, Mapping)):
             continue
         kept.append(part)
     return tuple(kept)

@@ -1,0 +1,166 @@
+"""The service around scripted experts: a directory in memory, a router that does as it is told, no models and no database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+
+from api.auth import Auth
+from api.metrics import Metrics
+from api.readiness import Readiness
+from api.services import Services
+from api.settings import Settings
+from domain.errors import ConsiliumError, InvalidRequest
+from domain.experts import Backend, Capability, ExpertCard, ExpertRole, HealthState
+from domain.plan import Outcome
+from domain.registry import RegistrySnapshot
+from domain.routing import PickRule, RoutingDecision, RoutingQuery, ScoredExpert
+from domain.skills import SkillMatch
+from domain.strategy import Strategy
+from domain.trace import Trace
+from orchestrator.limits import Limits
+from orchestrator.pipeline import Orchestrator
+from tests.fakes.workers import ScriptedWorkers
+
+ADMIN_KEY = "the-admin-key"
+
+
+def card(expert_id: str, **changes: Any) -> ExpertCard:
+    """An expert with every capability."""
+    return replace(
+        ExpertCard(expert_id, Backend.OPENAI, expert_id, base_url="http://127.0.0.1:9/v1", capabilities=frozenset(Capability)), **changes
+    )
+
+
+def registry(*cards: ExpertCard) -> RegistrySnapshot:
+    """A registry with *cards* and the strategies ``auto`` (one expert) and ``panel`` (all of them, the first answer)."""
+    strategies = (
+        Strategy("auto", router="fixed", pick=PickRule("top_k", 1)),
+        Strategy("panel", router="fixed", pick=PickRule("top_k", 8), aggregator="first"),
+        Strategy("council", router="fixed", pick=PickRule("top_k", 8), aggregator="fuse", aggregator_expert="judge"),
+    )
+    return RegistrySnapshot(1, 1, {c.id: c for c in cards}, {s.id: s for s in strategies}, {"algebra": ""})
+
+
+class FakeDirectory:
+    """A registry in memory. ``health`` is set by the test, never learned."""
+
+    def __init__(self, now: RegistrySnapshot) -> None:
+        self.now = now
+        self.health: dict[str, HealthState] = {}
+        self.recorded: list[Outcome] = []
+
+    def snapshot(self) -> RegistrySnapshot:
+        return self.now
+
+    def health_of(self, expert_id: str) -> HealthState:
+        return self.health.get(expert_id, HealthState.CLOSED)
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        self.recorded.extend(outcomes)
+
+
+class FixedRouter:
+    """Takes the eligible experts in the registry's order; the skill is always ``algebra``. Serves ``explicit`` too."""
+
+    name = "fixed"
+
+    async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+        experts = [e for e in query.experts if ExpertRole.CANDIDATE in e.roles]
+        selected = tuple(e.id for e in experts[: query.pick.k])
+        considered = tuple(ScoredExpert(e.id, 1.0 / (i + 1), e.id in selected, "in order") for i, e in enumerate(experts))
+        return RoutingDecision(self.name, selected, considered, "in the registry's order", (SkillMatch("algebra", 0.9, 1.0),), "maths")
+
+
+class FakeRouters(dict[str, FixedRouter]):
+    def __missing__(self, name: str) -> FixedRouter:
+        raise InvalidRequest(f"consilium.router: there is no router {name!r}", param="consilium.router")
+
+
+class FakeEncoder:
+    """Three dimensions: length, vowels, one."""
+
+    encoder_id = "fake-encoder@1"
+    dimensions = 3
+
+    async def encode(self, texts: Sequence[str]) -> np.ndarray:
+        rows = np.array([[len(t), sum(c in "aeiou" for c in t), 1] for t in texts], dtype=np.float32)
+        return cast(np.ndarray, rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
+
+@dataclass
+class FakeDatabase:
+    """Fails its check with *error* when the test sets one."""
+
+    error: ConsiliumError | None = None
+
+    async def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass
+class KeptTraces:
+    """A trace sink that keeps everything."""
+
+    traces: list[Trace] = field(default_factory=list)
+
+    def emit(self, trace: Trace) -> None:
+        self.traces.append(trace)
+
+
+@dataclass
+class Parts:
+    """What a test looks at and changes."""
+
+    workers: ScriptedWorkers
+    directory: FakeDirectory
+    traces: KeptTraces = field(default_factory=KeptTraces)
+    database: FakeDatabase = field(default_factory=FakeDatabase)
+    readiness: Readiness = field(default_factory=Readiness)
+    limits: Limits = field(default_factory=Limits)
+
+    def bootstrap(self) -> Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]:
+        """For ``create_app(settings, bootstrap=...)``."""
+
+        @asynccontextmanager
+        async def make(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+            routers = FakeRouters(fixed=FixedRouter(), explicit=FixedRouter())
+            orchestrator = Orchestrator(
+                directory=self.directory, routers=routers, workers=self.workers, sinks=[self.traces, metrics], limits=self.limits
+            )
+            unused = cast(Any, None)
+            yield Services(
+                settings=settings,
+                auth=Auth(api_keys=settings.api_key_list, admin_key=ADMIN_KEY),
+                readiness=self.readiness,
+                metrics=metrics,
+                database=cast(Any, self.database),
+                expert_store=unused,
+                strategy_store=unused,
+                skill_store=unused,
+                question_store=unused,
+                profile_store=unused,
+                trace_store=unused,
+                directory=cast(Any, self.directory),
+                encoder=cast(Any, FakeEncoder()),
+                index_holder=unused,
+                routers=cast(Any, routers),
+                workers=cast(Any, self.workers),
+                orchestrator=orchestrator,
+            )
+
+        return make
+
+
+def parts(script: Mapping[str, Any], *cards: ExpertCard, limits: Limits | None = None) -> Parts:
+    """The service's parts with one expert per name of *script*, or with *cards*."""
+    chosen = cards or tuple(card(expert_id) for expert_id in script)
+    return Parts(ScriptedWorkers(script), FakeDirectory(registry(*chosen)), limits=limits or Limits())

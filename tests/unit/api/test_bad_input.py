@@ -1,0 +1,246 @@
+"""Bad input over HTTP: a clear error in OpenAI's shape, and the service is still up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+
+from tests.fakes.services import parts
+
+USER = [{"role": "user", "content": "hi"}]
+PATH = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+
+
+def error_of(response: Any) -> dict[str, Any]:
+    """The error object, after checking its shape."""
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    body = response.json()
+    assert set(body) == {"error"}
+    assert {"message", "type", "param", "code"} <= set(body["error"])
+    error: dict[str, Any] = body["error"]
+    return error
+
+
+@pytest.fixture
+async def http(serve: Any) -> AsyncIterator[Any]:
+    client = await serve(parts({"maths": "42", "poetry": "roses"}))
+    yield client
+    assert (await client.post(PATH, json={"messages": USER})).status_code == 200, "the service has to survive"
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"messages": []}, "messages", "at least 1"),
+        ({"messages": None}, "messages", "a list, not null"),
+        ({"messages": "hi"}, "messages", "a list, not a string ('hi')"),
+        ({"messages": ["hi"]}, "messages[0]", "an object"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "not null"),
+        ({"messages": [{"content": "hi"}]}, "messages[0].role", "is missing"),
+        ({"messages": [{"role": "usr", "content": "hi"}]}, "messages[0].role", "did you mean 'user'?"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content", "a string or a list, not a number (7)"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "needs it"),
+        ({"messages": [*USER, {"role": "user", "content": [{"text": "x"}]}]}, "messages[1].content[0].type", "is missing"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            "messages[0].content[0].image_url",
+            "object",
+        ),
+        ({"messages": [{"role": "tool", "content": "7"}]}, "messages[0].tool_call_id", "needs the id"),
+        ({"model": 7}, "model", "a string, not a number (7)"),
+        ({"model": ""}, "model", "at least 1"),
+        ({"temperature": "hot"}, "temperature", "a number, not a string ('hot')"),
+        ({"temperature": 3}, "temperature", "less than or equal to 2"),
+        ({"top_p": True}, "top_p", "a number, not true or false"),
+        ({"n": 0}, "n", "greater than or equal to 1"),
+        ({"n": 1.5}, "n", "a whole number"),
+        ({"max_tokens": "10"}, "max_tokens", "a whole number, not a string"),
+        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"max_completion_tokens": -1}, "max_completion_tokens", "greater than or equal to 1"),
+        ({"stop": 7}, "stop", "a string or a list, not a number (7)"),
+        ({"stop": ["a", 7]}, "stop[1]", "a string, not a number (7)"),
+        ({"stream": "yes"}, "stream", "true or false, not a string"),
+        ({"stream_options": True}, "stream_options", "an object"),
+        ({"tools": {}}, "tools", "a list, not an object"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "needs it"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name", "is missing"),
+        ({"tool_choice": 1}, "tool_choice", "a string or an object"),
+        ({"response_format": "json"}, "response_format", "an object, not a string"),
+        ({"response_format": {}}, "response_format.type", "is missing"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "needs it"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": "x"}}}, "response_format.json_schema.schema", "an object"),
+        ({"logprobs": 3}, "logprobs", "true or false"),
+        ({"top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
+        ({"seed": "x"}, "seed", "a whole number"),
+        ({"logit_bias": {"1": "x"}}, "logit_bias.1", "a number"),
+        ({"consilium": []}, "consilium", "an object, not a list"),
+        ({"consilium": {"agregator": "vote"}}, "consilium.agregator", "did you mean 'aggregator'?"),
+        ({"consilium": {"aggregator": "voting"}}, "consilium.aggregator", "did you mean 'vote'?"),
+        ({"consilium": {"pick": "top"}}, "consilium.pick", "did you mean 'top_k'?"),
+        ({"consilium": {"k": 0}}, "consilium.k", "greater than or equal to 1"),
+        ({"consilium": {"k": "3"}}, "consilium.k", "a whole number, not a string"),
+        ({"consilium": {"k": 99}}, "consilium.k", "between 1 and"),
+        ({"consilium": {"timeout_s": 0}}, "consilium.timeout_s", "greater than 0"),
+        ({"consilium": {"allow": "maths"}}, "consilium.allow", "a list"),
+        ({"consilium": {"router": "skils"}}, "consilium.router", "no router 'skils'"),
+    ],
+)
+async def test_wrong_field(http: Any, change: dict[str, Any], param: str, words: str) -> None:
+    """400 names the field as a path and says what it must be, or the nearest valid value."""
+    response = await http.post(PATH, json={"model": "auto", "messages": USER} | change)
+
+    assert response.status_code == 400
+    error = error_of(response)
+    assert error["param"] == param
+    assert words in error["message"]
+    assert error["message"].startswith(param.split("[", maxsplit=1)[0].split(".", maxsplit=1)[0])
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "empty"),
+        (b"{", "line 1, column 2"),
+        (b'{"model": "auto",\n "messages": [}', "line 2"),
+        (b'{"model": "\xff\xfe"}', "byte 0xff at position 11"),
+        (b"[1, 2]", "JSON object"),
+        (b'"hi"', "JSON object"),
+        (b"null", "JSON object"),
+        (b'{"model": NaN}', "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+    ],
+)
+@pytest.mark.parametrize("path", [PATH, "/v1/completions", "/v1/embeddings", "/v1/route"])
+async def test_broken_body(http: Any, path: str, raw: bytes, words: str) -> None:
+    """A body that is no JSON object is a 400 that says where it breaks."""
+    response = await http.post(path, content=raw, headers=JSON)
+
+    assert response.status_code == 400
+    assert words in error_of(response)["message"]
+
+
+async def test_unknown_model(http: Any, sdk: Any) -> None:
+    """404 with OpenAI's code lists the nearest names."""
+    with pytest.raises(openai.NotFoundError) as caught:
+        await sdk(http).chat.completions.create(model="poetri", messages=USER)
+
+    assert caught.value.code == "model_not_found"
+    assert caught.value.param == "model"
+    assert "'poetry'" in caught.value.message
+
+
+async def test_large_body_by_its_declared_length(http: Any) -> None:
+    """413 before a byte is read, with the limit and its setting."""
+    response = await http.post(PATH, content=b"x" * 10_485_760, headers=JSON)
+
+    assert response.status_code == 413
+    assert "CONSILIUM_MAX_BODY_BYTES" in error_of(response)["message"]
+
+
+async def test_large_body_without_a_length(serve: Any) -> None:
+    """413 as soon as the limit is passed: the rest is never read."""
+    http = await serve(parts({"a": "1"}), max_body_bytes=2048)
+    num_read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        while True:
+            num_read += 1
+            yield b"x" * 1024
+
+    response = await http.post(PATH, content=endless(), headers=JSON)
+
+    assert response.status_code == 413
+    assert error_of(response)["code"] == "payload_too_large"
+    assert num_read < 10
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+async def test_content_type(http: Any, kind: str) -> None:
+    """A body that does not say it is JSON is refused: pages of other origins can send those without asking."""
+    response = await http.post(PATH, content=b'{"messages": []}', headers={"content-type": kind})
+
+    assert response.status_code == 415
+    assert "application/json" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/v1/nothing", 404, "not_found"), ("GET", PATH, 405, "method_not_allowed"), ("DELETE", "/health", 405, "method_not_allowed")],
+)
+async def test_unknown_paths(http: Any, method: str, path: str, status: int, code: str) -> None:
+    """404 and 405 are in OpenAI's shape too."""
+    response = await http.request(method, path)
+
+    assert response.status_code == status
+    assert error_of(response)["code"] == code
+    assert path in error_of(response)["message"]
+
+
+async def test_unexpected_exception(http: Any, serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug is a 500 in OpenAI's shape that gives nothing away; the log has the trace and the request's id."""
+    made = parts({"a": "1"})
+
+    def broken() -> Any:
+        raise ZeroDivisionError("secret detail")
+
+    made.directory.snapshot = broken  # type: ignore[method-assign]
+    client = await serve(made)
+    response = await client.post(PATH, json={"messages": USER}, headers={"x-request-id": "r-500"})
+
+    assert response.status_code == 500
+    assert error_of(response)["code"] == "internal_error"
+    assert "secret" not in response.text
+    assert "r-500" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("given", ["two words", "x" * 200, "naïve", ""])
+async def test_insane_request_id(http: Any, given: str) -> None:
+    """A request id that could break a log line or a header is replaced."""
+    response = await http.post(PATH, json={"messages": USER}, headers={"x-request-id": given.encode("latin-1")})
+
+    assert response.status_code == 200
+    assert len(response.headers["x-request-id"]) == 32
+
+
+async def test_foreign_host_name(http: Any) -> None:
+    """A loopback service does not answer under another name, which is how DNS rebinding would come in."""
+    response = await http.post(PATH, json={"messages": USER}, headers={"host": "evil.example:8080"})
+
+    assert response.status_code == 403
+    assert "CONSILIUM_ALLOWED_HOSTS" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]:8080", "[::1]", "LOCALHOST:1", "mine.example", "app.localhost:3"])
+async def test_known_host_names(serve: Any, host: str) -> None:
+    """Loopback names and those of the setting are served."""
+    client = await serve(parts({"a": "1"}), allowed_hosts="mine.example")
+    response = await client.get("/health", headers={"host": host})
+
+    assert response.status_code == 200
+
+
+async def test_too_many_requests(serve: Any) -> None:
+    """One request more than the limit is told to come back."""
+    import asyncio
+
+    from tests.fakes.workers import Says, Stalls
+
+    made = parts({"a": Stalls(Says("1"))})
+    client = await serve(made, max_requests=1)
+    first = asyncio.create_task(client.post(PATH, json={"messages": USER}))
+    await made.workers.until_started("a")
+    second = await client.post(PATH, json={"messages": USER})
+    made.workers.release("a")
+
+    assert second.status_code == 429
+    assert second.headers["retry-after"] == "1"
+    assert (await first).status_code == 200
+    assert (await client.post(PATH, json={"messages": USER})).status_code == 200
