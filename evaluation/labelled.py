@@ -60,9 +60,7 @@ def parse_labelled(text: str, *, source: str = "input", also: Iterable[str] = ()
         if question.id in seen:
             if question == seen[question.id]:
                 continue
-            raise InvalidRequest(
-                f"{where}: id {question.id!r} is already on line {first_line[question.id]} with another question", param="id"
-            )
+            raise _wrong(where, "id", f"{question.id!r} is already the id of another question, on line {first_line[question.id]}")
         first_line[question.id], seen[question.id] = number, question
         rows.append((question, row))
     if not rows:
