@@ -39,6 +39,8 @@ class Muon(torch.optim.Optimizer):
             for shape, params in by_shape.items():
                 updates = []
                 for param in params:
+                    if param.grad is None:
+                        raise RuntimeError("a parameter has no gradient; call backward() before step()")
                     buffer = self.state[param].setdefault("momentum", torch.zeros_like(param))
                     buffer.lerp_(param.grad, 1 - group["momentum"])
                     updates.append(param.grad.lerp(buffer, group["momentum"]))
