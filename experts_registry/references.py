@@ -22,7 +22,7 @@ async def require_skills(connection: AsyncConnection, card: ExpertCard) -> None:
             raise InvalidRequest(
                 f"expert {card.id!r} declares the unknown skill {skill!r}; {did_you_mean(skill, known)} "
                 "(a new skill has to be added to the skills first)",
-                param=f"skills.{position}",
+                param=f"skills[{position}]",
             )
 
 

@@ -1,0 +1,137 @@
+"""A manifest into the registry: the declarative way in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from experts_registry import references, state
+from experts_registry.experts import EXPERTS
+from experts_registry.manifest import Manifest
+from experts_registry.skills import read_skills, write_skills
+from experts_registry.stores import Stores
+from experts_registry.strategies import STRATEGIES
+from experts_registry.tables import skills
+from experts_registry.versioned import T, VersionedTable
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What applying did, or with ``dry_run`` would do. Entries such as "expert numerals", "strategy auto", "skill algebra"."""
+
+    created: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is different now."""
+        return bool(self.created or self.updated or self.removed)
+
+    def __add__(self, other: Changes) -> Changes:
+        return Changes(
+            self.created + other.created,
+            self.updated + other.updated,
+            self.unchanged + other.unchanged,
+            self.removed + other.removed,
+        )
+
+
+class _DryRunEnds(Exception):
+    """Leaves the transaction, so that it is undone."""
+
+
+async def apply(stores: Stores, manifest: Manifest, *, prune: bool = False, dry_run: bool = False) -> Changes:
+    """Make the registry hold what *manifest* declares, all of it or, when anything is wrong, nothing.
+
+    What is the same stays untouched and keeps its version. With *prune*, experts and strategies that the manifest leaves
+    out are removed, and skills that nothing uses, each only when the manifest has that key at all. With *dry_run* every
+    check is made and nothing is kept.
+
+    Raises ``InvalidRequest`` (an unknown skill or expert) or ``Conflict`` (what is to be removed is still in use).
+    """
+    changes = Changes()
+    try:
+        async with stores.database.session() as connection:
+            await state.lock(connection)
+            changes = await write_manifest(connection, manifest, prune=prune)
+            if dry_run:
+                raise _DryRunEnds
+            if changes.any:
+                await state.bump(connection)
+    except _DryRunEnds:
+        return changes
+    return changes
+
+
+async def write_manifest(connection: AsyncConnection, manifest: Manifest, *, prune: bool) -> Changes:
+    """In an order in which what is referred to is there: skills, experts, strategies; removal the other way round."""
+    cards, strategies = manifest.to_cards(), manifest.to_strategies()
+    changes = await _write_skills(connection, manifest.skills)
+    changes += await _write(connection, EXPERTS, cards, references.require_skills)
+    changes += await _write(connection, STRATEGIES, strategies, references.require_experts)
+    if not prune:
+        return changes
+    given = manifest.model_fields_set
+    if "strategies" in given:
+        changes += await _prune(connection, STRATEGIES, strategies)
+    if "experts" in given:
+        changes += await _prune(connection, EXPERTS, cards)
+    if "skills" in given:
+        changes += await _prune_skills(connection, manifest.skills)
+    return changes
+
+
+async def _write_skills(connection: AsyncConnection, described: Mapping[str, str]) -> Changes:
+    stored = await read_skills(connection)
+    await write_skills(connection, described)
+    return Changes(
+        created=tuple(f"skill {name}" for name in described if name not in stored),
+        updated=tuple(f"skill {name}" for name in described if name in stored and stored[name] != described[name]),
+        unchanged=tuple(f"skill {name}" for name in described if stored.get(name) == described[name]),
+    )
+
+
+async def _write(
+    connection: AsyncConnection,
+    table: VersionedTable[T],
+    items: Sequence[T],
+    require_references: Callable[[AsyncConnection, T], Awaitable[None]],
+) -> Changes:
+    stored = {item.id: item for item in await table.all(connection)}
+    changes = Changes()
+    for item in items:
+        name = (f"{table.kind} {item.id}",)
+        before = stored.get(item.id)
+        if before is not None and replace(item, version=before.version) == before:
+            changes += Changes(unchanged=name)
+            continue
+        await require_references(connection, item)
+        if before is None:
+            await table.insert(connection, item)
+            changes += Changes(created=name)
+        else:
+            await table.update(connection, item, None)
+            changes += Changes(updated=name)
+    return changes
+
+
+async def _prune(connection: AsyncConnection, table: VersionedTable[T], kept: Sequence[T]) -> Changes:
+    kept_ids = {item.id for item in kept}
+    removed = [item.id for item in await table.all(connection) if item.id not in kept_ids]
+    for item_id in removed:
+        if table.kind == EXPERTS.kind:
+            await references.require_no_strategy_names(connection, item_id)
+        await table.delete(connection, item_id, None)
+    return Changes(removed=tuple(f"{table.kind} {item_id}" for item_id in removed))
+
+
+async def _prune_skills(connection: AsyncConnection, kept: Collection[str]) -> Changes:
+    unlisted = [name for name in await read_skills(connection) if name not in kept]
+    removed = [name for name in unlisted if not await references.users_of_skill(connection, name)]
+    for name in removed:
+        await connection.execute(skills.delete().where(skills.c.name == name))
+    return Changes(removed=tuple(f"skill {name}" for name in removed))

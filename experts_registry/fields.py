@@ -1,0 +1,116 @@
+"""Checks of single values that people write, each with a sentence on what is wanted. Pure.
+
+They raise ``ValueError``, which pydantic puts under the field's name. No message repeats a value that may be a secret.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from experts_registry.nearest import did_you_mean
+
+ListT = TypeVar("ListT", bound=list[Any])
+
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_ENVIRONMENT_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED_IDS = frozenset({"auto"})
+_REQUEST_FIELDS = ("model", "messages", "stream")
+
+
+def one_of(allowed: type[StrEnum] | Iterable[str]) -> Callable[[object], object]:
+    """A check that a text is one of *allowed*, which suggests the nearest; of an enum it returns the member."""
+    by_value = {str(member): member for member in allowed}
+
+    def check(value: object) -> object:
+        if not isinstance(value, str):
+            raise ValueError(f"must be one of {', '.join(by_value)}")  # pydantic reports ValueError only
+        if value not in by_value:
+            raise ValueError(f"{value[:64]!r} is not known; {did_you_mean(value[:64], by_value)}")
+        return by_value[value]
+
+    return check
+
+
+def identifier(value: str) -> str:
+    """Lower-case letters, digits, dots, dashes and underscores."""
+    if not _ID.fullmatch(value):
+        raise ValueError(
+            "must be lower-case letters, digits, dots, dashes and underscores, and begin with a letter or digit" + _repaired(value)
+        )
+    return value
+
+
+def expert_id(value: str) -> str:
+    """An identifier that is no name of a virtual model."""
+    if value in _RESERVED_IDS or value.startswith("consilium/"):
+        raise ValueError(f"{value[:64]!r} is reserved for strategies: choose another id")
+    return identifier(value)
+
+
+def environment_reference(value: str) -> str:
+    """``env:NAME``."""
+    if not _ENVIRONMENT_REFERENCE.fullmatch(value):
+        raise ValueError("must name an environment variable, as in env:OPENAI_API_KEY; keys themselves are never stored")
+    return value
+
+
+def http_url(value: str) -> str:
+    """An http or https URL with a host and without a password."""
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = None, None
+    if parts is None or parts.scheme not in {"http", "https"} or not host or any(c.isspace() for c in value):
+        raise ValueError("must be an http or https URL, e.g. http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password: put the key into api_key, as in env:NAME")
+    return value
+
+
+def storable(value: str) -> str:
+    """A text that both databases and YAML can hold."""
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must not hold a NUL character or half a surrogate pair")
+    return value
+
+
+def distinct(values: ListT) -> ListT:
+    """No value twice."""
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(f"{str(value)!r} stands twice")
+    return values
+
+
+def finite(value: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that JSON has: neither infinite nor NaN, at any depth."""
+    pending: list[Any] = [value]
+    while pending:
+        match pending.pop():
+            case dict() as mapping:
+                pending += mapping.values()
+            case list() as items:
+                pending += items
+            case float() as number if not math.isfinite(number):
+                raise ValueError("must not hold an infinite number or NaN, which JSON does not have")
+    return value
+
+
+def no_request_fields(value: dict[str, Any]) -> dict[str, Any]:
+    """None of the fields that make a request what it is."""
+    for field in _REQUEST_FIELDS:
+        if field in value:
+            raise ValueError(f"must not set {field!r}, which belongs to each request")
+    return value
+
+
+def _repaired(value: str) -> str:
+    """A hint at the nearest valid identifier, when there is one."""
+    repaired = re.sub(r"[^a-z0-9._-]+", "-", value.lower()).strip("-._")
+    return f"; did you mean {repaired[:64]!r}?" if repaired and _ID.fullmatch(repaired) else ""

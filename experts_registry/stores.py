@@ -1,0 +1,37 @@
+"""The stores of one database, together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from experts_registry.database import Database
+from experts_registry.experts import ExpertStore
+from experts_registry.profiles import ProfileStore
+from experts_registry.questions import QuestionStore
+from experts_registry.skills import SkillStore
+from experts_registry.strategies import StrategyStore
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """For what touches several stores in one transaction. Traces have a life of their own (``traces.py``)."""
+
+    database: Database
+    experts: ExpertStore
+    strategies: StrategyStore
+    skills: SkillStore
+    questions: QuestionStore
+    profiles: ProfileStore
+
+    @classmethod
+    def of(cls, database: Database) -> Self:
+        """Every store of *database*."""
+        return cls(
+            database=database,
+            experts=ExpertStore(database),
+            strategies=StrategyStore(database),
+            skills=SkillStore(database),
+            questions=QuestionStore(database),
+            profiles=ProfileStore(database),
+        )
