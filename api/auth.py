@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from api.settings import Settings
+from api.settings import Settings, SettingsError
 from domain.errors import Unauthenticated
 
 _BEARER = "bearer "
@@ -86,7 +86,7 @@ def load_admin_key(settings: Settings) -> str:
 def _read(path: Path) -> str:
     key = path.read_text().strip()
     if not key:
-        raise ValueError(f"{path} is empty: delete it to have a new admin key made")
+        raise SettingsError(f"{path} is empty: delete it to have a new admin key made")
     return key
 
 

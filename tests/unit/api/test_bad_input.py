@@ -13,6 +13,7 @@ from tests.fakes.services import parts
 USER = [{"role": "user", "content": "hi"}]
 PATH = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
+IMAGE_OF_A_STRING = {"type": "image_url", "image_url": "x"}
 
 
 def error_of(response: Any) -> dict[str, Any]:

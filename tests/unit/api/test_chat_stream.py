@@ -22,12 +22,8 @@ ASK: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content":
 
 def events(text: str) -> list[Any]:
     """The data of each event; ``[DONE]`` as a string. Comments are left out."""
-    found: list[Any] = []
-    for frame in text.split("\n\n"):
-        for line in frame.splitlines():
-            if line.startswith("data: "):
-                found.append("[DONE]" if line == "data: [DONE]" else orjson.loads(line[6:]))
-    return found
+    lines = (line for frame in text.split("\n\n") for line in frame.splitlines() if line.startswith("data: "))
+    return ["[DONE]" if line == "data: [DONE]" else orjson.loads(line[6:]) for line in lines]
 
 
 async def test_sdk_reads_a_stream(serve: Any, sdk: Any) -> None:
