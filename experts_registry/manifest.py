@@ -132,7 +132,8 @@ def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterable[s
     for part in loc:
         if isinstance(part, str):
             here = _model_in(here.model_fields[part].annotation)
-    return here.model_fields.keys()
+    names: Iterable[str] = here.model_fields.keys()
+    return names
 
 
 def _model_in(annotation: Any) -> Any:
@@ -153,7 +154,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable):
                 if key in seen:
                     raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)

@@ -6,6 +6,8 @@ not ``JSONB``: the latter refuses the escape ``\\u0000``, which prompts may cont
 
 from __future__ import annotations
 
+import re
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData(
@@ -16,6 +18,19 @@ metadata = sa.MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+class LossyText(sa.TypeDecorator[str]):
+    """Text that others wrote (answers, error messages): a character that PostgreSQL or UTF-8 cannot hold becomes U+FFFD."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002  # SQLAlchemy's signature
+        return None if value is None else _UNSTORABLE.sub("\ufffd", value)
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 registry_state = sa.Table(
     "registry_state",
@@ -137,9 +152,9 @@ profile_outcomes = sa.Table(
     sa.Column("category", sa.String(128)),
     sa.Column("skills", sa.JSON, nullable=False),
     sa.Column("correct", sa.Boolean, nullable=False),
-    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("answer", LossyText, nullable=False),
     sa.Column("latency_ms", sa.Double, nullable=False),
-    sa.Column("error", sa.Text),
+    sa.Column("error", LossyText),
     sa.Index(None, "expert_id", "question_id"),
 )
 """``recorded`` is the registry version of the write: a later outcome of the same expert and question has a higher one.
@@ -163,8 +178,8 @@ aggregator_outcomes = sa.Table(
     sa.Column("question_id", sa.String(128), primary_key=True),
     sa.Column("category", sa.String(128)),
     sa.Column("correct", sa.Boolean, nullable=False),
-    sa.Column("answer", sa.Text, nullable=False),
-    sa.Column("error", sa.Text),
+    sa.Column("answer", LossyText, nullable=False),
+    sa.Column("error", LossyText),
 )
 
 traces = sa.Table(

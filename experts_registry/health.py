@@ -1,0 +1,119 @@
+"""The circuit of each expert: closed, open, half-open. Pure decisions in ``Circuit``; ``HealthBoard`` keeps one per expert.
+
+A circuit opens after a few faults in a row, so that requests stop waiting for an expert that is down. After a cool-down one
+call may try it; an answer closes the circuit, a fault opens it again for twice as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from domain.deadline import Clock
+from domain.experts import HealthState
+from domain.plan import ExpertFailure, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPolicy:
+    """When a circuit opens and for how long."""
+
+    max_faults: int = 3
+    """Faults in a row that open it: one may be chance, and each costs a user a wait."""
+    cool_down_s: float = 15.0
+    """Time until the first trial; a restarted server needs about this long."""
+    max_cool_down_s: float = 120.0
+    """The cool-down doubles with every failed trial up to this: an expert is found again within two minutes."""
+    max_trial_s: float = 120.0
+    """A trial whose outcome never comes (its caller went away) is forgotten after this, the default limit of one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """One expert's circuit. Values only: every change makes a new one."""
+
+    num_faults: int = 0
+    """In a row."""
+    opened_at: float | None = None
+    """When it opened last; None while it is closed."""
+    cool_down_s: float = 0.0
+    trial_at: float | None = None
+    """When the running trial began."""
+
+    def state(self, now: float, policy: HealthPolicy) -> HealthState:
+        """1. Never opened: closed. 2. Cooling down, or a trial is running: open. 3. A trial is due: half-open."""
+        if self.opened_at is None:
+            return HealthState.CLOSED
+        if now < self.opened_at + self.cool_down_s:
+            return HealthState.OPEN
+        if self.trial_at is not None and now < self.trial_at + policy.max_trial_s:
+            return HealthState.OPEN
+        return HealthState.HALF_OPEN
+
+    def after_answer(self) -> Circuit:
+        """Closed, with nothing held against the expert."""
+        return Circuit()
+
+    def after_fault(self, now: float, policy: HealthPolicy) -> Circuit:
+        """1. Closed: one more fault, and open when they are enough. 2. Cooling down: a call that began before; no news.
+        3. Cool-down over: the trial failed, so open again for twice as long."""
+        if self.opened_at is None:
+            num_faults = self.num_faults + 1
+            if num_faults < policy.max_faults:
+                return replace(self, num_faults=num_faults)
+            return Circuit(num_faults, opened_at=now, cool_down_s=policy.cool_down_s)
+        if now < self.opened_at + self.cool_down_s:
+            return self
+        cool_down_s = min(self.cool_down_s * 2, policy.max_cool_down_s)
+        return Circuit(self.num_faults + 1, opened_at=now, cool_down_s=cool_down_s)
+
+    def after_no_verdict(self) -> Circuit:
+        """The call ended without saying anything about the expert: the next trial may begin."""
+        return replace(self, trial_at=None)
+
+
+class HealthBoard:
+    """The circuits of one process, in memory: what another replica cannot reach may be reachable from here."""
+
+    def __init__(self, *, clock: Clock, policy: HealthPolicy | None = None) -> None:
+        self._clock = clock
+        self._policy = policy or HealthPolicy()
+        self._circuits: dict[str, Circuit] = {}
+
+    def state_of(self, expert_id: str) -> HealthState:
+        """Reading changes nothing, so the UI and every request may look."""
+        circuit = self._circuits.get(expert_id)
+        return HealthState.CLOSED if circuit is None else circuit.state(self._clock(), self._policy)
+
+    def begin_trial(self, expert_id: str) -> bool:
+        """Whether a call to the expert may begin now. Of a half-open circuit it is the one trial; until its outcome is recorded
+        the circuit reads as open."""
+        match self.state_of(expert_id):
+            case HealthState.CLOSED:
+                return True
+            case HealthState.OPEN:
+                return False
+            case HealthState.HALF_OPEN:
+                self._circuits[expert_id] = replace(self._circuits[expert_id], trial_at=self._clock())
+                return True
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn from *outcomes*, in order."""
+        now = self._clock()
+        for outcome in outcomes:
+            circuit = self._circuits.get(outcome.expert_id, Circuit())
+            if not isinstance(outcome, ExpertFailure):
+                after = circuit.after_answer()
+            elif outcome.expert_at_fault:
+                after = circuit.after_fault(now, self._policy)
+            else:
+                after = circuit.after_no_verdict()
+            if after == Circuit():
+                self._circuits.pop(outcome.expert_id, None)
+            else:
+                self._circuits[outcome.expert_id] = after
+
+    def forget(self, expert_ids: Collection[str]) -> None:
+        """Start anew with experts that were changed or removed: what was learned is about what they were."""
+        for expert_id in expert_ids:
+            self._circuits.pop(expert_id, None)
