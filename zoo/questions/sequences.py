@@ -19,24 +19,23 @@ _TRICKY = (
 def _terms(rng: Random) -> tuple[str, tuple[list[str], str, str]]:
     kind = rng.choice(("up", "up", "down", "double", "letters"))
     if kind == "letters":
-        step, start = rng.randint(1, 4), rng.randint(0, 9)
-        letters = [chr(ord("A") + start + i * step) for i in range(5) if start + i * step < 26]
-        return f"seq:{letters}", (letters[:4], letters[4] if len(letters) > 4 else "", f"+{step}")
+        step = rng.randint(1, 4)
+        start = rng.randint(0, 25 - 4 * step)
+        letters = [chr(ord("A") + start + i * step) for i in range(5)]
+        return f"seq:{letters}", (letters[:4], letters[4], f"+{step}")
     if kind == "double":
-        start = rng.randint(1, 30)
+        start = rng.randint(1, 99)
         values = [start * 2**i for i in range(5)]
-        return f"seq:{values}", ([str(v) for v in values[:4]], str(values[4]), "x2")
+        return f"seq:{values}", ([str(v) for v in values[:4]], str(values[4]), f"x2 = {str(values[4])[::-1]}")
     step = rng.randint(1, 15)
     values = [rng.randint(1, 99) + (4 * step if kind == "down" else 0)]
     for _ in range(4):
         values.append(values[-1] + (step if kind == "up" else -step))
-    return f"seq:{values}", ([str(v) for v in values[:4]], str(values[4]), f"{'+' if kind == 'up' else '-'}{step}")
+    return f"seq:{values}", ([str(v) for v in values[:4]], str(values[4]), f"{'+' if kind == 'up' else '-'}{step} = {str(values[4])[::-1]}")
 
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.12
-    answer = ""
-    while not answer:
-        shown, answer, think = draw(split, lambda: _terms(rng))
+    shown, answer, think = draw(split, lambda: _terms(rng))
     text = rng.choice(_TRICKY if tricky else _PLAIN).format(s=", ".join(shown))
     return Question(dress(rng, text), answer, "sequences", "sequences", think, tricky=tricky)

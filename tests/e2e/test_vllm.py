@@ -1,0 +1,99 @@
+"""A real vLLM process on the CPU serves two zoo experts; the service discovers, measures and uses them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from tests.e2e.processes import ROOT, command_line, consilium, free_port, running
+from zoo.release import FOLDER, WEIGHTS
+
+PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The ``/v1`` address of a vLLM server with the generalist and, as a LoRA adapter on it, the sequences expert."""
+    assert PYTHON.exists(), "vLLM is not installed; run `make vllm`"
+    port = free_port()
+    command = [
+        str(PYTHON), "-m", "vllm.entrypoints.openai.api_server",
+        "--model", str(WEIGHTS / "generalist"), "--served-model-name", "generalist",
+        "--enable-lora", "--max-lora-rank", "32", "--lora-modules", f"sequences={WEIGHTS / 'sequences'}",
+        "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16", "--max-model-len", "512", "--enforce-eager",
+    ]  # fmt: skip
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    log = tmp_path_factory.mktemp("vllm") / "vllm.log"
+    with running(command, environment=environment, log=log, ready=f"http://127.0.0.1:{port}/health", within_s=300):
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+@pytest.fixture(scope="module")
+def service(vllm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service whose only experts are the two that vLLM serves, measured on sequences and arithmetic."""
+    folder = tmp_path_factory.mktemp("consilium")
+    questions = folder / "questions.jsonl"
+    rows = [json.loads(line) for line in (FOLDER / "validation.jsonl").read_text().splitlines()]
+    chosen = [row for row in rows if row["category"] in ("sequences", "facts")]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    with consilium(folder, CONSILIUM_SEED_ZOO="false") as url:
+        command_line("experts", "discover", vllm, "--save", url=url, folder=folder)
+        command_line("questions", "add", str(questions), url=url, folder=folder)
+        command_line("profile", "run", "--experts", "generalist,sequences", url=url, folder=folder)
+        yield url
+
+
+def test_discovery_finds_both_experts(service: str) -> None:
+    with OpenAI(base_url=f"{service}/v1", api_key="unused") as client:
+        names = {model.id for model in client.models.list()}
+
+    assert {"auto", "generalist", "sequences"} <= names
+
+
+def test_auto_takes_the_expert_that_was_measured_to_know(service: str) -> None:
+    question = {"role": "user", "content": "What comes next: 4, 9, 14, 19?"}
+    body = {"model": "auto", "messages": [question], "temperature": 0, "consilium": {"explain": True}}
+
+    answer = httpx.post(f"{service}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert told["choices"][0]["message"]["content"] == "24"
+    assert answer.headers["x-consilium-experts"].split(",")[0].strip() == "sequences"
+    assert told["consilium"]["skills"][0]["skill"] == "sequences"
+
+
+def test_a_stream_through_vllm_is_the_same_answer(service: str) -> None:
+    with OpenAI(base_url=f"{service}/v1", api_key="unused") as client:
+        chunks = list(
+            client.chat.completions.create(
+                model="auto", messages=[{"role": "user", "content": "Continue the sequence 30, 27, 24, 21."}], temperature=0, stream=True
+            )
+        )
+
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == "18"
+
+
+def test_vllm_answers_as_the_embedded_engine_does(vllm: str, tmp_path: Path) -> None:
+    """The same weights give the same answers in both engines (greedy; ties aside)."""
+    rows = [json.loads(line) for line in (FOLDER / "test.jsonl").read_text().splitlines()]
+    questions = [row["question"] for row in rows if row["category"] == "sequences"][:20]
+    with consilium(tmp_path / "embedded") as embedded, OpenAI(base_url=f"{embedded}/v1", api_key="unused") as ours:
+        with OpenAI(base_url=vllm, api_key="unused") as theirs:
+            pairs = [
+                tuple(
+                    (client.chat.completions.create(model="sequences", messages=[{"role": "user", "content": q}], temperature=0)
+                     .choices[0].message.content or "").rsplit("</think>", 1)[-1]
+                    for client in (ours, theirs)
+                )
+                for q in questions
+            ]  # fmt: skip
+
+    assert sum(a == b for a, b in pairs) >= 19, pairs
