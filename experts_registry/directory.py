@@ -134,6 +134,9 @@ class RegistryDirectory:
                 if self.storage_error is None:
                     logger.warning("the registry cannot be read, requests go on with what is known: %s", error)
                 self.storage_error = error
+            except Exception:
+                # A fault of ours; the next look may be fine, and a registry that is never read again would be worse.
+                logger.exception("reading the registry failed")
 
 
 def _call(callback: OnSnapshot, snapshot: RegistrySnapshot) -> None:

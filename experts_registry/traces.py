@@ -1,0 +1,213 @@
+"""Traces in the database, written behind the requests' backs."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.errors import ConsiliumError, InvalidRequest, NotFound
+from domain.trace import Trace
+from experts_registry import trace_rows
+from experts_registry.database import Database
+from experts_registry.tables import trace_experts, traces
+
+logger = logging.getLogger(__name__)
+
+_MAX_BATCH = 200
+"""Traces in one transaction: a disk write is paid once for them all."""
+_MAX_RETRY_S = 30.0
+"""Longest pause after a failed write; the pause doubles up to this."""
+_RETRY_AT_END_S = 0.1
+"""Pause after a failed write while the service ends."""
+
+
+class TraceStore:
+    """Satisfies ``orchestrator.ports.TraceSink``: ``emit`` puts into memory, a task of its own writes batches.
+
+    While the database cannot be written, traces wait; when *max_queued* wait, the oldest are dropped and counted in
+    ``num_dropped``. A failed write is tried again after *first_retry_s*, then less and less often. ``close`` writes what waits,
+    for at most *close_timeout_s*.
+    """
+
+    def __init__(self, database: Database, *, max_queued: int = 2000, close_timeout_s: float = 5.0, first_retry_s: float = 0.5) -> None:
+        self._database = database
+        self._queue: deque[Trace] = deque()
+        self._max_queued = max_queued
+        self._close_timeout_s = close_timeout_s
+        self._first_retry_s = first_retry_s
+        self._failing = False
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self.num_dropped = 0
+        """Traces that were never written, since the start."""
+
+    @property
+    def num_queued(self) -> int:
+        """Traces that wait to be written."""
+        return len(self._queue)
+
+    def emit(self, trace: Trace) -> None:
+        """Take *trace*; never blocks, never raises. To be called on the event loop."""
+        self._queue.append(trace)
+        self._drop_oldest_over_limit()
+        self._idle.clear()
+        self._arrived.set()
+
+    async def start(self) -> None:
+        """Begin to write."""
+        if self._writer is None:
+            self._closing.clear()
+            self._writer = asyncio.create_task(self._write_forever(), name="trace writer")
+
+    async def flush(self) -> None:
+        """Return when everything emitted so far is written or dropped. Wants a limit of the caller's when the database is down."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Write what waits and stop. What cannot be written in time is counted as dropped."""
+        if self._writer is None:
+            return
+        self._closing.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._close_timeout_s):
+                await self._idle.wait()
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+        self._writer = None
+        if self._queue:
+            logger.warning("%d traces could not be written before the end", len(self._queue))
+            self.num_dropped += len(self._queue)
+            self._queue.clear()
+            self._idle.set()
+
+    async def list(
+        self,
+        *,
+        model: str | None = None,
+        strategy: str | None = None,
+        expert_id: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> builtins.list[Trace]:
+        """Traces that meet every filter given, newest first; the page after the one that ended with request id *after*.
+
+        *since* and *until* are seconds since the epoch, the latter exclusive. Raises ``NotFound`` when there is no trace
+        *after* (any more).
+        """
+        conditions = [
+            column == wanted
+            for column, wanted in ((traces.c.model, model), (traces.c.strategy, strategy), (traces.c.status, status))
+            if wanted is not None
+        ]
+        if expert_id is not None:
+            of_expert = sa.select(trace_experts.c.request_id).where(trace_experts.c.expert_id == expert_id)
+            conditions.append(traces.c.request_id.in_(of_expert))
+        if since is not None:
+            conditions.append(traces.c.started_at >= since)
+        if until is not None:
+            conditions.append(traces.c.started_at < until)
+        async with self._database.reading() as connection:
+            if after is not None:
+                started_at = (await _one(connection, after)).started_at
+                conditions.append(
+                    sa.tuple_(traces.c.started_at, traces.c.request_id) < sa.tuple_(sa.literal(started_at), sa.literal(after))
+                )
+            return await trace_rows.select(connection, conditions, limit=limit)
+
+    async def get(self, request_id: str) -> Trace:
+        """Raises ``NotFound``."""
+        async with self._database.reading() as connection:
+            return await _one(connection, request_id)
+
+    async def delete_before(self, timestamp: float) -> int:
+        """Forget the traces of requests that began before *timestamp* (seconds since the epoch); returns how many."""
+        async with self._database.session() as connection:
+            result = await connection.execute(traces.delete().where(traces.c.started_at < timestamp))
+        return result.rowcount
+
+    async def _write_forever(self) -> None:
+        retry_s = self._first_retry_s
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._queue:
+                if await self._write_batch():
+                    retry_s = self._first_retry_s
+                else:
+                    await self._pause(retry_s)
+                    retry_s = min(retry_s * 2, _MAX_RETRY_S)
+            self._idle.set()
+
+    async def _write_batch(self) -> bool:
+        """Write the oldest traces that wait; False when they have to wait longer."""
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
+        try:
+            await self._write(batch)
+        except InvalidRequest:
+            await self._write_one_by_one(batch)
+        except ConsiliumError as error:
+            if not self._failing:
+                logger.warning("traces cannot be written, they wait in memory: %s", error)
+            self._failing = True
+            self._put_back(batch)
+            return False
+        except asyncio.CancelledError:
+            self._put_back(batch)
+            raise
+        except Exception:
+            # A fault of ours with these traces: the ones to come must not suffer from it.
+            logger.exception("%d traces could not be written", len(batch))
+            self.num_dropped += len(batch)
+        self._failing = False
+        return True
+
+    async def _write_one_by_one(self, batch: Sequence[Trace]) -> None:
+        """One trace holds what the database refuses: keep the others."""
+        for trace in batch:
+            try:
+                await self._write([trace])
+            except ConsiliumError as error:
+                logger.warning("the trace of request %r could not be written: %s", trace.request_id, error)
+                self.num_dropped += 1
+
+    async def _write(self, batch: Sequence[Trace]) -> None:
+        rows = [(trace_rows.to_row(trace), trace_rows.experts_of(trace)) for trace in batch]
+        async with self._database.session() as connection:
+            await trace_rows.write(connection, rows)
+
+    def _put_back(self, batch: Sequence[Trace]) -> None:
+        self._queue.extendleft(reversed(batch))
+        self._drop_oldest_over_limit()
+
+    def _drop_oldest_over_limit(self) -> None:
+        while len(self._queue) > self._max_queued:
+            self._queue.popleft()
+            self.num_dropped += 1
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try. The end of the service cuts a long wait short."""
+        if self._closing.is_set():
+            await asyncio.sleep(_RETRY_AT_END_S)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+
+
+async def _one(connection: AsyncConnection, request_id: str) -> Trace:
+    found = await trace_rows.select(connection, [traces.c.request_id == request_id], limit=1)
+    if not found:
+        raise NotFound(f"there is no trace of a request {request_id!r} (any more)", param="request_id")
+    return found[0]
