@@ -1,0 +1,83 @@
+"""A Consilium server of the benchmark's own: a free port, an empty data folder, gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[1]
+READY_TIMEOUT_S = 180.0
+"""A first start builds the database and the index before it is ready."""
+STOP_TIMEOUT_S = 30.0
+
+
+class ServerFailed(RuntimeError):
+    """The server did not become ready; the text holds the end of its log."""
+
+
+@asynccontextmanager
+async def served_zoo() -> AsyncIterator[str]:
+    """Start ``consilium serve`` with an empty database, wait until it is ready, and stop it at the end; its base URL."""
+    with tempfile.TemporaryDirectory(prefix="consilium-benchmark-") as folder:
+        port = _free_port()
+        base_url = f"http://127.0.0.1:{port}"
+        log = Path(folder) / "server.log"
+        with log.open("wb") as output:
+            # Started in the empty folder, so that no .env and no CONSILIUM_* of the caller changes what is measured.
+            inherited = {name: value for name, value in os.environ.items() if not name.startswith("CONSILIUM_")}
+            env = {**inherited, "CONSILIUM_DATA_DIR": str(Path(folder) / "data"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+            command = [sys.executable, "-m", "api.cli.main", "serve", "--port", str(port)]
+            process = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT)  # noqa: ASYNC220
+        try:
+            await _until_ready(base_url, process, log)
+            yield base_url
+        finally:
+            await asyncio.to_thread(_stop, process)
+
+
+async def _until_ready(base_url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + READY_TIMEOUT_S
+    missing = "no answer"
+    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        while time.monotonic() < end:
+            if process.poll() is not None:
+                raise ServerFailed(f"the server ended with status {process.returncode}:\n{_tail(log)}")
+            try:
+                response = await client.get(f"{base_url}/ready")
+            except httpx.TransportError as error:
+                missing = str(error)
+            else:
+                if response.status_code == 200:
+                    return
+                missing = response.text
+            await asyncio.sleep(0.3)
+    raise ServerFailed(f"the server was not ready after {READY_TIMEOUT_S:g} s ({missing}):\n{_tail(log)}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
