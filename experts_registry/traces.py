@@ -121,10 +121,9 @@ class TraceStore:
             conditions.append(traces.c.started_at < until)
         async with self._database.reading() as connection:
             if after is not None:
-                started_at = (await _one(connection, after)).started_at
-                conditions.append(
-                    sa.tuple_(traces.c.started_at, traces.c.request_id) < sa.tuple_(sa.literal(started_at), sa.literal(after))
-                )
+                last = await _one(connection, after)
+                position = sa.tuple_(sa.literal(last.started_at), sa.literal(last.request_id))
+                conditions.append(sa.tuple_(traces.c.started_at, traces.c.request_id) < position)
             return await trace_rows.select(connection, conditions, limit=limit)
 
     async def get(self, request_id: str) -> Trace:
