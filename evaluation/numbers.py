@@ -23,6 +23,7 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
+MAX_DIGITS = 200
 _SEPARATOR = re.compile(r"(?:[\s,;.]|and|or)*")
 _TIMES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 _UNITS = {
@@ -72,14 +73,14 @@ class Quantity:
 
 def quantities_in(text: str) -> list[Quantity]:
     """Every number in *text*, from left to right."""
-    return [_quantity(match) for match in _NUMBER.finditer(text) if match["whole"] or match["part"]]
+    return [_quantity(match) for match in _NUMBER.finditer(text) if _is_number(match)]
 
 
 def whole_quantity(text: str) -> Quantity | None:
     """The number that *text* is, with nothing beside it but a currency, a percent sign or a known unit; None otherwise."""
     text = text.strip().rstrip(".").strip()
     match = _NUMBER.match(text)
-    if match is None or match.end() != len(text) or not (match["whole"] or match["part"]):
+    if match is None or match.end() != len(text) or not _is_number(match):
         return None
     quantity = _quantity(match)
     return None if match["unit"] and quantity.unit is None else quantity
@@ -119,6 +120,12 @@ def _is_list(text: str, found: list[Quantity]) -> bool:
     ends = [0, *(quantity.end for quantity in found)]
     starts = [*(quantity.start for quantity in found), len(text)]
     return len(found) > 1 and all(_SEPARATOR.fullmatch(text, end, start) for end, start in zip(ends, starts, strict=True))
+
+
+def _is_number(match: re.Match[str]) -> bool:
+    """Whether there are digits, and not so many that nobody meant a number: a model that loops writes thousands."""
+    length = len(match["whole"] or "") + len(match["part"]) + len(match["below"] or "")
+    return 0 < length <= MAX_DIGITS
 
 
 def _quantity(match: re.Match[str]) -> Quantity:

@@ -6,6 +6,8 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domain.errors import InvalidRequest
 from domain.skills import LabelledQuestion
@@ -234,3 +236,26 @@ async def test_the_async_grader_agrees_and_refuses_a_judge_question_without_a_ju
     assert await grader.grade(question("Paris"), "paris")
     with pytest.raises(InvalidRequest, match="needs an expert as judge"):
         grader.check(question("Paris", grader="judge"))
+
+
+ODD_TEXT = st.text(alphabet="0123456789 .,-−+/%$eE(){}[]\\*=#:'\"ABCabc\n٣²½\u00a0", max_size=60) | st.text(max_size=30)
+
+
+@given(
+    gold=ODD_TEXT.filter(str.strip), answer=ODD_TEXT, grader=st.sampled_from([None, "exact", "exact_case", "choice", "number", "contains"])
+)
+def test_no_answer_however_odd_breaks_a_grader(gold: str, answer: str, grader: str | None) -> None:
+    asked = question(gold, grader=grader, options=("5", "A", "x"))
+    if grader_of(asked) != "math":  # measured apart: it runs in another process
+        assert grade(asked, answer) in (True, False)
+
+
+@pytest.mark.parametrize("grader", ["exact", "number", "choice", "contains"])
+@pytest.mark.parametrize("loop", ["1", "1,", "1 ", "-", "(", "answer: ", "answer is ", "\\boxed{", "*", "$", "[x]"])
+def test_an_expert_that_loops_is_wrong_and_soon_graded(grader: str, loop: str) -> None:
+    began = time.monotonic()
+
+    assert not grade(
+        question("B", text=FIVE_LETTERS, grader=grader) if grader == "choice" else question("77", grader=grader), loop * 10_000
+    )
+    assert time.monotonic() - began < 5
