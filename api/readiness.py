@@ -27,6 +27,9 @@ class Readiness:
     def done(self, name: str) -> None:
         self.parts[name] = READY
 
+    def is_done(self, name: str) -> bool:
+        return self.parts.get(name) == READY
+
     @property
     def missing(self) -> Mapping[str, str]:
         return {name: state for name, state in self.parts.items() if state != READY}

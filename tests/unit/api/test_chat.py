@@ -83,7 +83,6 @@ async def test_messages_reach_the_expert_untouched(serve: Any) -> None:
     """Content parts and unknown keys of messages are passed on."""
     made = parts({"maths": "42"})
     http = await serve(made)
-    call = {"name": "f", "arguments": "{}"}
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "What is this?"}, {"type": "input_audio", "input_audio": {"data": "x"}}]},

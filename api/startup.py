@@ -1,0 +1,141 @@
+"""Loading in the background: ``/health`` answers at once, ``/ready`` says what is still missing, and what fails is tried again.
+
+Afterwards the same tasks keep the process up to date: they rebuild the index and load experts when the registry changes, and
+delete old traces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from api.disconnect import stop
+from api.services import Services
+from domain.errors import ConsiliumError
+from domain.experts import Backend, ExpertCard
+from domain.registry import RegistrySnapshot
+
+log = logging.getLogger(__name__)
+
+MAX_RETRY_S = 60.0
+"""Longest wait between attempts: whoever mends the cause should not wait much longer than a minute for the effect."""
+SWEEP_PERIOD_S = 3600.0
+"""How often old traces are deleted. Their age is counted in days, so an hour more or less is nothing."""
+
+Step = Callable[[], Awaitable[None]]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Startup:
+    """The background tasks of one process. ``begin`` once, ``end`` once."""
+
+    def __init__(self, services: Services, *, seed: Step, sleep: Sleep = asyncio.sleep, now: Callable[[], float] = time.time) -> None:
+        self._services, self._seed, self._sleep, self._now = services, seed, sleep, now
+        self._tasks: list[asyncio.Task[None]] = []
+        self._database_there, self._encoder_there = asyncio.Event(), asyncio.Event()
+        self._index_is_old, self._experts_are_old = asyncio.Event(), asyncio.Event()
+        self._loaded: dict[str, ExpertCard] = {}
+        services.readiness.expect("database", "encoder", "index", "experts")
+
+    def begin(self) -> None:
+        """Start loading. Returns at once."""
+        steps = {
+            "database": self._open_database,
+            "encoder": self._load_encoder,
+            "index": self._keep_index,
+            "experts": self._keep_experts,
+            "traces": self._sweep_traces,
+        }
+        self._tasks = [asyncio.create_task(step(), name=f"consilium-{name}") for name, step in steps.items()]
+
+    async def end(self) -> None:
+        """Stop every task and wait for it."""
+        await stop(*self._tasks)
+
+    async def _open_database(self) -> None:
+        await self._until_done("database", self._connect)
+        self._database_there.set()
+
+    async def _connect(self) -> None:
+        services = self._services
+        await services.database.upgrade()
+        await self._seed()
+        await services.directory.start()
+        await services.trace_store.start()
+        services.directory.subscribe(self._on_change)
+
+    def _on_change(self, _snapshot: RegistrySnapshot) -> None:
+        # Events coalesce: many changes while one refresh runs lead to one more.
+        self._index_is_old.set()
+        self._experts_are_old.set()
+
+    async def _load_encoder(self) -> None:
+        await self._until_done("encoder", self._services.encoder.start)
+        self._encoder_there.set()
+
+    async def _keep_index(self) -> None:
+        self._services.readiness.set("index", "waiting for the database and the encoder")
+        await self._database_there.wait()
+        await self._encoder_there.wait()
+        while True:
+            self._index_is_old.clear()
+            await self._until_done("index", self._refresh_index, is_update=self._services.readiness.is_done("index"))
+            await self._index_is_old.wait()
+
+    async def _refresh_index(self) -> None:
+        services, questions = self._services, self._services.question_store
+        await services.index_holder.refresh(services.directory.snapshot(), questions.list, questions.vectors, questions.save_vectors)
+
+    async def _keep_experts(self) -> None:
+        self._services.readiness.set("experts", "waiting for the database")
+        await self._database_there.wait()
+        while True:
+            self._experts_are_old.clear()
+            await self._load_experts()
+            self._services.readiness.done("experts")
+            await self._experts_are_old.wait()
+
+    async def _load_experts(self) -> None:
+        """Load embedded experts that are new or changed. One that cannot be loaded fails its own calls, not the service."""
+        cards = [c for c in self._services.directory.snapshot().experts.values() if c.backend is Backend.EMBEDDED and c.enabled]
+        new = [card for card in cards if self._loaded.get(card.id) != card]
+        for i, card in enumerate(new):
+            if not self._services.readiness.is_done("experts"):
+                self._services.readiness.set("experts", f"loading {card.id} ({i + 1} of {len(new)})")
+            try:
+                await self._services.workers.warm([card])
+            except ConsiliumError as error:
+                log.warning("the expert %s cannot be loaded: %s", card.id, error)
+        self._loaded = {card.id: card for card in cards}
+
+    async def _sweep_traces(self) -> None:
+        await self._database_there.wait()
+        while True:
+            try:
+                await self._services.trace_store.delete_before(self._now() - self._services.settings.trace_days * 86_400)
+            except ConsiliumError as error:
+                log.warning("old traces were not deleted: %s", error)
+            await self._sleep(SWEEP_PERIOD_S)
+
+    async def _until_done(self, name: str, step: Step, *, is_update: bool = False) -> None:
+        """Run *step* until it succeeds, with growing waits. A failed update leaves the part as it was: in use, only old."""
+        readiness, wait_s = self._services.readiness, self._services.settings.startup_retry_s
+        if not is_update:
+            readiness.set(name, "loading")
+        while True:
+            began = time.perf_counter()
+            try:
+                await step()
+            except Exception as error:  # whatever it is, it must be told and tried again
+                expected = isinstance(error, ConsiliumError)
+                log.warning("%s: %s; next attempt in %g s", name, error, wait_s, exc_info=None if expected else error)
+                if not is_update:
+                    readiness.set(name, str(error) if expected else f"failed ({type(error).__name__}); the log has the details")
+            else:
+                log.info("%s ready in %.1f s", name, time.perf_counter() - began)
+                readiness.done(name)
+                return
+            await self._sleep(wait_s)
+            wait_s = min(2 * wait_s, MAX_RETRY_S)

@@ -1,0 +1,224 @@
+"""Loading in the background, and what follows a change of the registry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from api.auth import Auth
+from api.metrics import Metrics
+from api.readiness import Readiness
+from api.services import Services
+from api.settings import Settings
+from api.startup import Startup
+from domain.errors import ExpertRejected, StorageError
+from domain.experts import Backend, ExpertCard
+from domain.registry import RegistrySnapshot
+
+WAIT_S = 5.0
+
+
+@dataclass
+class World:
+    """Fakes for everything that is started. ``log`` has what happened, in order."""
+
+    log: list[str] = field(default_factory=list)
+    database_errors: list[Exception] = field(default_factory=list)
+    encoder_errors: list[Exception] = field(default_factory=list)
+    index_errors: list[Exception] = field(default_factory=list)
+    broken_experts: set[str] = field(default_factory=set)
+    now: RegistrySnapshot = field(default_factory=RegistrySnapshot)
+    callbacks: list[Callable[[RegistrySnapshot], None]] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """Closed: the encoder takes for ever."""
+
+    async def upgrade(self) -> None:
+        if self.database_errors:
+            raise self.database_errors.pop(0)
+        self.log.append("upgrade")
+
+    async def seed(self) -> None:
+        self.log.append("seed")
+
+    async def start(self) -> None:
+        self.log.append("start")
+
+    def subscribe(self, callback: Callable[[RegistrySnapshot], None]) -> None:
+        self.callbacks.append(callback)
+
+    def snapshot(self) -> RegistrySnapshot:
+        return self.now
+
+    async def refresh(self, snapshot: RegistrySnapshot, *_: Any) -> None:
+        if self.index_errors:
+            raise self.index_errors.pop(0)
+        self.log.append(f"index {snapshot.version}")
+
+    async def warm(self, cards: list[ExpertCard]) -> None:
+        (card,) = cards
+        if card.id in self.broken_experts:
+            raise ExpertRejected("weights are missing")
+        self.log.append(f"warm {card.id}")
+
+    async def delete_before(self, moment: float) -> None:
+        self.log.append(f"sweep {moment:g}")
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if seconds >= 3600:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+
+class EncoderOf:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def start(self) -> None:
+        await self._world.gate.wait()
+        if self._world.encoder_errors:
+            raise self._world.encoder_errors.pop(0)
+        self._world.log.append("encoder")
+
+
+@asynccontextmanager
+async def started(world: World, folder: Path, *, encoder: bool = True) -> AsyncIterator[Services]:
+    if encoder:
+        world.gate.set()
+    fake = cast(Any, world)
+    services = Services(
+        settings=Settings(_env_file=None, data_dir=folder, startup_retry_s=1, trace_days=1),  # type: ignore[call-arg]
+        auth=Auth(api_keys=(), admin_key="x"),
+        readiness=Readiness(),
+        metrics=Metrics(),
+        database=fake,
+        expert_store=fake,
+        strategy_store=fake,
+        skill_store=fake,
+        question_store=cast(Any, Questions()),
+        profile_store=fake,
+        trace_store=fake,
+        directory=fake,
+        encoder=cast(Any, EncoderOf(world)),
+        index_holder=fake,
+        routers=fake,
+        workers=fake,
+        orchestrator=fake,
+    )
+    startup = Startup(services, seed=world.seed, sleep=world.sleep, now=lambda: 100_000.0)
+    startup.begin()
+    try:
+        yield services
+    finally:
+        await startup.end()
+
+
+class Questions:
+    list = vectors = save_vectors = staticmethod(lambda: None)
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not fact():  # noqa: ASYNC110 - the facts are many; each is reached within a few turns of the loop
+            await asyncio.sleep(0)
+
+
+def embedded(name: str, **changes: Any) -> ExpertCard:
+    return ExpertCard(name, Backend.EMBEDDED, name, **changes)
+
+
+def holding(version: int, *cards: ExpertCard) -> RegistrySnapshot:
+    return RegistrySnapshot(version, version, {card.id: card for card in cards})
+
+
+async def test_everything_becomes_ready(tmp_path: Path) -> None:
+    """Migrate, seed, read the registry, load encoder, index and embedded experts; then ready."""
+    remote = ExpertCard("remote", Backend.OPENAI, "m", base_url="http://127.0.0.1:1/v1")
+    world = World(now=holding(1, embedded("a"), remote, embedded("off", enabled=False)))
+    async with started(world, tmp_path) as services:
+        await until(lambda: services.readiness.is_ready)
+
+    assert world.log.index("upgrade") < world.log.index("seed") < world.log.index("start") < world.log.index("index 1")
+    assert world.log.index("encoder") < world.log.index("index 1")
+    assert [entry for entry in world.log if entry.startswith("warm")] == ["warm a"]
+
+
+async def test_waits_for_the_encoder(tmp_path: Path) -> None:
+    """Until the encoder is there, the readiness says so and the index waits."""
+    world = World()
+    async with started(world, tmp_path, encoder=False) as services:
+        await until(lambda: services.readiness.is_done("experts"))
+        assert services.readiness.missing == {"encoder": "loading", "index": "waiting for the database and the encoder"}
+        world.gate.set()
+        await until(lambda: services.readiness.is_ready)
+
+
+async def test_database_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A database that is not there yet is tried again with growing waits, and its reason is told."""
+    world = World(database_errors=[StorageError("connection refused"), StorageError("connection refused"), ZeroDivisionError()])
+    async with started(world, tmp_path) as services:
+        await until(lambda: services.readiness.is_ready)
+
+    assert world.slept[:3] == [1, 2, 4]
+    assert "connection refused" in caplog.text
+
+
+async def test_reason_is_shown_while_waiting(tmp_path: Path) -> None:
+    """``/ready`` tells why a part is not there."""
+    world = World(encoder_errors=[StorageError("no such model folder: x")] * 1000)
+    async with started(world, tmp_path) as services:
+        await until(lambda: bool(world.slept))
+        assert services.readiness.missing["encoder"] == "no such model folder: x"
+
+
+async def test_broken_expert_does_not_stop_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An embedded expert that cannot be loaded is named in the log; the others are loaded and the service is ready."""
+    world = World(now=holding(1, embedded("broken"), embedded("fine")), broken_experts={"broken"})
+    async with started(world, tmp_path) as services:
+        await until(lambda: services.readiness.is_ready)
+
+    assert "warm fine" in world.log
+    assert "broken cannot be loaded: weights are missing" in caplog.text
+
+
+async def test_change_rebuilds_the_index_and_loads_new_experts(tmp_path: Path) -> None:
+    """After a change only what is new is loaded, and many changes at once lead to one rebuild."""
+    world = World(now=holding(1, embedded("a"), embedded("b")))
+    async with started(world, tmp_path) as services:
+        await until(lambda: services.readiness.is_ready)
+        world.now = holding(4, embedded("a"), replace(embedded("b"), model="b2", version=2), embedded("c"))
+        world.log.clear()
+        for _ in range(3):
+            world.callbacks[0](world.now)
+        await until(lambda: "warm c" in world.log and "index 4" in world.log)
+
+    assert sorted(world.log) == ["index 4", "warm b", "warm c"]
+
+
+async def test_failed_rebuild_keeps_the_service_ready(tmp_path: Path) -> None:
+    """While the index cannot be rebuilt the old one is used; the rebuild is tried again."""
+    world = World(now=holding(1))
+    async with started(world, tmp_path) as services:
+        await until(lambda: services.readiness.is_ready)
+        world.index_errors = [StorageError("locked")]
+        world.now = holding(2)
+        world.callbacks[0](world.now)
+        await until(lambda: not world.index_errors)
+        assert services.readiness.is_ready
+        await until(lambda: "index 2" in world.log)
+
+
+async def test_old_traces_are_deleted(tmp_path: Path) -> None:
+    """Traces older than the setting are deleted at the start, then every hour."""
+    world = World()
+    async with started(world, tmp_path):
+        await until(lambda: 3600 in world.slept)
+
+    assert "sweep 13600" in world.log
