@@ -1,0 +1,109 @@
+"""``consilium ask`` and ``consilium route``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.connection import EVERYTHING, Server
+from api.cli.explain import show_decision, show_explanation
+from api.cli.failures import bad_input
+from api.cli.options import JsonFlag, connected
+from api.cli.output import print_json
+
+Question = Annotated[str, typer.Argument(help="The question; - reads it from standard input.")]
+Model = Annotated[str | None, typer.Option(help="auto (the default), consilium/<strategy>, or an expert's id.")]
+StrategyName = Annotated[str | None, typer.Option(help="Short for --model consilium/<strategy>.")]
+NumExperts = Annotated[int | None, typer.Option("--k", min=1, help="How many experts to take at most.")]
+RouterName = Annotated[str | None, typer.Option(help="Another router than the strategy's.")]
+Seed = Annotated[int | None, typer.Option(help="Makes everything random in the routing repeatable.")]
+
+
+@connected
+async def ask(
+    server: Server,
+    *,
+    question: Question,
+    model: Model = None,
+    strategy: StrategyName = None,
+    k: NumExperts = None,
+    router: RouterName = None,
+    aggregator: Annotated[str | None, typer.Option(help="fuse, vote or first, instead of the strategy's.")] = None,
+    seed: Seed = None,
+    system: Annotated[str | None, typer.Option(help="A system message before the question.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Then tell why: skills, experts, calls, times.")] = False,
+    stream: Annotated[
+        bool | None, typer.Option("--stream/--no-stream", show_default="stream on a terminal", help="Print the answer as it comes.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask a question; the experts that are best at it answer."""
+    options = {"k": k, "router": router, "aggregator": aggregator, "seed": seed}
+    body = _body(question, model, strategy, options, system)
+    headers = {"x-consilium-explain": "1"} if explain else {}
+    streaming = (sys.stdout.isatty() if stream is None else stream) and not as_json
+    async with server.connect(needs=EVERYTHING) as client:
+        if streaming:
+            async with client.events("/v1/chat/completions", {**body, "stream": True}, headers) as events:
+                explanation = None
+                async for event in events:
+                    explanation = event.get("consilium", explanation)
+                    _print_piece(event)
+            print()
+        else:
+            answer = await client.call("POST", "/v1/chat/completions", body=body, headers=headers)
+            if as_json:
+                print_json(answer)
+                return
+            explanation = answer.get("consilium")
+            print(answer["choices"][0]["message"].get("content") or "")
+    if explain and explanation:
+        print()
+        show_explanation(explanation)
+
+
+@connected
+async def route(
+    server: Server,
+    *,
+    question: Question,
+    model: Model = None,
+    strategy: StrategyName = None,
+    k: NumExperts = None,
+    router: RouterName = None,
+    seed: Seed = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show which experts would answer, and why, without asking them."""
+    body = _body(question, model, strategy, {"k": k, "router": router, "seed": seed}, None)
+    async with server.connect(needs=EVERYTHING) as client:
+        decision = await client.call("POST", "/v1/route", body=body)
+    if as_json:
+        print_json(decision)
+    else:
+        show_decision(decision)
+
+
+def _body(question: str, model: str | None, strategy: str | None, options: dict[str, Any], system: str | None) -> dict[str, Any]:
+    if model is not None and strategy is not None:
+        raise bad_input("--model and --strategy contradict each other: give one of them")
+    text = sys.stdin.read() if question == "-" else question
+    if not text.strip():
+        raise bad_input("the question is empty")
+    if strategy is not None:
+        model = f"consilium/{strategy.removeprefix('consilium/')}"
+    messages = [{"role": "user", "content": text.strip()}]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
+    body: dict[str, Any] = {"model": model or "auto", "messages": messages}
+    if chosen := {name: value for name, value in options.items() if value is not None}:
+        body["consilium"] = chosen
+    return body
+
+
+def _print_piece(event: dict[str, Any]) -> None:
+    for choice in event.get("choices", ()):
+        if choice.get("index", 0) == 0 and (piece := choice.get("delta", {}).get("content")):
+            print(piece, end="", flush=True)

@@ -1,0 +1,64 @@
+"""``consilium db``: the schema of the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.failures import bad_input
+
+if TYPE_CHECKING:
+    from experts_registry.database import Database
+
+app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the SQLite file is; default CONSILIUM_DATA_DIR, then ./data.")]
+
+
+@app.command()
+def upgrade(data_dir: DataDir = None) -> None:
+    """Bring the database to this version's schema; safe to repeat, and with several processes at once."""
+
+    async def work(database: Database) -> None:
+        await database.upgrade()
+        await database.check()
+
+    print(f"{_with_database(data_dir, work)}: up to date")
+
+
+@app.command()
+def check(data_dir: DataDir = None) -> None:
+    """Say whether the database can be used; exit code 1 and the reason when it cannot."""
+
+    async def work(database: Database) -> None:
+        await database.check()
+
+    print(f"{_with_database(data_dir, work)}: ok")
+
+
+def _with_database(data_dir: Path | None, work: Any) -> str:
+    """Do *work* on the database of the settings; its name."""
+    from api.settings import SettingsError, load_settings
+    from experts_registry.database import Database
+
+    try:
+        settings = load_settings(data_dir=data_dir)
+    except SettingsError as error:
+        raise bad_input(str(error)) from error
+    database = Database.connect(settings.database)
+
+    async def run() -> None:
+        doing: Coroutine[Any, Any, None] = work(database)
+        try:
+            await doing
+        finally:
+            await database.close()
+
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    asyncio.run(run())
+    return database.name

@@ -1,0 +1,277 @@
+"""``consilium profile``: measuring experts, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.connection import EVERYTHING, Server
+from api.cli.failures import FAILED, bad_input
+from api.cli.measuring import follow
+from api.cli.options import JsonFlag, connected, names
+from api.cli.output import cell, moment, note, percent, print_json, show, table
+from api.cli.questions import read_rows, upload
+
+app = typer.Typer(help="Measure experts on labelled questions.", no_args_is_help=True)
+
+RUNS = "/admin/api/profile-runs"
+_AGGREGATOR_RUNS = "/admin/api/aggregator-runs"
+_IMPORT_ROWS = 5000
+"""Outcomes sent at a time: about 2 MB of the zoo's short answers."""
+_KINDS = {"outcome": "outcomes", "aggregator_outcome": "aggregator_outcomes"}
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as 'profile runs' lists it.")]
+InFlight = Annotated[int | None, typer.Option(min=1, help="Questions at once per expert; the expert's own limit also holds.")]
+Judge = Annotated[str | None, typer.Option(help="The expert that grades questions whose grader is 'judge'.")]
+Skills = Annotated[str | None, typer.Option(help="Only questions of these skills, separated by commas.")]
+
+
+@app.command("run")
+@connected
+async def run_profile(
+    server: Server,
+    *,
+    experts: Annotated[str | None, typer.Option(help="Which, separated by commas; all enabled candidates when left out.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="JSONL to add first and then ask; all stored questions when left out.")] = None,
+    skills: Skills = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions, spread evenly over the skills.")] = None,
+    remark: Annotated[str | None, typer.Option("--note", help="A note to find the run by.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with this interrupted run instead.")] = None,
+    max_in_flight: InFlight = None,
+    judge: Judge = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask experts labelled questions, grade the answers and add them to the profiles."""
+    if resume is not None and any(given is not None for given in (experts, questions, skills, limit, remark)):
+        raise bad_input("--resume goes on with a run as it was started: leave --experts, --questions, --skills, --limit and --note out")
+    rows = None if questions is None else read_rows(questions)
+    options = {"max_in_flight": max_in_flight, "judge": judge}
+    async with server.connect(needs=EVERYTHING) as client:
+        if resume is not None:
+            run = await client.call("POST", f"{RUNS}/{resume}/resume", body=_given(options))
+        else:
+            if rows is not None and questions is not None:
+                await upload(client, rows, source=questions.name)
+            body = {"experts": names(experts), "skills": names(skills), "limit": limit, "note": remark, **options}
+            if rows is not None:
+                body["questions"] = [row["id"] for row in rows]
+            run = await client.call("POST", RUNS, body=_given(body))
+        run = await follow(client, f"{RUNS}/{run['id']}", quiet=as_json)
+    if as_json:
+        print_json(run)
+    else:
+        _show_summary(run)
+    if run["status"] != "finished":
+        note(f"not complete: go on with 'consilium profile run --resume {run['id']}'" + (f" ({run['error']})" if run["error"] else ""))
+        raise typer.Exit(FAILED)
+
+
+@app.command("show")
+@connected
+async def show_profiles(
+    server: Server,
+    experts: Annotated[list[str] | None, typer.Argument(metavar="[EXPERT]...", help="Which ones; all when none is named.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show accuracy per expert and skill, with the number of questions."""
+    async with server.connect() as client:
+        if experts:
+            rows = [await client.get(f"/admin/api/profiles/{expert}") for expert in experts]
+        else:
+            rows = await client.rows("/admin/api/profiles")
+        aggregators = await client.rows("/admin/api/aggregator-profiles")
+    if experts:
+        aggregators = [row for row in aggregators if row["expert"] in experts]
+    if as_json:
+        print_json({"profiles": rows, "aggregator_profiles": aggregators})
+        return
+    _show_matrix(rows)
+    if aggregators:
+        _show_aggregators(aggregators)
+
+
+@app.command("runs")
+@connected
+async def list_runs(server: Server, as_json: JsonFlag = False) -> None:
+    """List the profile runs, newest first."""
+    async with server.connect() as client:
+        rows = list(reversed(await client.rows(RUNS)))
+    if as_json:
+        print_json(rows)
+        return
+    shown = table(
+        "run",
+        "status",
+        "started",
+        "experts",
+        "questions",
+        "answers",
+        "correct",
+        "note",
+        right=("experts", "questions", "answers", "correct"),
+    )
+    for row in rows:
+        shown.add_row(
+            cell(row["id"]), cell(row["status"]), moment(row["created_at"]), str(len(row["experts"])), str(row["num_questions"]),
+            f"{row['num_recorded']}/{row['num_planned']}", str(row["num_correct"]), cell(row["note"]),
+        )  # fmt: skip
+    show(shown)
+
+
+@app.command("rollback")
+@connected
+async def roll_back(server: Server, run: RunId) -> None:
+    """Take a run back: its counts leave the profiles."""
+    async with server.connect() as client:
+        await client.call("DELETE", f"{RUNS}/{run}")
+    print(f"rolled back {run}")
+
+
+@app.command("aggregators")
+@connected
+async def run_aggregators(
+    server: Server,
+    *,
+    experts: Annotated[str | None, typer.Option(help="Which, separated by commas; all enabled aggregators when left out.")] = None,
+    skills: Skills = None,
+    max_per_category: Annotated[int | None, typer.Option(min=1, help="At most so many questions per category.")] = None,
+    min_wrong: Annotated[
+        int | None, typer.Option(min=0, max=2, help="Real wrong answers that a question needs; blanks fill up to two.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Chooses and shuffles the candidates.")] = None,
+    max_in_flight: InFlight = None,
+    judge: Judge = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure who finds the right answer among one right and two wrong ones; needs answers of earlier profile runs."""
+    body = {
+        "experts": names(experts), "skills": names(skills), "max_per_category": max_per_category, "min_wrong": min_wrong, "seed": seed,
+        "max_in_flight": max_in_flight, "judge": judge,
+    }  # fmt: skip
+    async with server.connect(needs=EVERYTHING) as client:
+        run = await client.call("POST", _AGGREGATOR_RUNS, body=_given(body))
+        run = await follow(client, f"{_AGGREGATOR_RUNS}/{run['id']}", quiet=as_json)
+        profiles = await client.rows("/admin/api/aggregator-profiles")
+    if as_json:
+        print_json({"run": run, "aggregator_profiles": profiles})
+    else:
+        _show_aggregators(profiles)
+    stopped = [f"{told['expert_id']} was given up: {told['stopped']}" for told in run["progress"] if told["stopped"]]
+    for line in stopped:
+        note(line)
+    if run["status"] != "finished" or stopped:
+        note(run["error"] or f"the run is {run['status']}")
+        raise typer.Exit(FAILED)
+
+
+@app.command("export")
+@connected
+async def export_outcomes(
+    server: Server,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here instead of to standard output.")] = None,
+) -> None:
+    """Print every graded answer that counts, one JSON object a line."""
+    async with server.connect() as client:
+        rows = [{"kind": "outcome", **row} for row in await client.rows("/admin/api/outcomes")]
+        rows += [{"kind": "aggregator_outcome", **row} for row in await client.rows("/admin/api/aggregator-outcomes")]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if output is None:
+        print(text, end="")
+    else:
+        output.write_text(text, encoding="utf-8")
+        note(f"wrote {len(rows)} answers to {output}")
+
+
+@app.command("import")
+@connected
+async def import_outcomes(
+    server: Server,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What 'profile export' wrote.")],
+    remark: Annotated[str | None, typer.Option("--note", help="A note to find the run by.")] = None,
+) -> None:
+    """Add graded answers that were measured elsewhere. Their experts and questions must be here."""
+    rows = _read_outcomes(file)
+    async with server.connect() as client:
+        outcomes, aggregators = rows["outcomes"], rows["aggregator_outcomes"]
+        for start in range(0, len(outcomes), _IMPORT_ROWS):
+            body = {"outcomes": outcomes[start : start + _IMPORT_ROWS], "note": remark or f"imported from {file.name}"}
+            run = await client.call("POST", f"{RUNS}/import", body=body)
+            print(f"imported {run['num_recorded']} answers as {run['id']}")
+        if aggregators:
+            await client.call("POST", f"{RUNS}/import", body={"aggregator_outcomes": aggregators})
+            print(f"imported {len(aggregators)} answers of aggregators")
+
+
+def _read_outcomes(file: Path) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in _KINDS.values()}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise bad_input(f"{file} is no UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise bad_input(f"cannot read {file}: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            found[_KINDS[row.pop("kind")]].append(row)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            kinds = " or ".join(repr(kind) for kind in _KINDS)
+            raise bad_input(f"{file}, line {number}: expected a JSON object whose kind is {kinds}") from error
+    if not any(found.values()):
+        raise bad_input(f"{file} holds no answers")
+    return found
+
+
+def _given(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _show_matrix(rows: list[dict[str, Any]]) -> None:
+    skills = sorted({count["skill"] for row in rows for count in row["skills"]})
+    if not skills:
+        note("nothing is measured yet: 'consilium profile run' does it")
+        return
+    shown = table(
+        "skill", *(cell(row["expert"]) for row in rows), title="Accuracy (questions)", right=[cell(row["expert"]) for row in rows]
+    )
+    counts = [{count["skill"]: count for count in row["skills"]} for row in rows]
+    for skill in skills:
+        shown.add_row(cell(skill), *(_share(by_skill.get(skill)) for by_skill in counts))
+    shown.add_row("overall", *(_share(row["overall"]) for row in rows), style="bold")
+    show(shown)
+
+
+def _show_aggregators(rows: list[dict[str, Any]]) -> None:
+    shown = table("aggregator", "category", "accuracy", "95 %", title="Aggregators", right=("accuracy", "95 %"))
+    for row in rows:
+        for count in [{"category": "overall", **row["overall"]}, *row["categories"]]:
+            low, high = count["interval"]
+            shown.add_row(cell(row["expert"]), cell(count["category"]), _share(count), f"{100 * low:.0f} to {100 * high:.0f} %")
+    show(shown)
+
+
+def _show_summary(run: dict[str, Any]) -> None:
+    shown = table("expert", "correct", "of", "accuracy", "95 %", "failed", right=("correct", "of", "accuracy", "95 %", "failed"))
+    for row in run.get("summary", ()):
+        overall = row["overall"]
+        low, high = overall["interval"]
+        shown.add_row(
+            cell(row["expert"]), str(overall["num_correct"]), str(overall["num_answered"]), percent(overall["accuracy"]),
+            f"{100 * low:.0f} to {100 * high:.0f} %", str(row["num_failed"]), style="red" if row["stopped"] else None,
+        )  # fmt: skip
+    show(shown)
+    for row in run.get("summary", ()):
+        if row["stopped"]:
+            note(f"{row['expert']} was given up: {row['stopped']}")
+    print(f"run {run['id']}: {run['status']}, {run['num_recorded']} of {run['num_planned']} answers, {run['num_correct']} right")
+
+
+def _share(count: dict[str, Any] | None) -> str:
+    if count is None or count["accuracy"] is None:
+        return ""
+    return f"{100 * count['accuracy']:.0f} % ({count['num_answered']})"

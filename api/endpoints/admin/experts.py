@@ -1,0 +1,146 @@
+"""``/admin/api/experts``."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from api.dependencies import ServicesDep
+from api.endpoints.admin.discovery import found_models
+from api.endpoints.admin.resources import Body, Json, PageQuery, Version, described_by, json_response
+from api.endpoints.admin.versioned import VersionedResource
+from api.explain import usage_object
+from api.schemas.admin import DiscoverBody
+from api.services import Services
+from domain.errors import ExpertError
+from domain.experts import Backend, ExpertCard, HealthState
+from domain.plan import Candidate, ExpertFailure, Outcome
+from experts_registry.manifest import parse
+from experts_registry.models import ExpertModel
+
+router = APIRouter(prefix="/experts")
+_SCHEMA = described_by(ExpertModel)
+_SERVED = frozenset({"version", "health"})
+
+
+def _body_of(card: ExpertCard) -> Json:
+    return ExpertModel.from_card(card).model_dump(mode="json")
+
+
+def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
+    def view(card: ExpertCard) -> Json:
+        health = {
+            "state": services.directory.health_of(card.id).value,
+            "in_flight": services.workers.in_flight(card.id),
+            "queued": services.workers.queued(card.id),
+        }
+        return {**_body_of(card), "health": health}
+
+    return VersionedResource(
+        kind="expert",
+        path="/admin/api/experts",
+        store=services.expert_store,
+        item_of=lambda body: parse(ExpertModel, body).to_card(),
+        body_of=_body_of,
+        view_of=view,
+        served=_SERVED,
+        changed=services.directory.refresh,
+    )
+
+
+Resource = Annotated[VersionedResource[ExpertCard], Depends(_resource)]
+
+
+@router.get("")
+async def list_experts(
+    *,
+    services: ServicesDep,
+    resource: Resource,
+    asked: PageQuery,
+    backend: Annotated[Backend | None, Query()] = None,
+    skill: Annotated[str | None, Query(description="Only experts that declare it.")] = None,
+    enabled: Annotated[bool | None, Query()] = None,
+    health: Annotated[HealthState | None, Query()] = None,
+) -> Response:
+    """The experts, each with its health in this process: circuit, calls in flight and waiting."""
+
+    def keep(card: ExpertCard) -> bool:
+        return (
+            (backend is None or card.backend is backend)
+            and (skill is None or skill in card.skills)
+            and (enabled is None or card.enabled is enabled)
+            and (health is None or services.directory.health_of(card.id) is health)
+        )
+
+    return await resource.page(asked, keep)
+
+
+@router.post("", status_code=201, openapi_extra=_SCHEMA)
+async def create_expert(resource: Resource, body: Body) -> Response:
+    """Add an expert; it can be asked at once. 409 when the id is taken."""
+    return await resource.create(body)
+
+
+@router.post("/discover", openapi_extra=described_by(DiscoverBody))
+async def discover_experts(services: ServicesDep, body: Body) -> Response:
+    """The models of an OpenAI-compatible server as ready-made cards; with `save`, those that are not experts yet are added."""
+    asked = parse(DiscoverBody, body)
+    base_url = asked.base_url.rstrip("/")
+    models = await services.workers.discover(base_url, asked.api_key)
+    rows: list[Json] = []
+    for found in found_models(models, base_url, asked.api_key, await services.expert_store.list()):
+        card, state = found.card, found.state
+        if asked.save and state == "new":
+            card, state = await services.expert_store.create(card), "added"
+        rows.append({"card": _body_of(card), "state": state})
+    if asked.save:
+        await services.directory.refresh()
+    return json_response({"base_url": base_url, "data": rows})
+
+
+@router.get("/{expert_id}")
+async def get_expert(resource: Resource, expert_id: str) -> Response:
+    return await resource.get(expert_id)
+
+
+@router.put("/{expert_id}", openapi_extra=_SCHEMA)
+async def put_expert(resource: Resource, expert_id: str, body: Body, version: Version) -> Response:
+    """Replace an expert, or add it when there is none. With `If-Match`, 412 when it was changed meanwhile."""
+    return await resource.put(expert_id, body, version)
+
+
+@router.patch("/{expert_id}", openapi_extra=_SCHEMA)
+async def patch_expert(resource: Resource, expert_id: str, body: Body, version: Version) -> Response:
+    """Change some fields (JSON merge patch). With `If-Match`, 412 when it was changed meanwhile."""
+    return await resource.patch(expert_id, body, version)
+
+
+@router.delete("/{expert_id}", status_code=204)
+async def delete_expert(resource: Resource, expert_id: str, version: Version) -> Response:
+    """Remove an expert; 409 while a strategy names it. What was measured about it counts again when it comes back."""
+    return await resource.delete(expert_id, version)
+
+
+@router.post("/{expert_id}/check")
+async def check_expert(services: ServicesDep, expert_id: str) -> Response:
+    """One tiny call for real. Always 200: whether the expert answered is in `ok`. Its health learns from it."""
+    card = await services.expert_store.get(expert_id)
+    began = perf_counter()
+    outcome = await _checked(services, card)
+    result: Json = {"expert": card.id, "latency_ms": round((perf_counter() - began) * 1e3, 2)}
+    match outcome:
+        case Candidate():
+            result |= {"ok": True, "answer": outcome.text, "usage": usage_object(outcome.usage), "error": None}
+        case ExpertFailure():
+            result |= {"ok": False, "answer": None, "usage": None, "error": {"code": outcome.code, "message": outcome.message}}
+    services.directory.record([outcome])
+    return json_response({**result, "health": services.directory.health_of(card.id).value})
+
+
+async def _checked(services: Services, card: ExpertCard) -> Outcome:
+    try:
+        return await services.workers.check(card)
+    except ExpertError as error:
+        return ExpertFailure(card.id, error.code, error.message, expert_at_fault=error.expert_at_fault)

@@ -1,0 +1,117 @@
+"""``/admin/api/questions``: labelled questions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Response
+
+from api.dependencies import ServicesDep
+from api.endpoints.admin.resources import (
+    Body,
+    Json,
+    PageQuery,
+    Version,
+    described_by,
+    etag_of,
+    json_response,
+    merged,
+    no_content,
+    not_found,
+    one,
+    page,
+    require_known,
+    same_id,
+)
+from api.schemas.admin import QuestionsBody
+from api.services import Services
+from domain.skills import LabelledQuestion
+from evaluation.labelled import parse_labelled, row_of
+from experts_registry.manifest import parse
+
+router = APIRouter(prefix="/questions")
+
+
+@router.get("")
+async def list_questions(
+    services: ServicesDep,
+    asked: PageQuery,
+    skill: Annotated[str | None, Query()] = None,
+    category: Annotated[str | None, Query()] = None,
+) -> Response:
+    """The questions with known answers that experts are measured on and queries are compared with."""
+    stored = await services.question_store.list()
+    if skill is not None:
+        require_known([skill], {label for question in stored for label in question.labels}, kind="skill", param="skill")
+    kept = [q for q in stored if (skill is None or skill in q.labels) and (category is None or q.category == category)]
+    return page(kept, lambda question: question.id, row_of, asked)
+
+
+@router.post("", openapi_extra=described_by(QuestionsBody))
+async def add_questions(services: ServicesDep, body: Body) -> Response:
+    """Store questions, all or none; one with a known id is replaced. Answers their ids and how many were new or different."""
+    given = parse(QuestionsBody, body)
+    questions = _parsed(given.questions)
+    num_changed = await services.question_store.add(questions, source=given.source)
+    await services.directory.refresh()
+    return json_response({"num_changed": num_changed, "ids": [question.id for question in questions]})
+
+
+@router.get("/{question_id:path}")
+async def get_question(services: ServicesDep, question_id: str) -> Response:
+    return _one(await _stored(services, question_id))
+
+
+@router.put("/{question_id:path}")
+async def put_question(services: ServicesDep, question_id: str, body: Body, version: Version) -> Response:
+    """Replace a question, or add it when there is none."""
+    current = {question.id: question for question in await services.question_store.list()}.get(question_id)
+    if current is None:
+        version.require_existing(f"labelled question {question_id!r}")
+    else:
+        version.check(etag_of(row_of(current)), f"labelled question {question_id!r}")
+    return await _store(services, same_id(body, question_id), status=200 if current else 201)
+
+
+@router.patch("/{question_id:path}")
+async def patch_question(services: ServicesDep, question_id: str, body: Body, version: Version) -> Response:
+    """Change some fields of a question (JSON merge patch)."""
+    current = row_of(await _stored(services, question_id))
+    version.check(etag_of(current), f"labelled question {question_id!r}")
+    return await _store(services, same_id(merged(current, body), question_id), status=200)
+
+
+@router.delete("/{question_id:path}", status_code=204)
+async def delete_question(services: ServicesDep, question_id: str, version: Version) -> Response:
+    """Remove a question. What was measured with it stays."""
+    current = await _stored(services, question_id)
+    version.check(etag_of(row_of(current)), f"labelled question {question_id!r}")
+    await services.question_store.delete([question_id])
+    await services.directory.refresh()
+    return no_content()
+
+
+async def _stored(services: Services, question_id: str) -> LabelledQuestion:
+    stored = {question.id: question for question in await services.question_store.list()}
+    if question_id not in stored:
+        raise not_found("labelled question", question_id, stored)
+    return stored[question_id]
+
+
+async def _store(services: Services, row: Json, *, status: int) -> Response:
+    (question,) = _parsed([row])
+    await services.question_store.add([question], source="api")
+    await services.directory.refresh()
+    return _one(question, status=status)
+
+
+def _one(question: LabelledQuestion, *, status: int = 200) -> Response:
+    row = row_of(question)
+    return one(row, etag_of(row), status=status)
+
+
+def _parsed(rows: list[Json] | list[dict[str, Any]]) -> list[LabelledQuestion]:
+    """Rows by the rules of the JSONL. Errors count from 1, as lines do."""
+    lines = "\n".join(orjson.dumps(row).decode() for row in rows)
+    return [question for question, _ in parse_labelled(lines, source="questions")]

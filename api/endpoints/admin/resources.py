@@ -1,0 +1,212 @@
+"""What every admin resource shares: bodies, versions (ETag, If-Match), pages, and names that do not exist."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
+
+import orjson
+from fastapi import Depends, Header, Query, Request, Response
+from pydantic import BaseModel
+
+from api.body import json_object
+from domain.errors import InvalidRequest, NotFound, PreconditionFailed
+
+Json = dict[str, Any]
+Row = TypeVar("Row")
+
+MAX_PAGE = 1000
+"""Most rows of one page: a few megabytes of the largest rows there are (traces with their conversations)."""
+_MAX_NAMES = 20
+"""Known names that an error lists; more would hide the sentence."""
+
+
+# --- bodies ----------------------------------------------------------------------------------------------------------
+
+
+Body = Annotated[Json, Depends(json_object)]
+"""The request's JSON object."""
+
+
+async def _optional_body(request: Request) -> Json:
+    return await json_object(request) if await request.body() else {}
+
+
+OptionalBody = Annotated[Json, Depends(_optional_body)]
+"""The same where nothing has to be said."""
+
+
+def merged(current: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
+    """*current* changed by *patch* (JSON merge patch, RFC 7396: null removes a key, objects merge, all else replaces)."""
+    result = dict(current)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            inner = result.get(key)
+            result[key] = merged(inner if isinstance(inner, Mapping) else {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def same_id(payload: Mapping[str, Any], resource_id: str, key: str = "id") -> Json:
+    """*payload* with the id of its address. Raises ``InvalidRequest`` when it names another one."""
+    given = payload.get(key, resource_id)
+    if given != resource_id:
+        raise InvalidRequest(f"{key} is {given!r} in the body and {resource_id!r} in the address; it cannot be changed", param=key)
+    return {**payload, key: resource_id}
+
+
+def described_by(model: type[BaseModel], *, required: bool = True) -> Json:
+    """OpenAPI's description of a body that an endpoint reads itself."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": _inlined(schema, definitions)}}}}
+
+
+def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """*node* without references, so that it can stand anywhere in the document. The models are not recursive."""
+    if isinstance(node, list):
+        return [_inlined(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if reference := node.get("$ref"):
+        rest = {key: value for key, value in node.items() if key != "$ref"}
+        return _inlined({**definitions[reference.rpartition("/")[2]], **rest}, definitions)
+    return {key: _inlined(value, definitions) for key, value in node.items()}
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def etag_of(value: int | Mapping[str, Any]) -> str:
+    """The entity tag of a version number, or of a representation that has no version."""
+    if isinstance(value, int):
+        return f'"{value}"'
+    return f'"{hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]}"'
+
+
+@dataclass(frozen=True, slots=True)
+class IfMatch:
+    """The header ``If-Match``: optional; when it is sent, it is honoured."""
+
+    tags: frozenset[str] | None = None
+    """None: not sent, or ``*``."""
+    is_sent: bool = False
+
+    def check(self, current: str, what: str) -> None:
+        """Raise ``PreconditionFailed`` unless *current* is among the tags."""
+        if self.tags is not None and current not in self.tags:
+            raise PreconditionFailed(f"{what} was changed meanwhile (it is at {current} now): read it again, then repeat the change")
+
+    def require_existing(self, what: str) -> None:
+        """Raise ``PreconditionFailed`` when a version was asked for of something that does not exist."""
+        if self.is_sent:
+            raise PreconditionFailed(f"{what} does not exist, so no version of it can match")
+
+
+def if_match(header: Annotated[str | None, Header(alias="If-Match")] = None) -> IfMatch:
+    if header is None:
+        return IfMatch()
+    if header.strip() == "*":
+        return IfMatch(is_sent=True)
+    tags = frozenset(part.strip().removeprefix("W/") for part in header.split(",") if part.strip())
+    return IfMatch(frozenset(tag if tag.startswith('"') else f'"{tag}"' for tag in tags), is_sent=True)
+
+
+Version = Annotated[IfMatch, Depends(if_match)]
+
+
+def one(view: Json, tag: str, *, status: int = 200, location: str | None = None) -> Response:
+    """One resource with its tag."""
+    headers = {"etag": tag}
+    if location is not None:
+        headers["location"] = quote(location)
+    return Response(orjson.dumps(view), status_code=status, headers=headers, media_type="application/json")
+
+
+def json_response(value: Any, *, status: int = 200) -> Response:
+    """Any other JSON answer."""
+    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
+
+
+def no_content() -> Response:
+    return Response(status_code=204)
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Which part of a list is asked for."""
+
+    limit: int
+    after: str | None
+    """The key of the last row of the page before."""
+
+
+def paging(
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most rows of this page.")] = 100,
+    cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+) -> Paging:
+    return Paging(limit, None if cursor is None else decode_cursor(cursor))
+
+
+PageQuery = Annotated[Paging, Depends(paging)]
+
+
+def page(rows: Iterable[Row], key: Callable[[Row], str], view: Callable[[Row], Json], asked: Paging) -> Response:
+    """One page of *rows* by ascending *key*. Rows that come or go between two pages shift nothing."""
+    rest = sorted((row for row in rows if asked.after is None or key(row) > asked.after), key=key)
+    shown = rest[: asked.limit]
+    more = len(rest) > len(shown)
+    return page_response([view(row) for row in shown], key(shown[-1]) if more else None)
+
+
+def page_response(data: Sequence[Json], last_key: str | None) -> Response:
+    """A page whose next one begins behind *last_key*; None ends the list."""
+    return json_response({"data": data, "next": None if last_key is None else encode_cursor(last_key)})
+
+
+def encode_cursor(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise InvalidRequest(f"cursor {cursor[:40]!r} is not one that a list has given", param="cursor") from None
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """The tail of a sentence about an unknown name: the nearest known one, and what else there is."""
+    names = sorted(known)
+    if not names:
+        return "; there are none yet"
+    close = get_close_matches(given, names, n=1, cutoff=0.5)
+    listed = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
+    return f"; did you mean {close[0]!r}? Known: {listed}" if close else f"; known: {listed}"
+
+
+def not_found(kind: str, given: str, known: Iterable[str]) -> NotFound:
+    return NotFound(f"there is no {kind} {given!r}{nearest(given, known)}")
+
+
+def require_known(given: Iterable[str], known: Iterable[str], *, kind: str, param: str) -> None:
+    """Raise ``InvalidRequest`` for the first of *given* that is not *known*, with the nearest one that is."""
+    names = set(known)
+    for name in given:
+        if name not in names:
+            raise InvalidRequest(f"{param}: there is no {kind} {name!r}{nearest(name, names)}", param=param)

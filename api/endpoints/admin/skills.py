@@ -1,0 +1,85 @@
+"""``/admin/api/skills``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from api.dependencies import ServicesDep
+from api.endpoints.admin.resources import Body, Json, PageQuery, Version, described_by, etag_of, merged, no_content, one, page, same_id
+from api.services import Services
+from domain.errors import NotFound
+from experts_registry.manifest import parse
+from experts_registry.models import SkillModel
+from experts_registry.skills import Skill
+
+router = APIRouter(prefix="/skills")
+_SCHEMA = described_by(SkillModel)
+
+
+def _view(skill: Skill) -> Json:
+    return {"name": skill.name, "description": skill.description}
+
+
+@router.get("")
+async def list_skills(services: ServicesDep, asked: PageQuery) -> Response:
+    """The skills that queries are matched to."""
+    return page(await services.skill_store.list(), lambda skill: skill.name, _view, asked)
+
+
+@router.post("", status_code=201, openapi_extra=_SCHEMA)
+async def create_skill(services: ServicesDep, body: Body) -> Response:
+    """Add a skill. Questions and profile runs add those that they use by themselves."""
+    return await _create(services, body)
+
+
+@router.get("/{name:path}")
+async def get_skill(services: ServicesDep, name: str) -> Response:
+    return _one(await services.skill_store.get(name))
+
+
+@router.put("/{name:path}", openapi_extra=_SCHEMA)
+async def put_skill(services: ServicesDep, name: str, body: Body, version: Version) -> Response:
+    """Describe a skill, or add it when there is none."""
+    body = same_id(body, name, key="name")
+    try:
+        current = await services.skill_store.get(name)
+    except NotFound:
+        version.require_existing(f"skill {name!r}")
+        return await _create(services, body)
+    return await _replace(services, current, body, version)
+
+
+@router.patch("/{name:path}", openapi_extra=_SCHEMA)
+async def patch_skill(services: ServicesDep, name: str, body: Body, version: Version) -> Response:
+    """Change a skill's description (JSON merge patch)."""
+    current = await services.skill_store.get(name)
+    return await _replace(services, current, same_id(merged(_view(current), body), name, key="name"), version)
+
+
+@router.delete("/{name:path}", status_code=204)
+async def delete_skill(services: ServicesDep, name: str, version: Version) -> Response:
+    """Remove a skill; 409 while an expert, a labelled question or a profile uses it."""
+    current = await services.skill_store.get(name)
+    version.check(etag_of(_view(current)), f"skill {name!r}")
+    await services.skill_store.delete(name)
+    await services.directory.refresh()
+    return no_content()
+
+
+async def _create(services: Services, body: Json) -> Response:
+    given = parse(SkillModel, body)
+    stored = await services.skill_store.create(Skill(given.name, given.description))
+    await services.directory.refresh()
+    return _one(stored, status=201, location=f"/admin/api/skills/{stored.name}")
+
+
+async def _replace(services: Services, current: Skill, body: Json, version: Version) -> Response:
+    given = parse(SkillModel, body)
+    version.check(etag_of(_view(current)), f"skill {current.name!r}")
+    stored = await services.skill_store.replace(Skill(given.name, given.description))
+    await services.directory.refresh()
+    return _one(stored)
+
+
+def _one(skill: Skill, *, status: int = 200, location: str | None = None) -> Response:
+    return one(_view(skill), etag_of(_view(skill)), status=status, location=location)

@@ -1,0 +1,111 @@
+"""``/admin/api/traces``: what happened to single requests."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query, Response
+
+from api.dependencies import ServicesDep
+from api.endpoints.admin.resources import Json, PageQuery, Version, etag_of, json_response, no_content, one, page_response
+from api.explain import explain_object, usage_object
+from api.services import Services
+from domain.errors import InvalidRequest, NotFound
+from domain.trace import Trace
+
+router = APIRouter(prefix="/traces")
+
+Moment = Annotated[float | None, Query(ge=0, description="Seconds since the epoch.")]
+
+
+@router.get("")
+async def list_traces(
+    *,
+    services: ServicesDep,
+    asked: PageQuery,
+    expert: Annotated[str | None, Query(description="Only requests that called it.")] = None,
+    strategy: Annotated[str | None, Query()] = None,
+    model: Annotated[str | None, Query(description="As asked for.")] = None,
+    status: Annotated[str | None, Query(pattern="^(ok|error|cancelled)$")] = None,
+    since: Moment = None,
+    until: Moment = None,
+) -> Response:
+    """The traces that meet every filter, newest first, without what was said in them."""
+    try:
+        found = await services.trace_store.list(
+            expert_id=expert,
+            strategy=strategy,
+            model=model,
+            status=status,
+            since=since,
+            until=until,
+            limit=asked.limit + 1,
+            after=asked.after,
+        )
+    except NotFound as error:
+        raise InvalidRequest("the trace where this page began is gone: start again without a cursor", param="cursor") from error
+    shown = found[: asked.limit]
+    return page_response([_row(trace) for trace in shown], shown[-1].request_id if len(found) > len(shown) else None)
+
+
+@router.get("/{request_id}")
+async def get_trace(services: ServicesDep, request_id: str) -> Response:
+    """One trace with its calls and, where traces may keep them, the conversation and the answers."""
+    view = _view(await services.trace_store.get(request_id))
+    return one(view, etag_of(view))
+
+
+@router.delete("")
+async def delete_traces(services: ServicesDep, before: Annotated[float, Query(ge=0, description="Seconds since the epoch.")]) -> Response:
+    """Forget the requests that began before a moment."""
+    return json_response({"num_deleted": await services.trace_store.delete_before(before)})
+
+
+@router.delete("/{request_id}", status_code=204)
+async def delete_trace(services: ServicesDep, request_id: str, version: Version) -> Response:
+    """Forget one request."""
+    await _checked(services, request_id, version)
+    await services.trace_store.delete(request_id)
+    return no_content()
+
+
+async def _checked(services: Services, request_id: str, version: Version) -> None:
+    trace = await services.trace_store.get(request_id)
+    version.check(etag_of(_view(trace)), f"the trace of request {request_id!r}")
+
+
+def _row(trace: Trace) -> Json:
+    return {
+        "request_id": trace.request_id,
+        "model": trace.model,
+        "strategy": trace.strategy,
+        "started_at": trace.started_at,
+        "status": trace.status,
+        "router": trace.decision.router if trace.decision else None,
+        "experts": list(dict.fromkeys(call.expert_id for call in trace.calls)),
+        "skills": [match.skill for match in trace.decision.skills] if trace.decision else [],
+        "aggregator": trace.aggregator,
+        "total_ms": round(trace.timings.total, 3),
+        "usage": usage_object(trace.usage),
+        "error_code": trace.error_code,
+        "stream": trace.stream,
+    }
+
+
+def _view(trace: Trace) -> Json:
+    explained = explain_object(trace)
+    texts = [call.text for call in trace.calls]
+    explained["calls"] = [{**call, "text": text} for call, text in zip(explained["calls"], texts, strict=True)]
+    view = {
+        **_row(trace),
+        **explained,
+        "error_message": trace.error_message,
+        "session_id": trace.session_id,
+        "messages": None if trace.messages is None else [dict(message) for message in trace.messages],
+        "answer": trace.answer,
+        "detail": trace.detail,
+    }
+    # Through JSON once, so that enumerations and tuples in free-form parts look the same to the tag and to the caller.
+    plain: Json = orjson.loads(orjson.dumps(view))
+    return plain
