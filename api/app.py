@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from api import errors
-from api.endpoints import chat, completions, embeddings, health, metrics, models, route
+from api.endpoints import admin, chat, completions, embeddings, health, metrics, models, route
 from api.metrics import Metrics
 from api.middleware import AdmissionMiddleware, BodyMiddleware, HostMiddleware, RequestMiddleware
 from api.openapi import describe
@@ -20,7 +19,7 @@ from api.settings import Settings
 
 Bootstrap = Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]
 
-_ENDPOINTS = (chat, completions, models, embeddings, route, health, metrics)
+_ENDPOINTS = (chat, completions, models, embeddings, route, health, metrics, admin)
 
 
 def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> FastAPI:
@@ -47,9 +46,6 @@ def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> Fas
     )
     for module in _ENDPOINTS:
         app.include_router(module.router)
-    admin = importlib.import_module("api.endpoints.admin")
-    if hasattr(admin, "router"):
-        app.include_router(admin.router)
     errors.install(app)
     describe(app)
     return app

@@ -16,7 +16,7 @@ from api.first_content import seed_with_zoo
 from api.metrics import Metrics
 from api.readiness import Readiness
 from api.services import Services
-from api.settings import Settings
+from api.settings import Settings, SettingsError
 from api.startup import Startup
 from domain.experts import HealthState
 from experts_registry.database import Database
@@ -24,6 +24,7 @@ from experts_registry.directory import RegistryDirectory
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
 from orchestrator.pipeline import Orchestrator
+from orchestrator.ports import TraceSink
 from workers.pool import WorkerPool
 from zoo import release
 
@@ -56,7 +57,7 @@ async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Servi
 
 def build(settings: Settings, metrics: Metrics) -> Services:
     """Every part, connected, nothing started."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_data_dir(settings)
     database = Database.connect(settings.database)
     stores = Stores.of(database)
     trace_store = TraceStore(database)
@@ -65,7 +66,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     index_holder = IndexHolder(encoder)
     workers = WorkerPool(embedded_dir=settings.embedded_dir or release.WEIGHTS)
     routers = RouterCatalogue.standard(encoder=encoder, index_holder=index_holder, workers=workers)
-    sinks = [metrics, trace_store] if settings.traces else [metrics]
+    sinks: list[TraceSink] = [metrics, trace_store] if settings.traces else [metrics]
     metrics.watch(_ExpertGauges(directory, workers))
     metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
     return Services(
@@ -89,6 +90,13 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             directory=directory, routers=routers, workers=workers, sinks=sinks, keep_text=settings.traces and settings.trace_content
         ),
     )
+
+
+def _make_data_dir(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"CONSILIUM_DATA_DIR={settings.data_dir}: the folder cannot be made ({error.strerror})") from error
 
 
 def _seed_of(services: Services) -> Callable[[], Awaitable[None]]:

@@ -37,4 +37,5 @@ def _read() -> tuple[list[LabelledQuestion], list[QuestionOutcome], list[Aggrega
 def _of(kind: type[T], row: Mapping[str, Any]) -> T:
     """*row* as *kind*. Keys that it does not have (the zoo's own marks) are left out; lists become tuples."""
     known = {field.name for field in fields(kind)}
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in known})
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in known}
+    return kind(**given)

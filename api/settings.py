@@ -11,10 +11,12 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from domain.errors import InvalidRequest
+
 _PREFIX = "CONSILIUM_"
 
 
-class SettingsError(ValueError):
+class SettingsError(InvalidRequest):
     """The settings do not fit together. The text says what to change; the command line prints it without a stack trace."""
 
 

@@ -20,16 +20,16 @@ PATH = "/v1/chat/completions"
 
 async def test_openai_client(serving: Any) -> None:
     """OpenAI's client, unchanged: plain, streamed, with extra_body, models.list and typed errors."""
-    async with serving(parts({"maths": Says("42", pieces=("4", "2"))})) as url:
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-            plain = await client.chat.completions.create(**ASK, extra_body={"consilium": {"explain": True}})
-            async with client.chat.completions.stream(**ASK) as stream:
-                streamed = await stream.get_final_completion()
-            models = [model.id async for model in client.models.list()]
-            with pytest.raises(openai.NotFoundError, match="did you mean 'maths'"):
-                await client.chat.completions.create(**ASK | {"model": "mahts"})
-            with pytest.raises(openai.BadRequestError) as caught:
-                await client.chat.completions.create(**ASK, extra_body={"consilium": {"kk": 1}})
+    made = parts({"maths": Says("42", pieces=("4", "2"))})
+    async with serving(made) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        plain = await client.chat.completions.create(**ASK, extra_body={"consilium": {"explain": True}})
+        async with client.chat.completions.stream(**ASK) as stream:
+            streamed = await stream.get_final_completion()
+        models = [model.id async for model in client.models.list()]
+        with pytest.raises(openai.NotFoundError, match="did you mean 'maths'"):
+            await client.chat.completions.create(**ASK | {"model": "mahts"})
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(**ASK, extra_body={"consilium": {"kk": 1}})
 
     assert plain.choices[0].message.content == "42"
     assert plain.consilium["calls"][0]["expert"] == "maths"
