@@ -49,6 +49,10 @@ class EmbeddedLimits:
     """Sequences of one model that advance together. Larger batches win little and cost key/value memory."""
     max_waiting: int = 1024
     """Sequences that may wait for a place in a batch, over all models."""
+    max_prefill_tokens: int = 4096
+    """Prompt tokens, padding included, that are read in one step: bounds its memory and how long running streams pause."""
+    max_models: int = 64
+    """Models kept in memory; beyond it the one that was unused longest goes."""
     max_choices: int = 16
     """Largest ``n``."""
     max_top_logprobs: int = 20

@@ -39,20 +39,22 @@ class WorkerPool:
         self,
         *,
         embedded_dir: Path,
-        http: HttpLimits = HttpLimits(),
-        embedded: EmbeddedLimits = EmbeddedLimits(),
-        limits: PoolLimits = PoolLimits(),
+        http: HttpLimits | None = None,
+        embedded: EmbeddedLimits | None = None,
+        limits: PoolLimits | None = None,
         clock: Clock = time.monotonic,
         environ: Mapping[str, str] = os.environ,
         backends: Mapping[Backend, Callable[[BackendSettings], Worker]] = BACKENDS,
     ) -> None:
-        self._settings = BackendSettings(http=http, embedded=embedded, embedded_dir=embedded_dir, environ=environ)
-        self._limits = limits
+        self._settings = BackendSettings(
+            http=http or HttpLimits(), embedded=embedded or EmbeddedLimits(), embedded_dir=embedded_dir, environ=environ
+        )
+        self._limits = limits or PoolLimits()
         self._clock = clock
         self._backends = backends
         self._workers: dict[Backend, Worker] = {}
         self._starting: dict[Backend, asyncio.Lock] = {backend: asyncio.Lock() for backend in backends}
-        self._places = InFlight(limits.max_queued)
+        self._places = InFlight(self._limits.max_queued)
 
     async def start(self) -> None:
         """Ready to take calls. Backends start with their first call, or with ``warm``."""
@@ -73,21 +75,19 @@ class WorkerPool:
 
     async def complete(self, call: ExpertCall) -> Candidate:
         started, limit = self._clock(), self._limit_of(call)
-        async with self._place(call, limit):
+        async with self._place(call, limit), _within(call, limit):
             worker = await self._worker(call.expert.backend)
-            async with _within(call, limit):
-                async for attempt in attempts(self._limits, limit):
-                    with attempt:
-                        candidate = await worker.complete(call)
-                        return replace(candidate, latency_s=self._clock() - started, num_retries=attempt.num - 1)
+            async for attempt in attempts(self._limits, limit):
+                with attempt:
+                    candidate = await worker.complete(call)
+                    return replace(candidate, latency_s=self._clock() - started, num_retries=attempt.num - 1)
         raise AssertionError("the attempts end with a candidate or an error")  # pragma: no cover
 
     async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         """Pieces of the answer. A failure before the first token is tried again, a later one is the caller's to handle."""
         limit = self._limit_of(call)
         async with self._place(call, limit):
-            worker = await self._worker(call.expert.backend)
-            chunks, first = await self._opened(worker, call, limit)
+            chunks, first = await self._opened(call, limit)
             try:
                 for chunk in first:
                     yield chunk
@@ -147,6 +147,8 @@ class WorkerPool:
             yield
 
     async def _worker(self, backend: Backend) -> Worker:
+        if (running := self._workers.get(backend)) is not None:
+            return running
         async with self._starting[backend]:
             if backend not in self._workers:
                 worker = await asyncio.to_thread(self._backends[backend], self._settings)
@@ -154,9 +156,10 @@ class WorkerPool:
                 self._workers[backend] = worker
             return self._workers[backend]
 
-    async def _opened(self, worker: Worker, call: ExpertCall, limit: Deadline) -> tuple[AsyncGenerator[Chunk, None], list[Chunk]]:
+    async def _opened(self, call: ExpertCall, limit: Deadline) -> tuple[AsyncGenerator[Chunk, None], list[Chunk]]:
         """A stream that has said its first token, and what it has said so far."""
         async with _within(call, limit):
+            worker = await self._worker(call.expert.backend)
             async for attempt in attempts(self._limits, limit):
                 with attempt:
                     chunks, first = worker.stream(call), []

@@ -1,0 +1,67 @@
+"""An expert's folder on disk: which one it is, and what is in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from domain.errors import ExpertUnreachable
+from domain.experts import ExpertCard
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertFolder:
+    """Where an expert's weights are. ``adapter`` is a PEFT folder on top of ``base``, or None."""
+
+    base: Path
+    adapter: Path | None = None
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder to load the tokenizer from: the adapter's own, when it brings one."""
+        return self.adapter if self.adapter is not None and (self.adapter / "tokenizer.json").is_file() else self.base
+
+
+def find_folder(card: ExpertCard, embedded_dir: Path) -> ExpertFolder:
+    """The folder of *card*: a name below *embedded_dir*, or an absolute path. Raises ``ExpertUnreachable``."""
+    folder = _existing(card.model, embedded_dir, card.id)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return ExpertFolder(_with_config(folder, card.id))
+    named = card.adapter_of or read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        msg = f"{folder.name} is an adapter, but neither adapter_of of expert {card.id!r} nor its {ADAPTER_CONFIG} names the base model"
+        raise ExpertUnreachable(msg)
+    # PEFT writes a name or a path; beside the adapter itself is where a sibling lies.
+    parent = folder.parent if (folder.parent / named).is_dir() else embedded_dir
+    return ExpertFolder(_with_config(_existing(named, parent, card.id), card.id), folder)
+
+
+def _existing(name: str, parent: Path, expert_id: str) -> Path:
+    folder = Path(name) if Path(name).is_absolute() else parent / name
+    if folder.is_dir():
+        return folder.resolve()
+    known = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+    nearest = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; there are: {', '.join(known)}" if known else ""
+    msg = f"the folder {name!r} of expert {expert_id!r} does not exist{hint}"
+    raise ExpertUnreachable(msg)
+
+
+def _with_config(folder: Path, expert_id: str) -> Path:
+    if not (folder / "config.json").is_file():
+        msg = f"the folder {folder.name!r} of expert {expert_id!r} holds no model (no config.json)"
+        raise ExpertUnreachable(msg)
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one when the file does not exist."""
+    if not path.is_file():
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return value if isinstance(value, dict) else {}
