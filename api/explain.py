@@ -20,11 +20,13 @@ def decision_object(decision: RoutingDecision) -> dict[str, Any]:
         "router": decision.router,
         "reason": decision.reason,
         "selected": list(decision.selected),
-        "skills": [{"skill": m.skill, "similarity": round(m.similarity, 4), "weight": round(m.weight, 4)} for m in decision.skills],
+        "skills": [
+            {"skill": m.skill, "similarity": round(float(m.similarity), 4), "weight": round(float(m.weight), 4)} for m in decision.skills
+        ],
         "category": decision.category,
         "fallback": decision.fallback,
         "considered": [
-            {"expert": e.expert_id, "score": round(e.score, 6), "selected": e.selected, "why": e.why} for e in decision.considered
+            {"expert": e.expert_id, "score": round(float(e.score), 6), "selected": e.selected, "why": e.why} for e in decision.considered
         ],
         "detail": dict(decision.detail),
     }

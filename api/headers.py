@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from domain.plan import CallRole
 from domain.routing import RoutingDecision
 from domain.trace import Trace
 from orchestrator.stream import AnswerStream
@@ -25,10 +26,12 @@ def decision_headers(*, strategy: str | None, decision: RoutingDecision | None) 
 
 
 def trace_headers(trace: Trace) -> dict[str, str]:
-    """What is known when the answer is complete."""
+    """What is known when the answer is complete: the experts are those that answered, best first."""
     timings = trace.timings
+    answered = {call.expert_id for call in trace.calls if call.role is CallRole.CANDIDATE and call.status == "ok"}
     return decision_headers(strategy=trace.strategy, decision=trace.decision) | _clean(
         {
+            "x-consilium-experts": _list(expert for expert in (trace.decision.selected if trace.decision else ()) if expert in answered),
             "x-consilium-aggregator": trace.aggregator,
             "x-consilium-calls": str(len(trace.calls)),
             "x-consilium-route-ms": f"{timings.route:.2f}",

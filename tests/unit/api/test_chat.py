@@ -60,6 +60,8 @@ async def test_explain(serve: Any, how: str) -> None:
     assert told["router"] == "fixed"
     assert told["skills"] == [{"skill": "algebra", "similarity": 0.9, "weight": 1.0}]
     assert [(e["expert"], e["selected"]) for e in told["considered"]] == [("a", True), ("b", True)]
+    assert response.headers["x-consilium-experts"] == "a"
+    assert response.headers["x-consilium-calls"] == "2"
     calls = {call["expert"]: call for call in told["calls"]}
     assert calls["a"]["status"] == "ok"
     assert calls["a"]["usage"]["total_tokens"] == 8
