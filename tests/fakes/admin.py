@@ -1,0 +1,156 @@
+"""The service with a real registry on a SQLite file, around scripted experts: what the admin plane and the command line work on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from api.auth import Auth
+from api.metrics import Metrics
+from api.readiness import Readiness
+from api.services import Services
+from api.settings import Settings
+from domain.chat import Chunk
+from domain.deadline import Deadline
+from domain.errors import ExpertError
+from domain.experts import Backend, ExpertCard, ExpertRole
+from domain.plan import Candidate, ExpertCall
+from domain.routing import PickRule
+from domain.skills import LabelledQuestion
+from domain.strategy import Strategy
+from experts_registry.database import Database
+from experts_registry.directory import RegistryDirectory
+from experts_registry.skills import Skill
+from experts_registry.stores import Stores
+from experts_registry.traces import TraceStore
+from orchestrator.pipeline import Orchestrator
+from tests.fakes.services import ADMIN_KEY, FakeEncoder, FakeRouters, FixedRouter
+from tests.fakes.workers import ScriptedWorkers
+from workers.discovery import DiscoveredModel
+
+QUESTIONS = tuple(
+    LabelledQuestion(f"{skill}-{number}", f"{skill} {number}?", str(number), category="maths", skills=(skill,))
+    for skill in ("algebra", "roman numerals")
+    for number in range(4)
+)
+"""Four questions of each of two skills; the answer is the number in the question."""
+
+CARDS = (
+    ExpertCard("good", Backend.EMBEDDED, "good", skills=("algebra",)),
+    ExpertCard("bad", Backend.EMBEDDED, "bad", roles=frozenset({ExpertRole.CANDIDATE, ExpertRole.AGGREGATOR})),
+    ExpertCard("worse", Backend.EMBEDDED, "worse"),
+)
+STRATEGIES = (
+    Strategy("auto", router="fixed", pick=PickRule("top_k", 1), aggregator="first"),
+    Strategy("panel", router="fixed", pick=PickRule("top_k", 2), aggregator="fuse", aggregator_expert="bad"),
+)
+
+
+class ScriptedPool:
+    """A ``WorkerPool`` whose experts follow a script; *served* is what ``discover`` finds, or the error that it raises."""
+
+    def __init__(self, script: Mapping[str, Any]) -> None:
+        self.scripted = ScriptedWorkers(script)
+        self.served: Sequence[DiscoveredModel] | ExpertError = ()
+
+    async def complete(self, call: ExpertCall) -> Candidate:
+        return await self.scripted.complete(call)
+
+    def stream(self, call: ExpertCall) -> AsyncIterator[Chunk]:
+        return self.scripted.stream(call)
+
+    async def check(self, card: ExpertCard) -> Candidate:
+        return await self.complete(ExpertCall(card, ({"role": "user", "content": "Hello"},), {}, Deadline.after(5), f"check-{card.id}"))
+
+    async def discover(self, base_url: str, api_key_ref: str | None = None) -> Sequence[DiscoveredModel]:
+        if isinstance(self.served, ExpertError):
+            raise self.served
+        return self.served
+
+    def in_flight(self, expert_id: str) -> int:
+        return self.scripted.in_flight.get(expert_id, 0)
+
+    def queued(self, expert_id: str) -> int:
+        return 0
+
+
+def knows_algebra(call: ExpertCall) -> str:
+    """The right answer to every question of ``QUESTIONS`` about algebra."""
+    skill, _, number = str(call.messages[-1]["content"]).rpartition(" ")
+    return number.rstrip("?") if skill.endswith("algebra") else "no idea"
+
+
+SCRIPT: Mapping[str, Any] = {"good": knows_algebra, "bad": "no idea", "worse": "none at all"}
+
+
+@dataclass
+class AdminParts:
+    """What a test looks at and changes."""
+
+    pool: ScriptedPool = field(default_factory=lambda: ScriptedPool(SCRIPT))
+    services: Services | None = None
+
+    @asynccontextmanager
+    async def bootstrap(self, settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+        """For ``create_app(settings, bootstrap=...)``, on a data dir that ``registry_file`` was copied to."""
+        database = Database.connect(settings.database)
+        stores = Stores.of(database)
+        directory = RegistryDirectory(database)
+        traces = TraceStore(database)
+        await directory.start()
+        await traces.start()
+        routers = FakeRouters({name: FixedRouter() for name in ("fixed", "explicit", "skills", "random")})
+        unused = cast(Any, None)
+        self.services = Services(
+            settings=settings,
+            auth=Auth(api_keys=settings.api_key_list, admin_key=ADMIN_KEY),
+            readiness=Readiness(),
+            metrics=metrics,
+            database=database,
+            expert_store=stores.experts,
+            strategy_store=stores.strategies,
+            skill_store=stores.skills,
+            question_store=stores.questions,
+            profile_store=stores.profiles,
+            trace_store=traces,
+            directory=directory,
+            encoder=cast(Any, FakeEncoder()),
+            index_holder=unused,
+            routers=cast(Any, routers),
+            workers=cast(Any, self.pool),
+            orchestrator=Orchestrator(directory=directory, routers=routers, workers=self.pool, sinks=[traces]),
+        )
+        try:
+            yield self.services
+        finally:
+            await traces.close()
+            await directory.close()
+            await database.close()
+
+
+def registry_file(folder: Path) -> Path:
+    """A SQLite file in *folder* with the content of this module: made once and copied, since migrating takes most of a test."""
+    path = folder / "consilium.db"
+
+    async def make() -> None:
+        database = Database.connect(f"sqlite+aiosqlite:///{path}")
+        await database.upgrade()
+        await fill(Stores.of(database))
+        await database.close()
+
+    asyncio.run(make())
+    return path
+
+
+async def fill(stores: Stores) -> None:
+    """Put the experts, strategies, skills and questions of this module into an empty registry."""
+    await stores.questions.add(QUESTIONS, source="test")
+    await stores.skills.create(Skill("cooking", "What nobody here can do"))
+    for card in CARDS:
+        await stores.experts.create(card)
+    for strategy in STRATEGIES:
+        await stores.strategies.create(strategy)
