@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -156,6 +157,12 @@ def _parse(url: str) -> URL:
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:
     """Foreign keys on, and transactions begun by us: the driver's own begin too late and spare DDL."""
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def can_be_opened(_dialect: object, _record: object, arguments: Sequence[Any], _named: object) -> None:
+        # aiosqlite leaves a thread behind for a moment when it cannot open the file, and that thread fails when the loop
+        # has ended meanwhile. So a file that cannot be opened is found out here, without a thread.
+        sqlite3.connect(arguments[0]).close()
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: object) -> None:

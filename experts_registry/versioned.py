@@ -50,7 +50,7 @@ class VersionedTable(Generic[T]):
         """Raises ``Conflict`` when the id is taken."""
         taken = await connection.scalar(sa.select(self.table.c.id).where(self.table.c.id == item.id))
         if taken is not None:
-            raise Conflict(f"there is a {self.kind} {item.id!r} already: change that one, or choose another id", param="id")
+            raise Conflict(f"the {self.kind} id {item.id!r} is taken: change that one, or choose another id", param="id")
         retired = await connection.scalar(sa.select(retired_versions.c.version).where(*self._retired(item.id)))
         stored = replace(item, version=(retired or 0) + 1)
         await connection.execute(self.table.insert(), self.to_row(stored))

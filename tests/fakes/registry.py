@@ -1,17 +1,14 @@
-"""Builders that let a test name only what matters, and the registry's ports in memory."""
+"""Builders that let a test name only what matters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from domain.evaluation import QuestionOutcome
-from domain.experts import Backend, ExpertCard, HealthState
-from domain.plan import Candidate, ExpertFailure, Outcome
-from domain.registry import RegistrySnapshot
+from domain.experts import Backend, ExpertCard
+from domain.plan import Candidate, ExpertFailure
 from domain.skills import LabelledQuestion
-from domain.trace import Trace
 
 
 def make_card(expert_id: str = "numerals", **changes: Any) -> ExpertCard:
@@ -37,34 +34,3 @@ def make_candidate(expert_id: str = "numerals") -> Candidate:
 
 def make_failure(expert_id: str = "numerals", *, at_fault: bool = True) -> ExpertFailure:
     return ExpertFailure(expert_id, code="expert_unreachable", message="refused", expert_at_fault=at_fault)
-
-
-class FakeDirectory:
-    """``orchestrator.ports.Directory`` with a snapshot and healths that the test sets, and outcomes that it can read."""
-
-    def __init__(self, snapshot: RegistrySnapshot | None = None, health: Mapping[str, HealthState] | None = None) -> None:
-        self.current = snapshot or RegistrySnapshot()
-        self.health = dict(health or {})
-        self.recorded: list[Outcome] = []
-
-    def snapshot(self) -> RegistrySnapshot:
-        return self.current
-
-    def health_of(self, expert_id: str) -> HealthState:
-        return self.health.get(expert_id, HealthState.CLOSED)
-
-    def begin_trial(self, expert_id: str) -> bool:
-        return self.health_of(expert_id) is not HealthState.OPEN
-
-    def record(self, outcomes: Sequence[Outcome]) -> None:
-        self.recorded += outcomes
-
-
-class ListSink:
-    """``orchestrator.ports.TraceSink`` that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.traces: list[Trace] = []
-
-    def emit(self, trace: Trace) -> None:
-        self.traces.append(trace)
