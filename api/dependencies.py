@@ -1,4 +1,4 @@
-"""What endpoints ask FastAPI for."""
+"""What endpoints ask FastAPI for. Coroutines throughout: FastAPI would send plain functions to a thread, four a request."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ from fastapi import Depends, Request
 from api.services import Services
 
 
-def get_services(request: Request) -> Services:
-    """The process's parts, whether they are ready or not."""
+def services_of(request: Request) -> Services:
+    """The process's parts, for code that is no endpoint."""
     services: Services = request.app.state.services
     return services
 
 
-def require_key(request: Request) -> None:
+async def get_services(request: Request) -> Services:
+    """The process's parts, whether they are ready or not."""
+    return services_of(request)
+
+
+async def require_key(request: Request) -> None:
     """The data plane's door: raises ``Unauthenticated``."""
-    get_services(request).auth.require_data(request.headers.get("authorization"))
+    services_of(request).auth.require_data(request.headers.get("authorization"))
 
 
-def require_admin(request: Request) -> None:
+async def require_admin(request: Request) -> None:
     """The admin plane's door: raises ``Unauthenticated``; then the database has to be there (``NotReady``)."""
-    services = get_services(request)
+    services = services_of(request)
     services.auth.require_admin(request.headers.get("authorization"))
     services.readiness.require("database")
 
 
-def get_ready_services(request: Request) -> Services:
+async def get_ready_services(request: Request) -> Services:
     """The process's parts, everything loaded. Raises ``NotReady`` that says what is missing."""
-    services = get_services(request)
+    services = services_of(request)
     services.readiness.require()
     return services
 
