@@ -1,7 +1,7 @@
 """Addition, subtraction and short multiplication, in bare, spoken and story form, with follow-up questions.
 
-The scratch writes the digit pairs from the least significant on, then the result in that order: without it next to
-nothing is learned at this size.
+The scratch is the sum on paper, column by column: without it next to nothing is learned at this size, and with the digit
+pairs alone (no carries) it stays below 80 %.
 """
 
 from __future__ import annotations
@@ -44,18 +44,34 @@ _TIMES_TRICKY = (
 )  # fmt: skip
 
 
-def _column(a: int, b: int, op: str) -> str:
-    """The digit pairs of *a* and *b*, least significant first."""
-    width = max(len(str(a)), len(str(b)))
-    pairs = zip(reversed(str(a).zfill(width)), reversed(str(b).zfill(width)), strict=True)
-    return " ".join(f"{x}{op}{y}" for x, y in pairs)
+def column_steps(a: int, b: int, op: str) -> str:
+    """``a op b`` digit by digit from the right, as it is done on paper, every carry and borrow written out.
+
+    58 + 75 is "8+5=13 5+7+1=13", 600 - 301 is "10-1=9 10-0-1=9 6-3-1=2", 64 * 9 is "4*9=36 6*9+3=57".
+    """
+    if op == "*":
+        digits, others = str(a)[::-1], str(b) * len(str(a))
+    else:
+        width = max(len(str(a)), len(str(b)))
+        digits, others = str(a).zfill(width)[::-1], str(b).zfill(width)[::-1]
+    steps, carry = [], 0
+    for x, y in zip(map(int, digits), map(int, others), strict=True):
+        taken = f"{'-' if op == '-' else '+'}{carry}" if carry else ""
+        if op == "-":
+            lent = 10 if x - y - carry < 0 else 0
+            steps.append(f"{x + lent}-{y}{taken}={x + lent - y - carry}")
+            carry = lent // 10
+        else:
+            value = (x * y if op == "*" else x + y) + carry
+            steps.append(f"{x}{op}{y}{taken}={value}")
+            carry = value // 10
+    return " ".join(steps)
 
 
 def _solve(a: int, b: int, op: str) -> tuple[str, str]:
     """``(scratch, answer)`` of ``a op b``."""
     value = {"+": a + b, "-": a - b, "*": a * b}[op]
-    steps = " ".join(f"{digit}*{b}" for digit in reversed(str(a))) if op == "*" else _column(a, b, op)
-    return f"{steps} = {str(value)[::-1]}", str(value)
+    return column_steps(a, b, op), str(value)
 
 
 def _operands(rng: Random, op: str) -> tuple[str, tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from zoo.questions.arithmetic import column_steps
 from zoo.questions.base import Question, Split, draw, dress
 
 # (larger unit, smaller unit, factor, skill)
@@ -44,20 +45,30 @@ _TRICKY = (
 )  # fmt: skip
 
 
-def _scratch(n: int, factor: int) -> str:
-    """``n * factor`` by the digits of the factor: 45 * 12 is "45*12 90+450"."""
+def _multiply(n: int, factor: int) -> str:
+    """The scratch of ``n * factor``: one column for a digit, two products and their sum for two."""
     if str(factor).strip("0") == "1":
         return f"*{factor}"
-    digit, zero = factor, ""
+    digit, zeros = factor, ""
     while digit % 10 == 0:
-        digit, zero = digit // 10, zero + "0"
+        digit, zeros = digit // 10, zeros + "0"
     if digit < 10:
-        steps = " ".join(f"{d}*{digit}" for d in reversed(str(n)))
-        return f"{steps} = {str(n * digit)[::-1]} {zero}".rstrip()
+        return f"{column_steps(n, digit, '*')} {zeros}".rstrip()
     tens, unit = divmod(digit, 10)
-    ones = n * unit
-    whole = str(n * tens * 10)
-    return f"{ones}+{whole} = {str(n * digit)[::-1]}"
+    ones, whole = n * unit, n * tens * 10
+    return f"{n}*{unit}={ones} {n}*{tens}0={whole} {column_steps(whole, ones, '+')}"
+
+
+def _divide(m: int, factor: int) -> str:
+    """The scratch of ``m / factor``: long division, each step with its remainder."""
+    if str(factor).strip("0") == "1":
+        return f"/{factor}"
+    steps, rest = [], 0
+    for digit in str(m):
+        current = 10 * rest + int(digit)
+        rest = current % factor
+        steps.append(f"{current}/{factor}={current // factor}r{rest}")
+    return " ".join(steps)
 
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
@@ -73,10 +84,8 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     n = draw(split, make)
     if tricky or rng.random() < 0.6:
         text = rng.choice(_TRICKY if tricky else _DOWN).format(n=n, l=larger, s=smaller)
-        answer, think = str(n * factor), _scratch(n, factor)
+        answer, think = str(n * factor), _multiply(n, factor)
     else:
         text = rng.choice(_UP).format(m=n * factor, l=larger, s=smaller)
-        answer, think = str(n), f"/{factor}"
-        if str(factor).strip("0") != "1":
-            think += " " + " ".join(f"{factor * int(d)}" for d in str(n))
+        answer, think = str(n), _divide(n * factor, factor)
     return Question(dress(rng, text), answer, "units", skill, think, tricky=tricky)

@@ -62,8 +62,15 @@ def test_arithmetic_answers_are_right() -> None:
     assert checked > 100
 
 
-def test_arithmetic_scratch_ends_in_the_reversed_answer() -> None:
-    assert all(q.think.rsplit("= ", 1)[1][::-1] == q.answer for q in drawn("arithmetic"))
+def test_every_step_of_arithmetic_scratch_is_right_and_together_they_are_the_answer() -> None:
+    for question in drawn("arithmetic"):
+        results = []
+        for step in question.think.split():
+            left, right = step.split("=")
+            assert eval(left) == int(right), question
+            results.append(right)
+        digits = results[-1] + "".join(result[-1] for result in reversed(results[:-1]))
+        assert str(int(digits)) == question.answer, question
 
 
 @pytest.mark.parametrize(("n", "letters"), [(1994, "MCMXCIV"), (4, "IV"), (3999, "MMMCMXCIX"), (40, "XL"), (900, "CM")])
