@@ -45,6 +45,18 @@ def _pair(rng: Random) -> tuple[str, tuple[int, int]]:
     return f"pair:{a},{b}", (a, b)
 
 
+def _compare(a: str, b: str) -> str:
+    """The scratch: lengths when they differ ("3>2"), else digits up to the first that do ("4=4 2<3")."""
+    if len(a) != len(b):
+        return f"{len(a)}{'>' if len(a) > len(b) else '<'}{len(b)}"
+    steps = []
+    for x, y in zip(a, b, strict=True):
+        steps.append(f"{x}{'=' if x == y else '>' if x > y else '<'}{y}")
+        if x != y:
+            break
+    return " ".join(steps)
+
+
 def _number(rng: Random) -> tuple[str, int]:
     n = rng.randint(1, 9999)
     return f"parity:{n}", n
@@ -71,5 +83,5 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
         phrasings = _LARGER_TRICKY if tricky else _LARGER if kind == "larger" else _SMALLER
         text = rng.choice(phrasings).format(a=a, b=b)
         answer, skill = str(max(a, b) if kind == "larger" else min(a, b)), "comparing numbers"
-        think = f"{len(str(a))} {len(str(b))}"
+        think = _compare(str(a), str(b))
     return Question(dress(rng, text), answer, "comparison", skill, think, tricky=tricky)
