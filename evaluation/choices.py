@@ -10,7 +10,14 @@ from domain.answers import normalise_answer, stated_answer, tidy, without_reason
 _MARKER = re.compile(r"\(([A-Z])\)|(?:^|\s)([A-Z])[).:]\s")
 _ONLY = re.compile(r"(?:option|choice|letter|answer)?\s*\(?([A-Za-z])\)?", re.IGNORECASE)
 _LEADING = re.compile(
-    r"(?:(?:option|choice|letter)\s+)?(?:\(([A-Za-z])\)|([A-Z])(?=[).:\]]|\s*[-–—]\s|,?\s+(?:because|since|as|is|was)\b))", re.IGNORECASE
+    r"""
+    (?:(?:option|choice|letter)\s+)?
+    (?: \(([A-Za-z])\)
+      | ([A-Za-z])(?=[).:\]](?:\s|$))
+      | (?-i:([A-Z]))(?=\s*[-–—]\s | ,?\s+(?:because|since)\b | \s+is\s+(?:correct|right|the)\b)
+    )
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 _STATED_ANYWHERE = re.compile(
     r"\b(?:answer|choice|option)\b\W{0,4}(?:\s*(?:is|would\s+be|must\s+be|should\s+be))?\W{0,6}(?:(?:option|choice|letter)\s+)?\(?(?-i:([A-Z]))\b(?!['’])",
@@ -57,7 +64,7 @@ def _bare_or_leading(text: str, letters: str) -> str | None:
     leading = _LEADING.match(plain)
     if leading is None or _ANOTHER.match(plain, leading.end()):
         return None
-    return _known(leading[1] or leading[2], letters)
+    return _known(leading[1] or leading[2] or leading[3], letters)
 
 
 def _known(letter: str, letters: str) -> str | None:

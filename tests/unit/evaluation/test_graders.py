@@ -112,9 +112,19 @@ def test_choice_refuses_what_chooses_nothing_or_several(answer: str) -> None:
     assert not grade(question("B", text=FIVE_LETTERS), answer)
 
 
-@pytest.mark.parametrize("answer", ["A dog barks", "The answer is A matter of taste", "Answer: A dog, I think"])
+@pytest.mark.parametrize("answer", ["A dog barks", "A was an archer", "The answer is A matter of taste", "Answer: A dog, I think"])
 def test_the_article_a_is_no_letter(answer: str) -> None:
     assert not grade(question("A", text=FIVE_LETTERS), answer)
+
+
+@pytest.mark.parametrize("answer", ["I was thinking of eels", "i.e. an insect", "I - well, who knows", "I since moved on"])
+def test_the_word_i_is_no_letter_where_it_is_no_option(answer: str) -> None:
+    assert not grade(question("E", text=FIVE_LETTERS), answer)
+
+
+@pytest.mark.parametrize("answer", ["I was thinking of B", "i.e. an insect", "I think so"])
+def test_the_word_i_is_no_letter_where_it_is_one(answer: str) -> None:
+    assert not grade(question("I", options=tuple("abcdefghij")), answer)
 
 
 def test_choice_takes_the_text_of_an_option_on_either_side() -> None:
