@@ -131,6 +131,12 @@ class TraceStore:
         async with self._database.reading() as connection:
             return await _one(connection, request_id)
 
+    async def delete(self, request_id: str) -> None:
+        """Forget one request. Raises ``NotFound``."""
+        async with self._database.session() as connection:
+            await _one(connection, request_id)
+            await connection.execute(traces.delete().where(traces.c.request_id == request_id))
+
     async def delete_before(self, timestamp: float) -> int:
         """Forget the traces of requests that began before *timestamp* (seconds since the epoch); returns how many."""
         async with self._database.session() as connection:
