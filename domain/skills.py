@@ -71,7 +71,7 @@ class LabelledQuestion:
     skills: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     grader: str | None = None
-    """``exact``, ``choice``, ``number``, ``math``, ``contains``, ``regex`` or ``judge``; by the answer's form when None."""
+    """``exact``, ``exact_case``, ``choice``, ``number``, ``math``, ``contains``, ``regex`` or ``judge``; by the answer's form when None."""
     history: tuple[Mapping[str, Any], ...] = ()
     """Earlier messages of the conversation, OpenAI's shape."""
 
