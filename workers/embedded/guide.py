@@ -46,6 +46,8 @@ class Guide:
     def restrict(self, logits: Logits) -> None:
         """Rule out every token that the grammar does not allow now."""
         allowed = self._allowed
+        # A model that would end here has said what it had to say: that ends the value that is open, and so the answer.
+        self._closing = self._closing or int(logits.argmax()) in self._compiler.end_ids
         if self._must_close():
             allowed = np.array([self._closing_token(self._matcher, allowed)], dtype=np.int64)
         kept = logits[allowed]

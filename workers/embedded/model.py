@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from domain.chat import Message, text_of
 from domain.errors import ExpertRejected, ExpertUnreachable
@@ -96,7 +96,7 @@ def load_model(folder: ExpertFolder, limits: EmbeddedLimits) -> LoadedModel:
         stored = weights["model.embed_tokens.weight"].dtype
         small = sum(tensor.numel() for tensor in weights.values()) <= limits.max_float32_parameters
         decoder = Decoder(shape, weights, torch.float32 if small else stored)
-        tokenizer = AutoTokenizer.from_pretrained(folder.tokenizer, local_files_only=True, use_fast=True)  # type: ignore[no-untyped-call]
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.tokenizer, local_files_only=True)
         defaults = read_json(folder.base / "generation_config.json")
         vocabulary = Vocabulary(tokenizer.backend_tokenizer)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:

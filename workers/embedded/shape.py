@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config, Qwen3Config
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-_FAMILY = ("llama", "mistral", "qwen2", "qwen3")
+from workers.embedded.folder import read_json
+
+# Named one by one: transformers' Auto classes import scikit-learn and 190 MB more to find them.
+_FAMILY: dict[str, type[PretrainedConfig]] = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
 _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Position encodings whose frequencies do not depend on the length of the input."""
 
@@ -43,12 +46,14 @@ class DecoderShape:
 
 def load_shape(folder: Path) -> DecoderShape:
     """The shape that ``config.json`` in *folder* describes. Raises ``UnsupportedArchitecture``."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    scaling = getattr(config, "rope_scaling", None) or {}
+    stored = read_json(folder / "config.json")
+    family = _FAMILY.get(stored.get("model_type", ""))
+    scaling = stored.get("rope_scaling") or {}
     rope = scaling.get("rope_type", scaling.get("type", "default"))
-    if config.model_type not in _FAMILY or config.hidden_act != "silu" or rope not in _STATIC_ROPE:
+    config: Any = family.from_dict(stored) if family is not None else None
+    if config is None or config.hidden_act != "silu" or rope not in _STATIC_ROPE:
         msg = (
-            f"a {config.model_type!r} model cannot run in process (that is for: {', '.join(_FAMILY)}); "
+            f"a {stored.get('model_type')!r} model cannot run in process (that is for: {', '.join(_FAMILY)}); "
             "serve it with vLLM and register it with backend 'openai'"
         )
         raise UnsupportedArchitecture(msg)
@@ -56,7 +61,7 @@ def load_shape(folder: Path) -> DecoderShape:
     if getattr(config, "use_sliding_window", True) and (window := getattr(config, "sliding_window", None)):
         max_length = min(max_length, window)  # up to here a window changes nothing
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cos, sin = _rotary_tables(config, max_length)
+    cos, sin = _rotary_tables(config, rope, max_length)
     ends = config.eos_token_id
     return DecoderShape(
         vocab_size=config.vocab_size,
@@ -74,8 +79,8 @@ def load_shape(folder: Path) -> DecoderShape:
     )
 
 
-def _rotary_tables(config: Any, length: int) -> tuple[Tensor, Tensor]:
-    rotary = LlamaRotaryEmbedding(config=config)
-    angles = torch.outer(torch.arange(length).float(), rotary.inv_freq.float())
-    cos, sin = angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
+def _rotary_tables(config: Any, rope: str, length: int) -> tuple[Tensor, Tensor]:
+    frequencies, scaling = ROPE_INIT_FUNCTIONS[rope](config, torch.device("cpu"))
+    angles = torch.outer(torch.arange(length).float(), frequencies.float())
+    cos, sin = angles.cos() * scaling, angles.sin() * scaling
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
