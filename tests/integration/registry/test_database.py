@@ -112,10 +112,13 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(database:
 
 
 async def test_a_transaction_that_fails_leaves_nothing_behind(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError):
+    async def fail() -> None:
         async with database.session() as connection:
             await connection.execute(skills.insert(), {"name": "algebra", "description": ""})
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
 
     async with database.reading() as connection:
         assert (await connection.execute(sa.select(skills))).all() == []
@@ -215,13 +218,12 @@ async def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path: Path) -
     store = ExpertStore(database)
     try:
         with pytest.raises(StorageError, match="database or disk is full"):
-            for number in range(100):
-                await store.create(make_card(f"expert-{number}", description="x" * 100_000))
+            await store.create(make_card(description="x" * 1_000_000))
         cards = await store.list()
     finally:
         await database.close()
 
-    assert all(len(card.description) == 100_000 for card in cards)
+    assert cards == []
 
 
 async def test_a_database_locked_for_good_fails_the_check(tmp_path: Path) -> None:
