@@ -12,8 +12,9 @@ from fastapi import APIRouter, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.measurement import chosen_experts, grader_with, require_skills, start_aggregator_run
+from api.endpoints.admin.queries import PAGED, Page
 from api.endpoints.admin.question_choice import choose
-from api.endpoints.admin.resources import Json, OptionalBody, PageQuery, described_by, etag_of, no_content, one, page
+from api.endpoints.admin.resources import Json, OptionalBody, described_by, etag_of, no_content, one, page
 from api.endpoints.admin.run_tasks import RunTask, RunTasksDep
 from api.schemas.admin import AggregatorRunBody
 from domain.experts import ExpertRole
@@ -26,8 +27,8 @@ router = APIRouter(prefix="/aggregator-runs")
 PREFIX = "aggregators-"
 
 
-@router.get("")
-async def list_runs(tasks: RunTasksDep, asked: PageQuery) -> Response:
+@router.get("", openapi_extra=PAGED)
+async def list_runs(tasks: RunTasksDep, asked: Page) -> Response:
     """The aggregator runs of this process."""
     return page(tasks.all(PREFIX), lambda run: run.id, _view, asked)
 

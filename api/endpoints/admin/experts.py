@@ -5,17 +5,19 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.discovery import found_models
-from api.endpoints.admin.resources import Body, Json, PageQuery, Version, described_by, json_response
+from api.endpoints.admin.queries import asks, query_of
+from api.endpoints.admin.resources import Body, Json, Version, described_by, json_response
 from api.endpoints.admin.versioned import VersionedResource
 from api.explain import usage_object
 from api.schemas.admin import DiscoverBody
+from api.schemas.admin_queries import ExpertsQuery
 from api.services import Services
 from domain.errors import ExpertError
-from domain.experts import Backend, ExpertCard, HealthState
+from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertFailure, Outcome
 from experts_registry.manifest import parse
 from experts_registry.models import ExpertModel
@@ -53,25 +55,18 @@ def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
 Resource = Annotated[VersionedResource[ExpertCard], Depends(_resource)]
 
 
-@router.get("")
+@router.get("", openapi_extra=asks(ExpertsQuery))
 async def list_experts(
-    *,
-    services: ServicesDep,
-    resource: Resource,
-    asked: PageQuery,
-    backend: Annotated[Backend | None, Query()] = None,
-    skill: Annotated[str | None, Query(description="Only experts that declare it.")] = None,
-    enabled: Annotated[bool | None, Query()] = None,
-    health: Annotated[HealthState | None, Query()] = None,
+    services: ServicesDep, resource: Resource, asked: Annotated[ExpertsQuery, Depends(query_of(ExpertsQuery))]
 ) -> Response:
     """The experts, each with its health in this process: circuit, calls in flight and waiting."""
 
     def keep(card: ExpertCard) -> bool:
         return (
-            (backend is None or card.backend is backend)
-            and (skill is None or skill in card.skills)
-            and (enabled is None or card.enabled is enabled)
-            and (health is None or services.directory.health_of(card.id) is health)
+            (asked.backend is None or card.backend is asked.backend)
+            and (asked.skill is None or asked.skill in card.skills)
+            and (asked.enabled is None or card.enabled is asked.enabled)
+            and (asked.health is None or services.directory.health_of(card.id) is asked.health)
         )
 
     return await resource.page(asked, keep)

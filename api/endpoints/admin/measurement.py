@@ -69,9 +69,9 @@ def start_profile_run(
             on_progress=task.note,
         )
         report = await run.execute()
+        await services.directory.refresh()  # before anybody can read that it is finished
         if report.complete:
             await services.profile_store.finish_run(run_id)
-        await services.directory.refresh()
 
     tasks.start(run_id, work)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.counts import summary_view
 from api.endpoints.admin.measurement import chosen_experts, grader_with, require_skills, start_profile_run
+from api.endpoints.admin.queries import PAGED, Page, asks, query_of
 from api.endpoints.admin.question_choice import choose
 from api.endpoints.admin.resources import (
     Body,
     Json,
     OptionalBody,
-    PageQuery,
     Version,
     described_by,
     etag_of,
@@ -27,6 +27,7 @@ from api.endpoints.admin.resources import (
 )
 from api.endpoints.admin.run_tasks import RunTask, RunTasks, RunTasksDep
 from api.schemas.admin import ImportBody, ProfileRunBody, ResumeBody
+from api.schemas.admin_queries import RunsQuery
 from api.services import Services
 from domain.errors import Conflict, InvalidRequest
 from domain.evaluation import AggregatorOutcome, ProfileRunRecord, QuestionOutcome, RunState
@@ -41,16 +42,11 @@ OPEN = "open"
 """Status of a run that takes more answers but is not worked on by this process: interrupted, or another process's."""
 
 
-@router.get("")
-async def list_runs(
-    services: ServicesDep,
-    tasks: RunTasksDep,
-    asked: PageQuery,
-    status: Annotated[str | None, Query(description="running, open, finished or rolled_back")] = None,
-) -> Response:
+@router.get("", openapi_extra=asks(RunsQuery))
+async def list_runs(services: ServicesDep, tasks: RunTasksDep, asked: Annotated[RunsQuery, Depends(query_of(RunsQuery))]) -> Response:
     """The runs, oldest first. `open` is a run that was interrupted, or that another process works on: it can be resumed."""
     rows = [_view(run, tasks.find(run.id)) for run in await services.profile_store.list_runs()]
-    kept = [row for row in rows if status is None or row["status"] == status]
+    kept = [row for row in rows if asked.status is None or row["status"] == asked.status]
     return page(kept, lambda row: f"{row['created_at']:020.6f} {row['id']}", lambda row: row, asked)
 
 
@@ -100,8 +96,8 @@ async def get_run(services: ServicesDep, tasks: RunTasksDep, run_id: str) -> Res
     return await _one(services, tasks, run_id)
 
 
-@router.get("/{run_id}/outcomes")
-async def list_run_outcomes(services: ServicesDep, asked: PageQuery, run_id: str) -> Response:
+@router.get("/{run_id}/outcomes", openapi_extra=PAGED)
+async def list_run_outcomes(services: ServicesDep, asked: Page, run_id: str) -> Response:
     """Every graded answer of a run."""
     return page(await services.profile_store.outcomes(run_id), lambda o: f"{o.expert_id} {o.question_id}", asdict, asked)
 
@@ -163,7 +159,7 @@ async def _one(services: Services, tasks: RunTasks, run_id: str, *, status: int 
     run, task = await services.profile_store.get_run(run_id), tasks.find(run_id)
     view = _view(run, task)
     tag = etag_of(view)
-    if task is not None and task.active:
+    if task is not None and view["status"] == RunState.RUNNING:
         view["progress"] = [asdict(told) for told in task.progress.values()]
     else:
         stopped = task.stopped if task is not None else {}

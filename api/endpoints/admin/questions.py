@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
+from api.endpoints.admin.queries import asks, query_of
 from api.endpoints.admin.resources import (
     Body,
     Json,
-    PageQuery,
     Version,
     described_by,
     etag_of,
@@ -25,6 +25,7 @@ from api.endpoints.admin.resources import (
     same_id,
 )
 from api.schemas.admin import QuestionsBody
+from api.schemas.admin_queries import QuestionsQuery
 from api.services import Services
 from domain.skills import LabelledQuestion
 from evaluation.labelled import parse_labelled, row_of
@@ -33,18 +34,17 @@ from experts_registry.manifest import parse
 router = APIRouter(prefix="/questions")
 
 
-@router.get("")
-async def list_questions(
-    services: ServicesDep,
-    asked: PageQuery,
-    skill: Annotated[str | None, Query()] = None,
-    category: Annotated[str | None, Query()] = None,
-) -> Response:
+@router.get("", openapi_extra=asks(QuestionsQuery))
+async def list_questions(services: ServicesDep, asked: Annotated[QuestionsQuery, Depends(query_of(QuestionsQuery))]) -> Response:
     """The questions with known answers that experts are measured on and queries are compared with."""
     stored = await services.question_store.list()
-    if skill is not None:
-        require_known([skill], {label for question in stored for label in question.labels}, kind="skill", param="skill")
-    kept = [q for q in stored if (skill is None or skill in q.labels) and (category is None or q.category == category)]
+    if asked.skill is not None:
+        require_known([asked.skill], {label for question in stored for label in question.labels}, kind="skill", param="skill")
+    kept = [
+        question
+        for question in stored
+        if (asked.skill is None or asked.skill in question.labels) and (asked.category is None or question.category == asked.category)
+    ]
     return page(kept, lambda question: question.id, row_of, asked)
 
 

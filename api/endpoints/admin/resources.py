@@ -12,17 +12,16 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import orjson
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from api.body import json_object
+from api.schemas.admin_queries import PageQuery
 from domain.errors import InvalidRequest, NotFound, PreconditionFailed
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
 
-MAX_PAGE = 1000
-"""Most rows of one page: a few megabytes of the largest rows there are (traces with their conversations)."""
 _MAX_NAMES = 20
 """Known names that an error lists; more would hide the sentence."""
 
@@ -68,19 +67,19 @@ def described_by(model: type[BaseModel], *, required: bool = True) -> Json:
     """OpenAPI's description of a body that an endpoint reads itself."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": _inlined(schema, definitions)}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": inlined(schema, definitions)}}}}
 
 
-def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
+def inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
     """*node* without references, so that it can stand anywhere in the document. The models are not recursive."""
     if isinstance(node, list):
-        return [_inlined(item, definitions) for item in node]
+        return [inlined(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
     if reference := node.get("$ref"):
         rest = {key: value for key, value in node.items() if key != "$ref"}
-        return _inlined({**definitions[reference.rpartition("/")[2]], **rest}, definitions)
-    return {key: _inlined(value, definitions) for key, value in node.items()}
+        return inlined({**definitions[reference.rpartition("/")[2]], **rest}, definitions)
+    return {key: inlined(value, definitions) for key, value in node.items()}
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -144,28 +143,10 @@ def no_content() -> Response:
 # --- pages -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Paging:
-    """Which part of a list is asked for."""
-
-    limit: int
-    after: str | None
-    """The key of the last row of the page before."""
-
-
-def paging(
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most rows of this page.")] = 100,
-    cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
-) -> Paging:
-    return Paging(limit, None if cursor is None else decode_cursor(cursor))
-
-
-PageQuery = Annotated[Paging, Depends(paging)]
-
-
-def page(rows: Iterable[Row], key: Callable[[Row], str], view: Callable[[Row], Json], asked: Paging) -> Response:
+def page(rows: Iterable[Row], key: Callable[[Row], str], view: Callable[[Row], Json], asked: PageQuery) -> Response:
     """One page of *rows* by ascending *key*. Rows that come or go between two pages shift nothing."""
-    rest = sorted((row for row in rows if asked.after is None or key(row) > asked.after), key=key)
+    after = None if asked.cursor is None else decode_cursor(asked.cursor)
+    rest = sorted((row for row in rows if after is None or key(row) > after), key=key)
     shown = rest[: asked.limit]
     more = len(rest) > len(shown)
     return page_response([view(row) for row in shown], key(shown[-1]) if more else None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from api.dependencies import ServicesDep
-from api.endpoints.admin.resources import Body, Json, PageQuery, Version, described_by, etag_of, merged, no_content, one, page, same_id
+from api.endpoints.admin.queries import PAGED, Page
+from api.endpoints.admin.resources import Body, Json, Version, described_by, etag_of, merged, no_content, one, page, same_id
 from api.services import Services
 from domain.errors import NotFound
 from experts_registry.manifest import parse
@@ -20,8 +21,8 @@ def _view(skill: Skill) -> Json:
     return {"name": skill.name, "description": skill.description}
 
 
-@router.get("")
-async def list_skills(services: ServicesDep, asked: PageQuery) -> Response:
+@router.get("", openapi_extra=PAGED)
+async def list_skills(services: ServicesDep, asked: Page) -> Response:
     """The skills that queries are matched to."""
     return page(await services.skill_store.list(), lambda skill: skill.name, _view, asked)
 

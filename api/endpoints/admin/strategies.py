@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
-from api.endpoints.admin.resources import Body, Json, PageQuery, Version, described_by, require_known
+from api.endpoints.admin.queries import PAGED, Page
+from api.endpoints.admin.resources import Body, Json, Version, described_by, require_known
 from api.endpoints.admin.versioned import VersionedResource
 from api.services import Services
 from domain.strategy import Strategy
@@ -51,8 +52,8 @@ def _resource(services: ServicesDep) -> VersionedResource[Strategy]:
 Resource = Annotated[VersionedResource[Strategy], Depends(_resource)]
 
 
-@router.get("")
-async def list_strategies(resource: Resource, asked: PageQuery) -> Response:
+@router.get("", openapi_extra=PAGED)
+async def list_strategies(resource: Resource, asked: Page) -> Response:
     """The named recipes; each is the model `consilium/<id>`."""
     return await resource.page(asked)
 

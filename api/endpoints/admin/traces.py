@@ -5,43 +5,33 @@ from __future__ import annotations
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
-from api.endpoints.admin.resources import Json, PageQuery, Version, etag_of, json_response, no_content, one, page_response
+from api.endpoints.admin.queries import asks, query_of
+from api.endpoints.admin.resources import Json, Version, decode_cursor, etag_of, json_response, no_content, one, page_response
 from api.explain import explain_object, usage_object
+from api.schemas.admin_queries import ForgetQuery, TracesQuery
 from api.services import Services
 from domain.errors import InvalidRequest, NotFound
 from domain.trace import Trace
 
 router = APIRouter(prefix="/traces")
 
-Moment = Annotated[float | None, Query(ge=0, description="Seconds since the epoch.")]
 
-
-@router.get("")
-async def list_traces(
-    *,
-    services: ServicesDep,
-    asked: PageQuery,
-    expert: Annotated[str | None, Query(description="Only requests that called it.")] = None,
-    strategy: Annotated[str | None, Query()] = None,
-    model: Annotated[str | None, Query(description="As asked for.")] = None,
-    status: Annotated[str | None, Query(pattern="^(ok|error|cancelled)$")] = None,
-    since: Moment = None,
-    until: Moment = None,
-) -> Response:
+@router.get("", openapi_extra=asks(TracesQuery))
+async def list_traces(services: ServicesDep, asked: Annotated[TracesQuery, Depends(query_of(TracesQuery))]) -> Response:
     """The traces that meet every filter, newest first, without what was said in them."""
     try:
         found = await services.trace_store.list(
-            expert_id=expert,
-            strategy=strategy,
-            model=model,
-            status=status,
-            since=since,
-            until=until,
+            expert_id=asked.expert,
+            strategy=asked.strategy,
+            model=asked.model,
+            status=asked.status,
+            since=asked.since,
+            until=asked.until,
             limit=asked.limit + 1,
-            after=asked.after,
+            after=None if asked.cursor is None else decode_cursor(asked.cursor),
         )
     except NotFound as error:
         raise InvalidRequest("the trace where this page began is gone: start again without a cursor", param="cursor") from error
@@ -56,10 +46,10 @@ async def get_trace(services: ServicesDep, request_id: str) -> Response:
     return one(view, etag_of(view))
 
 
-@router.delete("")
-async def delete_traces(services: ServicesDep, before: Annotated[float, Query(ge=0, description="Seconds since the epoch.")]) -> Response:
+@router.delete("", openapi_extra=asks(ForgetQuery))
+async def delete_traces(services: ServicesDep, asked: Annotated[ForgetQuery, Depends(query_of(ForgetQuery))]) -> Response:
     """Forget the requests that began before a moment."""
-    return json_response({"num_deleted": await services.trace_store.delete_before(before)})
+    return json_response({"num_deleted": await services.trace_store.delete_before(asked.before)})
 
 
 @router.delete("/{request_id}", status_code=204)

@@ -7,7 +7,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from fastapi import Response
 
-from api.endpoints.admin.resources import IfMatch, Json, Paging, etag_of, merged, no_content, one, page, same_id
+from api.endpoints.admin.resources import IfMatch, Json, etag_of, merged, no_content, one, page, same_id
+from api.schemas.admin_queries import PageQuery
 from domain.errors import NotFound, PreconditionFailed
 from domain.experts import ExpertCard
 from domain.strategy import Strategy
@@ -53,7 +54,7 @@ class VersionedResource(Generic[T]):
         """Fields of a view that are the service's own: what was read may be sent back with them in it."""
         self._changed = changed
 
-    async def page(self, asked: Paging, keep: Callable[[T], bool] = lambda _: True) -> Response:
+    async def page(self, asked: PageQuery, keep: Callable[[T], bool] = lambda _: True) -> Response:
         items: Sequence[T] = await self._store.list()
         return page([item for item in items if keep(item)], lambda item: item.id, self._view_of, asked)
 

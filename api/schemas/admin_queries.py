@@ -1,0 +1,73 @@
+"""Query strings of the admin plane. An unknown parameter is an error, as an unknown key of a body is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from domain.experts import Backend, HealthState
+from experts_registry.fields import one_of
+
+MAX_PAGE = 1000
+"""Most rows of one page: a few megabytes of the largest rows there are (traces)."""
+
+Moment = Annotated[float, Field(ge=0)]
+
+
+class Query(BaseModel):
+    """Values come as text, so they are converted, unlike those of a body."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class PageQuery(Query):
+    """Which part of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
+    """Most rows of this page."""
+    cursor: str | None = None
+    """`next` of the page before."""
+
+
+class ExpertsQuery(PageQuery):
+    backend: Annotated[Backend | None, BeforeValidator(one_of(Backend))] = None
+    skill: str | None = None
+    """Only experts that declare it."""
+    enabled: bool | None = None
+    health: Annotated[HealthState | None, BeforeValidator(one_of(HealthState))] = None
+
+
+class QuestionsQuery(PageQuery):
+    skill: str | None = None
+    category: str | None = None
+
+
+class RunsQuery(PageQuery):
+    status: Annotated[str | None, BeforeValidator(one_of(["running", "open", "finished", "rolled_back"]))] = None
+    """`open` is a run that was interrupted, or that another process works on."""
+
+
+class TracesQuery(PageQuery):
+    expert: str | None = None
+    """Only requests that called it."""
+    strategy: str | None = None
+    model: str | None = None
+    """As asked for."""
+    status: Annotated[str | None, BeforeValidator(one_of(["ok", "error", "cancelled"]))] = None
+    since: Moment | None = None
+    """Seconds since the epoch."""
+    until: Moment | None = None
+    """Seconds since the epoch; that moment itself is out."""
+
+
+class ForgetQuery(Query):
+    before: Moment
+    """Seconds since the epoch: requests that began earlier are forgotten."""
+
+
+class ApplyQuery(Query):
+    prune: bool = False
+    """Remove what the manifest does not name."""
+    dry_run: bool = False
+    """Only tell what would change."""

@@ -1,0 +1,132 @@
+"""``/admin/api/strategies``, ``skills`` and ``manifest``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.admin import AdminParts
+
+QUICK = {"id": "quick", "router": "random", "pick": {"kind": "top_k", "k": 1}, "aggregator": "first"}
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()["error"]
+    return error
+
+
+async def test_a_strategy_is_a_model_at_once(client: httpx.AsyncClient) -> None:
+    """A created strategy answers chat requests without a restart."""
+    created = await client.post("/strategies", json=QUICK)
+    asked = {"model": "consilium/quick", "messages": [{"role": "user", "content": "algebra 3?"}]}
+    answer = await client.post("http://localhost/v1/chat/completions", json=asked)
+
+    assert created.status_code == 201
+    assert answer.headers["x-consilium-strategy"] == "quick"
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "told"),
+    [
+        ({"router": "skils"}, "router", "'skills'"),
+        ({"aggregator": "fuze"}, "aggregator", "'fuse'"),
+        ({"aggregator_expert": "goood"}, "aggregator_expert", "'good'"),
+        ({"fallback_expert": "baad"}, "fallback_expert", "'bad'"),
+        ({"pick": {"kind": "topk"}}, "pick.kind", "'top_k'"),
+        ({"max_call": 3}, "max_call", "'max_calls'"),
+    ],
+)
+async def test_an_unknown_name_in_a_strategy_is_refused_with_the_nearest(
+    client: httpx.AsyncClient, change: dict[str, Any], param: str, told: str
+) -> None:
+    response = await client.post("/strategies", json={**QUICK, **change})
+
+    assert response.status_code == 400
+    assert error_of(response)["param"] == param
+    assert told in error_of(response)["message"]
+
+
+async def test_strategies_have_versions_like_experts(client: httpx.AsyncClient) -> None:
+    """ETag counts up, an old If-Match is a 412, DELETE removes it."""
+    changed = await client.patch("/strategies/panel", json={"pick": {"k": 3}})
+    refused = await client.put("/strategies/panel", json=QUICK | {"id": "panel"}, headers={"if-match": '"1"'})
+    removed = await client.delete("/strategies/panel", headers={"if-match": changed.headers["etag"]})
+
+    assert changed.json()["pick"] == {"kind": "top_k", "k": 3, "threshold": 0.5}
+    assert refused.status_code == 412
+    assert removed.status_code == 204
+    assert (await client.get("/strategies/panel")).status_code == 404
+
+
+async def test_a_skill_has_a_life_of_its_own(client: httpx.AsyncClient) -> None:
+    """Created, read with a tag, described anew, refused with an old tag, removed; spaces in its name are no trouble."""
+    created = await client.post("/skills", json={"name": "word games", "description": "x"})
+    tag = created.headers["etag"]
+    described = await client.patch("/skills/word games", json={"description": "Anagrams"}, headers={"if-match": tag})
+    refused = await client.put("/skills/word games", json={"description": "y"}, headers={"if-match": tag})
+    removed = await client.delete("/skills/word games")
+
+    assert created.status_code == 201
+    assert created.headers["location"] == "/admin/api/skills/word%20games"
+    assert described.json() == {"name": "word games", "description": "Anagrams"}
+    assert refused.status_code == 412
+    assert removed.status_code == 204
+
+
+async def test_a_skill_exists_once(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/skills", json={"name": "cooking"})).status_code == 409
+
+
+async def test_a_skill_in_use_cannot_be_removed(client: httpx.AsyncClient) -> None:
+    response = await client.delete("/skills/algebra")
+
+    assert response.status_code == 409
+    assert "expert good" in error_of(response)["message"]
+
+
+async def test_put_makes_a_skill(client: httpx.AsyncClient) -> None:
+    assert (await client.put("/skills/music", json={})).status_code == 201
+    assert [row["name"] for row in (await client.get("/skills")).json()["data"]] == ["algebra", "cooking", "music", "roman numerals"]
+
+
+async def test_the_manifest_reads_back_the_same(client: httpx.AsyncClient) -> None:
+    """What GET gives, POST takes, and finds nothing to change."""
+    text = (await client.get("/manifest")).text
+    changes = (await client.post("/manifest", json={"yaml": text}, params={"prune": "true"})).json()
+
+    assert changes["created"] == changes["updated"] == changes["removed"] == []
+    assert "expert good" in changes["unchanged"]
+
+
+async def test_a_dry_run_changes_nothing(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    text = "experts:\n- {id: sql, backend: embedded, model: sql}\n"
+
+    dry = (await client.post("/manifest", json={"yaml": text}, params={"dry_run": "true"})).json()
+    missing = await client.get("/experts/sql")
+    real = (await client.post("/manifest", json={"yaml": text})).json()
+
+    assert dry["created"] == real["created"] == ["expert sql"]
+    assert missing.status_code == 404
+    assert parts.services is not None
+    assert "sql" in parts.services.directory.snapshot().experts
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("experts: [", "line"),
+        ("experts:\n- {id: sql, backend: embeded, model: sql}\n", "'embedded'"),
+        ("expert: []\n", "'experts'"),
+        ("strategies:\n- {id: quick, router: randam}\n", "'random'"),
+        ("strategies:\n- {id: quick, fallback_expert: goood}\n", "'good'"),
+        ("experts:\n- {id: sql, backend: embedded, model: sql, skills: [algebraa]}\n", "'algebra'"),
+    ],
+)
+async def test_a_wrong_manifest_changes_nothing_and_says_where(client: httpx.AsyncClient, text: str, told: str) -> None:
+    response = await client.post("/manifest", json={"yaml": "skills: {music: ''}\n" + text})
+
+    assert response.status_code == 400
+    assert told in error_of(response)["message"]
+    assert (await client.get("/skills/music")).status_code == 404
