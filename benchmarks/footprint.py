@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import aiohttp
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where the project is not installed
+
+import httpx
 import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.served_zoo import ROOT, served_zoo
+
 NUM_QUESTIONS = 200
 _IMPORT = """
 import sys, time
@@ -41,46 +41,21 @@ def import_cost(repeats: int = 7) -> tuple[float, bool]:
     return statistics.median(seconds), torch
 
 
-async def start_and_ask(folder: Path, num_questions: int) -> tuple[float, float, float]:
+async def start_and_ask(data_dir: Path, num_questions: int) -> tuple[float, float, float]:
     """``(seconds to ready, MB resident when ready, MB resident after the questions)`` of one start."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    base = f"http://127.0.0.1:{port}"
-    began = time.perf_counter()
-    with (folder / "serve.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "api.cli.main", "serve", "--port", str(port)],
-            env={**os.environ, "CONSILIUM_DATA_DIR": str(folder)}, cwd=ROOT, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        async with aiohttp.ClientSession() as client:
-            while not await _is_ready(client, base):
-                if process.poll() is not None or time.perf_counter() - began > 300:
-                    raise SystemExit(f"the service did not start:\n{(folder / 'serve.log').read_text()[-2000:]}")
-                await asyncio.sleep(0.05)
-            ready_s, idle_mb = time.perf_counter() - began, _resident_mb(process.pid)
-            rows = [json.loads(line) for line in (ROOT / "zoo" / "test.jsonl").read_text().splitlines()][:: 720 // num_questions]
-            gate = asyncio.Semaphore(16)
+    rows = [json.loads(line) for line in (ROOT / "zoo" / "test.jsonl").read_text().splitlines()]
+    questions = [row["question"] for row in rows[:: len(rows) // num_questions]]
+    gate = asyncio.Semaphore(16)
+    async with served_zoo(data_dir) as served, httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        idle_mb = _resident_mb(served.pid)
 
-            async def ask(question: str) -> None:
-                body = {"model": "auto", "messages": [{"role": "user", "content": question}]}
-                async with gate, client.post(f"{base}/v1/chat/completions", json=body) as answer:
-                    await answer.read()
+        async def ask(question: str) -> None:
+            body = {"model": "auto", "messages": [{"role": "user", "content": question}]}
+            async with gate:
+                await client.post(f"{served.base_url}/v1/chat/completions", json=body)
 
-            await asyncio.gather(*(ask(row["question"]) for row in rows))
-            return ready_s, idle_mb, _resident_mb(process.pid)
-    finally:
-        process.terminate()
-        await asyncio.to_thread(process.wait, 60)
-
-
-async def _is_ready(client: aiohttp.ClientSession, base: str) -> bool:
-    try:
-        async with client.get(f"{base}/ready", timeout=aiohttp.ClientTimeout(5)) as answer:
-            return answer.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
+        await asyncio.gather(*(ask(question) for question in questions))
+        return served.ready_s, idle_mb, _resident_mb(served.pid)
 
 
 def _resident_mb(pid: int) -> float:
@@ -95,9 +70,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for which in ("first", "second"):
             ready_s, idle_mb, busy_mb = await start_and_ask(Path(name), NUM_QUESTIONS)
-            print(
-                f"{which:6} start: ready in {ready_s:8.1f} s    resident {idle_mb:6.0f} MB, after {NUM_QUESTIONS} questions {busy_mb:6.0f} MB"
-            )
+            print(f"{which:6} start: ready in {ready_s:8.1f} s    resident {idle_mb:6.0f} MB, then {busy_mb:6.0f} MB")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -25,9 +26,20 @@ class ServerFailed(RuntimeError):
     """The server did not become ready; the text holds the end of its log."""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that is ready."""
+
+    base_url: str
+    """Without ``/v1``."""
+    pid: int
+    ready_s: float
+    """Seconds from the start of the process until ``/ready`` said so."""
+
+
 @asynccontextmanager
-async def served_zoo() -> AsyncIterator[str]:
-    """Start ``consilium serve`` with an empty database, wait until it is ready, and stop it at the end; its base URL."""
+async def served_zoo(data_dir: Path | None = None) -> AsyncIterator[Served]:
+    """Start ``consilium serve``, wait until it is ready, and stop it at the end; with an empty database unless *data_dir* has one."""
     with tempfile.TemporaryDirectory(prefix="consilium-benchmark-") as folder:
         port = _free_port()
         base_url = f"http://127.0.0.1:{port}"
@@ -35,12 +47,18 @@ async def served_zoo() -> AsyncIterator[str]:
         with log.open("wb") as output:
             # Started in the empty folder, so that no .env and no CONSILIUM_* of the caller changes what is measured.
             inherited = {name: value for name, value in os.environ.items() if not name.startswith("CONSILIUM_")}
-            env = {**inherited, "CONSILIUM_DATA_DIR": str(Path(folder) / "data"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+            env = {
+                **inherited,
+                "CONSILIUM_DATA_DIR": str(data_dir or Path(folder) / "data"),
+                "PYTHONPATH": str(ROOT),
+                "HF_HUB_OFFLINE": "1",
+            }
             command = [sys.executable, "-m", "api.cli.main", "serve", "--port", str(port)]
+            began = time.monotonic()
             process = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT)  # noqa: ASYNC220
         try:
             await _until_ready(base_url, process, log)
-            yield base_url
+            yield Served(base_url, process.pid, time.monotonic() - began)
         finally:
             await asyncio.to_thread(_stop, process)
 

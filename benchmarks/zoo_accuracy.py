@@ -125,8 +125,8 @@ async def main(arguments: argparse.Namespace) -> int:
         if arguments.base_url:
             strategies, experts = await run(arguments.base_url, asked, arguments)
         else:
-            async with served_zoo() as base_url:
-                strategies, experts = await run(base_url, asked, arguments)
+            async with served_zoo() as served:
+                strategies, experts = await run(served.base_url, asked, arguments)
     except (InvalidRequest, ServerFailed, httpx.HTTPError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
