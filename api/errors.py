@@ -122,7 +122,7 @@ def install(app: FastAPI) -> None:
             response = WireError(error.status_code, wire_body(error.status_code, message, code)).response()
             response.headers.update(error.headers or {})
             return response
-        if wire.status >= 500:
+        if wire.status >= 500 and not isinstance(error, errors.NotReady):  # while it starts, every probe would leave a line
             log.warning("%s %s: %s", request.method, request.url.path, error)
         return wire.response()
 
