@@ -13,9 +13,9 @@ from api.cli.failures import bad_input
 from api.cli.options import JsonFlag, connected
 from api.cli.output import print_json
 
-Question = Annotated[str, typer.Argument(help="The question; - reads it from standard input.")]
-Model = Annotated[str | None, typer.Option(help="auto (the default), consilium/<strategy>, or an expert's id.")]
-StrategyName = Annotated[str | None, typer.Option(help="Short for --model consilium/<strategy>.")]
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")]
+Model = Annotated[str | None, typer.Option(help="auto (the default), consilium/NAME for a strategy, or an expert's id.")]
+StrategyName = Annotated[str | None, typer.Option(help="Short for --model consilium/NAME.")]
 NumExperts = Annotated[int | None, typer.Option("--k", min=1, help="How many experts to take at most.")]
 RouterName = Annotated[str | None, typer.Option(help="Another router than the strategy's.")]
 Seed = Annotated[int | None, typer.Option(help="Makes everything random in the routing repeatable.")]

@@ -12,7 +12,8 @@ from api.cli.connection import EVERYTHING, Server
 from api.cli.failures import FAILED, bad_input
 from api.cli.measuring import follow
 from api.cli.options import JsonFlag, connected, names
-from api.cli.output import cell, moment, note, percent, print_json, show, table
+from api.cli.output import cell, moment, note, print_json, show, table
+from api.cli.profile_tables import show_aggregators, show_matrix, show_summary
 from api.cli.questions import read_rows, upload
 
 app = typer.Typer(help="Measure experts on labelled questions.", no_args_is_help=True)
@@ -63,7 +64,7 @@ async def run_profile(
     if as_json:
         print_json(run)
     else:
-        _show_summary(run)
+        show_summary(run)
     if run["status"] != "finished":
         note(f"not complete: go on with 'consilium profile run --resume {run['id']}'" + (f" ({run['error']})" if run["error"] else ""))
         raise typer.Exit(FAILED)
@@ -88,9 +89,9 @@ async def show_profiles(
     if as_json:
         print_json({"profiles": rows, "aggregator_profiles": aggregators})
         return
-    _show_matrix(rows)
+    show_matrix(rows)
     if aggregators:
-        _show_aggregators(aggregators)
+        show_aggregators(aggregators)
 
 
 @app.command("runs")
@@ -158,7 +159,7 @@ async def run_aggregators(
     if as_json:
         print_json({"run": run, "aggregator_profiles": profiles})
     else:
-        _show_aggregators(profiles)
+        show_aggregators(profiles)
     stopped = [f"{told['expert_id']} was given up: {told['stopped']}" for told in run["progress"] if told["stopped"]]
     for line in stopped:
         note(line)
@@ -229,49 +230,3 @@ def _read_outcomes(file: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _given(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
-
-
-def _show_matrix(rows: list[dict[str, Any]]) -> None:
-    skills = sorted({count["skill"] for row in rows for count in row["skills"]})
-    if not skills:
-        note("nothing is measured yet: 'consilium profile run' does it")
-        return
-    shown = table(
-        "skill", *(cell(row["expert"]) for row in rows), title="Accuracy (questions)", right=[cell(row["expert"]) for row in rows]
-    )
-    counts = [{count["skill"]: count for count in row["skills"]} for row in rows]
-    for skill in skills:
-        shown.add_row(cell(skill), *(_share(by_skill.get(skill)) for by_skill in counts))
-    shown.add_row("overall", *(_share(row["overall"]) for row in rows), style="bold")
-    show(shown)
-
-
-def _show_aggregators(rows: list[dict[str, Any]]) -> None:
-    shown = table("aggregator", "category", "accuracy", "95 %", title="Aggregators", right=("accuracy", "95 %"))
-    for row in rows:
-        for count in [{"category": "overall", **row["overall"]}, *row["categories"]]:
-            low, high = count["interval"]
-            shown.add_row(cell(row["expert"]), cell(count["category"]), _share(count), f"{100 * low:.0f} to {100 * high:.0f} %")
-    show(shown)
-
-
-def _show_summary(run: dict[str, Any]) -> None:
-    shown = table("expert", "correct", "of", "accuracy", "95 %", "failed", right=("correct", "of", "accuracy", "95 %", "failed"))
-    for row in run.get("summary", ()):
-        overall = row["overall"]
-        low, high = overall["interval"]
-        shown.add_row(
-            cell(row["expert"]), str(overall["num_correct"]), str(overall["num_answered"]), percent(overall["accuracy"]),
-            f"{100 * low:.0f} to {100 * high:.0f} %", str(row["num_failed"]), style="red" if row["stopped"] else None,
-        )  # fmt: skip
-    show(shown)
-    for row in run.get("summary", ()):
-        if row["stopped"]:
-            note(f"{row['expert']} was given up: {row['stopped']}")
-    print(f"run {run['id']}: {run['status']}, {run['num_recorded']} of {run['num_planned']} answers, {run['num_correct']} right")
-
-
-def _share(count: dict[str, Any] | None) -> str:
-    if count is None or count["accuracy"] is None:
-        return ""
-    return f"{100 * count['accuracy']:.0f} % ({count['num_answered']})"

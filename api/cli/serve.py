@@ -33,7 +33,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default CONSILIUM_HOST, then 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. Default CONSILIUM_PORT, then 8080.")] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Database, uploads and admin key; default CONSILIUM_DATA_DIR, then ./data.")
+        Path | None, typer.Option("--data-dir", help="Database and admin key; default CONSILIUM_DATA_DIR, then ./data.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; default CONSILIUM_LOG_LEVEL, then info.")] = None,
 ) -> None:

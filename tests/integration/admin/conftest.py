@@ -1,18 +1,27 @@
-"""The admin plane over ASGI, on a fresh SQLite file."""
+"""The admin plane over ASGI, and a listening service for the command line, on copies of one filled SQLite file."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
-from collections.abc import AsyncIterator
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from api.app import create_app
+from api.cli.main import run
 from api.settings import Settings
 from tests.fakes.admin import AdminParts, registry_file
 from tests.fakes.services import ADMIN_KEY
+
+START_WITHIN_S = 20.0
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +44,70 @@ async def client(parts: AdminParts, filled: Path, tmp_path: Path) -> AsyncIterat
         headers = {"authorization": f"Bearer {ADMIN_KEY}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost/admin/api", headers=headers) as made:
             yield made
+
+
+class _Server(uvicorn.Server):
+    """Runs in a thread, where signals cannot be handled, and tells when it listens."""
+
+    listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@pytest.fixture
+def url(parts: AdminParts, filled: Path, tmp_path: Path) -> Iterator[str]:
+    """A service that listens on loopback, in a thread of its own, so that commands can bring their own event loop."""
+    data_dir = tmp_path / "served"
+    data_dir.mkdir()
+    shutil.copy(filled, data_dir)
+    (data_dir / "admin.key").write_text(ADMIN_KEY)
+    app = create_app(Settings(data_dir=data_dir, _env_file=None), bootstrap=parts.bootstrap)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
+    server.listening = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    try:
+        assert server.listening.wait(START_WITHIN_S)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(START_WITHIN_S)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Consilium = Callable[..., Ran]
+
+
+@pytest.fixture
+def consilium(url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Consilium:
+    """``consilium("experts", "list")``: the command as typed, talking to the service at ``url``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONSILIUM_URL", url)
+    monkeypatch.setenv("CONSILIUM_DATA_DIR", str(tmp_path / "served"))
+
+    def typed(*arguments: str) -> Ran:
+        capfd.readouterr()
+        code = run(_texts(arguments))
+        captured = capfd.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return typed
+
+
+def _texts(arguments: Sequence[object]) -> list[str]:
+    return [str(argument) for argument in arguments]

@@ -1,0 +1,295 @@
+"""The command line against a listening service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.errors import ExpertTimeout, ExpertUnreachable
+from tests.fakes.admin import SCRIPT, AdminParts, ScriptedPool
+from tests.fakes.workers import Fails, Says
+from tests.integration.admin.conftest import Consilium
+from workers.discovery import DiscoveredModel
+
+
+def test_ask_prints_the_answer_alone(consilium: Consilium) -> None:
+    ran = consilium("ask", "algebra 3?", "--model", "good")
+
+    assert (ran.code, ran.out, ran.err) == (0, "3\n", "")
+
+
+def test_ask_streams(consilium: Consilium, parts: AdminParts) -> None:
+    """The pieces of a streamed answer make the same answer."""
+    parts.pool.scripted = ScriptedPool({"good": Says("the answer is 3", pieces=("the ans", "wer is 3"))}).scripted
+
+    ran = consilium("ask", "algebra 3?", "--model", "good", "--stream")
+
+    assert (ran.code, ran.out) == (0, "the answer is 3\n")
+    assert parts.pool.scripted.streamed == ["good"]
+
+
+@pytest.mark.parametrize("streaming", ["--stream", "--no-stream"])
+def test_ask_explains(consilium: Consilium, streaming: str) -> None:
+    """Behind the answer: strategy and router, skills with similarity, experts with scores and reasons, calls, times."""
+    ran = consilium("ask", "algebra 3?", "--explain", streaming)
+
+    assert ran.code == 0
+    for told in ("strategy auto", "router fixed", "algebra", "0.900", "bad", "in order", "candidate", "ok", "aggregator", "overhead"):
+        assert told in ran.out, told
+    assert "\x1b" not in ran.out
+
+
+def test_ask_for_programs_is_the_whole_answer(consilium: Consilium) -> None:
+    answer = json.loads(consilium("ask", "algebra 3?", "--explain", "--json").out)
+
+    assert answer["choices"][0]["message"]["content"] == "no idea"
+    assert answer["consilium"]["router"] == "fixed"
+
+
+def test_ask_takes_options_for_the_request(consilium: Consilium, parts: AdminParts) -> None:
+    consilium("ask", "algebra 3?", "--strategy", "panel", "--k", "1", "--aggregator", "first", "--system", "Be brief.")
+
+    (call,) = parts.pool.scripted.calls
+    assert [message["role"] for message in call.messages] == ["system", "user"]
+
+
+def test_route_asks_nobody(consilium: Consilium, parts: AdminParts) -> None:
+    ran = consilium("route", "algebra 3?")
+
+    assert ran.code == 0
+    assert "✓" in ran.out
+    assert parts.pool.scripted.calls == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("ask", "hi", "--model", "goood"), "good"),
+        (("ask", "hi", "--strategy", "panle"), "panel"),
+        (("ask", "hi", "--aggregator", "fuze"), "fuse"),
+        (("ask", "   "), "empty"),
+        (("ask", "hi", "--model", "good", "--strategy", "panel"), "contradict"),
+        (("route", "hi", "--router", "fixd"), "fixd"),
+        (("experts", "show", "goood"), "'good'"),
+        (("experts", "add", "sql", "--backend", "opnai", "--model", "x"), "'openai'"),
+        (("experts", "add", "sql", "--backend", "embedded", "--model", "x", "--skills", "algbra"), "'algebra'"),
+        (("experts", "add", "sql", "--backend", "openai", "--model", "x", "--base-url", "http://h/v1", "--api-key", "sk-1"), "env:"),
+        (("experts", "discover", "localhost"), "base_url"),
+        (("strategies", "show", "panle"), "'panel'"),
+        (("profile", "run", "--experts", "goood"), "'good'"),
+        (("profile", "run", "--skills", "algbra"), "'algebra'"),
+        (("profile", "run", "--questions", "missing.jsonl"), "missing.jsonl"),
+        (("profile", "run", "--resume", "run-1", "--limit", "3"), "--resume"),
+        (("profile", "show", "goood"), "'good'"),
+        (("profile", "rollback", "run-1"), "run-1"),
+        (("profile", "import", "missing.jsonl"), "missing.jsonl"),
+        (("questions", "add", "missing.jsonl"), "missing.jsonl"),
+        (("questions", "list", "--skill", "algbra"), "'algebra'"),
+        (("skills", "remove", "algbra"), "'algebra'"),
+        (("experts", "apply", "-f", "missing.yaml"), "missing.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_that_helps(consilium: Consilium, arguments: tuple[str, ...], told: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that names what is wrong or what is nearest."""
+    ran = consilium(*arguments)
+
+    assert ran.code == 2
+    assert ran.out == ""
+    assert ran.err.startswith("error: ")
+    assert ran.err.count("\n") == 1
+    assert told in ran.err
+
+
+@pytest.mark.parametrize("streaming", ["--stream", "--no-stream"])
+def test_an_expert_that_fails_is_told(consilium: Consilium, parts: AdminParts, streaming: str) -> None:
+    """Exit code 1 and who failed, also when it fails in the middle of a stream."""
+    parts.pool.scripted = ScriptedPool({"good": Fails(ExpertTimeout("too slow"), pieces=("half",))}).scripted
+
+    ran = consilium("ask", "hi", "--model", "good", streaming)
+
+    assert ran.code == 1
+    assert "too slow" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_experts_are_listed_shown_added_and_removed(consilium: Consilium) -> None:
+    added = consilium(
+        "experts", "add", "sql", "--backend", "openai", "--model", "org/sql", "--base-url", "http://127.0.0.1:1/v1", "--skills", "algebra"
+    )  # fmt: skip
+    listed = consilium("experts", "list")
+    shown = consilium("experts", "show", "sql")
+    rows = json.loads(consilium("experts", "list", "--json").out)
+    removed = consilium("experts", "remove", "sql")
+
+    assert added.code == removed.code == 0
+    assert "org/sql" in listed.out
+    assert "closed" in listed.out
+    assert "base_url" in shown.out
+    assert "never measured" in shown.err
+    assert [row["id"] for row in rows] == ["bad", "good", "sql", "worse"]
+    assert "sql" not in consilium("experts", "list").out
+
+
+def test_an_expert_in_use_is_not_removed(consilium: Consilium) -> None:
+    ran = consilium("experts", "remove", "bad")
+
+    assert ran.code == 1
+    assert "panel" in ran.err
+
+
+def test_a_manifest_goes_out_and_in(consilium: Consilium, tmp_path: Path) -> None:
+    """What export writes, apply takes; a change is told, a dry run makes none, and prune removes."""
+    file = tmp_path / "experts.yaml"
+    consilium("experts", "export", "-o", str(file))
+    same = consilium("experts", "apply", "-f", str(file), "--prune")
+    file.write_text(file.read_text().replace("worse", "tall"))
+    dry = consilium("experts", "apply", "-f", str(file), "--prune", "--dry-run")
+    real = json.loads(consilium("experts", "apply", "-f", str(file), "--prune", "--json").out)
+
+    assert "unchanged" in same.out
+    assert "would be created: expert tall" in dry.out
+    assert "would be removed: expert worse" in dry.out
+    assert (real["created"], real["removed"]) == (["expert tall"], ["expert worse"])
+
+
+def test_a_wrong_manifest_names_the_field(consilium: Consilium, tmp_path: Path) -> None:
+    file = tmp_path / "experts.yaml"
+    file.write_text("experts:\n- {id: sql, backend: embeded, model: sql}\n")
+
+    ran = consilium("experts", "apply", "-f", str(file))
+
+    assert ran.code == 2
+    assert "experts[0].backend" in ran.err
+    assert "'embedded'" in ran.err
+
+
+def test_check_fails_when_one_expert_is_dead(consilium: Consilium, parts: AdminParts) -> None:
+    """All are asked; the dead one is told with its reason, and the exit code is 1."""
+    parts.pool.scripted = ScriptedPool({**SCRIPT, "bad": Fails(ExpertUnreachable("connection refused"))}).scripted
+
+    ran = consilium("experts", "check")
+    one = consilium("experts", "check", "good")
+
+    assert ran.code == 1
+    assert "connection refused" in ran.out
+    assert one.code == 0
+
+
+def test_discover_lists_and_saves(consilium: Consilium, parts: AdminParts) -> None:
+    parts.pool.served = [DiscoveredModel("org/sql", max_model_len=512)]
+
+    looked = consilium("experts", "discover", "http://127.0.0.1:8000/v1")
+    saved = consilium("experts", "discover", "http://127.0.0.1:8000/v1", "--save")
+
+    assert "new" in looked.out
+    assert "--save" in looked.err
+    assert "added" in saved.out
+
+
+def test_discover_on_a_dead_address_fails(consilium: Consilium, parts: AdminParts) -> None:
+    parts.pool.served = ExpertUnreachable("http://127.0.0.1:1/v1/models: connection refused")
+
+    ran = consilium("experts", "discover", "http://127.0.0.1:1/v1")
+
+    assert ran.code == 1
+    assert "connection refused" in ran.err
+
+
+def test_strategies_and_skills_are_listed(consilium: Consilium) -> None:
+    assert "consilium/panel" in consilium("strategies", "list").out
+    assert "top_k, k 2" in consilium("strategies", "show", "consilium/panel").out
+    assert consilium("skills", "add", "word games", "--description", "Anagrams").code == 0
+    assert "Anagrams" in consilium("skills", "list").out
+    assert consilium("skills", "remove", "word games").code == 0
+
+
+def test_a_profile_run_is_followed_to_its_end(consilium: Consilium) -> None:
+    """It prints what it came to; the profile then shows accuracy and the number of questions, and can be rolled back."""
+    ran = consilium("profile", "run", "--experts", "good,bad", "--note", "trial")
+    shown = consilium("profile", "show")
+    run_id = json.loads(consilium("profile", "runs", "--json").out)[0]["id"]
+    consilium("profile", "rollback", run_id)
+
+    assert ran.code == 0
+    assert "16 of 16 answers, 4 right" in ran.out
+    assert "100 % (4)" in shown.out
+    assert "50 % (8)" in shown.out
+    assert "rolled_back" in consilium("profile", "runs").out
+    assert "nothing is measured" in consilium("profile", "show").err
+
+
+def test_a_profile_run_over_a_file_asks_that_file(consilium: Consilium, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "algebra 7?", "answer": "7", "skills": ["sums"]}\n')
+
+    run = json.loads(consilium("profile", "run", "--questions", str(file), "--experts", "good", "--json").out)
+
+    assert (run["num_planned"], run["num_correct"]) == (1, 1)
+
+
+def test_a_wrong_line_of_a_file_is_named(consilium: Consilium, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "q", "answer": "a"}\n{"question": "q"}\n')
+
+    ran = consilium("questions", "add", str(file))
+
+    assert ran.code == 2
+    assert "line 2" in ran.err
+    assert "answer" in ran.err
+
+
+def test_questions_are_added_and_listed(consilium: Consilium, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(
+        "".join(json.dumps({"question": f"Capital of {n}?", "answer": "x" * 900, "skills": ["capitals"]}) + "\n" for n in range(3000))
+    )
+
+    added = consilium("questions", "add", str(file))
+    listed = consilium("questions", "list", "--skill", "capitals", "--limit", "2")
+
+    assert added.out == "stored 3000 questions\n"
+    assert listed.out.count("Capital of") == 2
+    assert "the first 2" in listed.err
+
+
+def test_a_dead_expert_leaves_a_run_to_resume(consilium: Consilium, parts: AdminParts) -> None:
+    parts.pool.scripted = ScriptedPool({"good": Fails(ExpertUnreachable("connection refused"))}).scripted
+    ran = consilium("profile", "run", "--experts", "good")
+    run_id = json.loads(consilium("profile", "runs", "--json").out)[0]["id"]
+    parts.pool.scripted = ScriptedPool(SCRIPT).scripted
+
+    resumed = consilium("profile", "run", "--resume", run_id)
+
+    assert ran.code == 1
+    assert "connection refused" in ran.err
+    assert f"--resume {run_id}" in ran.err
+    assert resumed.code == 0
+    assert "8 of 8 answers, 4 right" in resumed.out
+
+
+def test_profiles_travel(consilium: Consilium, tmp_path: Path, parts: AdminParts) -> None:
+    """Exported answers, of experts and aggregators, come back by import."""
+    file = tmp_path / "outcomes.jsonl"
+    consilium("profile", "run")
+    parts.pool.scripted = ScriptedPool({"bad": "2"}).scripted
+    measured = consilium("profile", "aggregators")
+    consilium("profile", "export", "-o", str(file))
+    before: dict[str, Any] = json.loads(consilium("profile", "show", "--json").out)
+    consilium("profile", "rollback", json.loads(consilium("profile", "runs", "--json").out)[0]["id"])
+
+    imported = consilium("profile", "import", str(file))
+
+    assert "25 % (4)" in measured.out
+    assert "imported 24 answers" in imported.out
+    assert "4 answers of aggregators" in imported.out
+    assert json.loads(consilium("profile", "show", "--json").out) == before
+
+
+def test_a_wrong_key_says_where_the_key_comes_from(consilium: Consilium) -> None:
+    ran = consilium("experts", "list", "--key", "wrong")
+
+    assert ran.code == 1
+    assert "CONSILIUM_KEY" in ran.err
