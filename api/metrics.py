@@ -102,7 +102,7 @@ class Metrics:
         model = _OTHER if trace.error_code == "model_not_found" else self._names(trace.model)
         error = "" if trace.status == "ok" else trace.error_code or trace.status
         self.request_duration.labels("chat", model, error).observe(trace.timings.total / 1e3)
-        if trace.timings.first_token is not None:
+        if trace.stream and trace.timings.first_token is not None:
             self.first_token.labels("chat", model).observe(trace.timings.first_token / 1e3)
         if trace.decision is not None:
             self.route.labels(self._names(trace.decision.router)).observe(trace.timings.route / 1e3)

@@ -239,7 +239,8 @@ async def test_metrics(serve: Any) -> None:
         'gen_ai_server_request_duration_seconds_count{error_type="",gen_ai_operation_name="chat",gen_ai_request_model="auto"} 1.0' in text
     )
     assert 'gen_ai_client_token_usage_sum{gen_ai_operation_name="chat",gen_ai_response_model="a",gen_ai_token_type="output"} 10.0' in text
-    assert "gen_ai_server_time_to_first_token_seconds_count" in text
+    assert 'gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="auto"} 1.0' in text
+    assert 'first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="consilium/panel"}' not in text
     assert 'consilium_route_seconds_count{router="fixed"} 2.0' in text
     assert "consilium_in_flight 1.0" in text
     assert 'consilium_http_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
