@@ -9,7 +9,7 @@ from contextlib import aclosing
 from types import ModuleType
 from typing import Any
 
-from domain.chat import Chunk, Usage
+from domain.chat import ChoiceDelta, Chunk, Usage
 from domain.errors import ExpertProtocolError
 from domain.plan import Candidate, ExpertCall
 from workers.credentials import resolve_api_key
@@ -59,6 +59,7 @@ class LiteLLMWorker:
 
     async def _chunks(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         expert_id, usage = call.expert.id, None
+        finish_reasons: dict[int, str | None] = {}
         response = await self._call(call, stream=True)
         async with aclosing(response) as events:
             while True:
@@ -69,14 +70,20 @@ class LiteLLMWorker:
                 except Exception as error:
                     raise expert_error_of(error, expert_id) from error
                 chunk = chunk_of(_plain(event), expert_id)
-                # LiteLLM makes up a finish reason when the provider's stream ends without one: that is half a stream.
-                finished = any(choice.finish_reason is not None for choice in chunk.choices)
-                if finished and _is_made_up(events):
-                    msg = f"expert {expert_id!r} broke off in the middle of its answer (the stream ended without a finish reason)"
-                    raise ExpertProtocolError(msg)
+                finish_reasons |= {c.index: c.finish_reason or finish_reasons.get(c.index) for c in chunk.choices}
                 usage = chunk.usage or usage
+                # LiteLLM makes up a finish reason when the provider's stream ends without one: that is half a stream.
+                if any(finish_reasons.values()) and _is_made_up(events):
+                    break
                 if chunk.choices:
                     yield Chunk(chunk.choices, extra=chunk.extra)
+            told = next(filter(None, finish_reasons.values()), None)
+            if told is None or _is_made_up(events):
+                msg = f"expert {expert_id!r} broke off in the middle of its answer (the stream ended without a finish reason)"
+                raise ExpertProtocolError(msg)
+        # And of several choices it tells how one of them finished.
+        if untold := tuple(ChoiceDelta({}, index, told) for index, reason in finish_reasons.items() if reason is None):
+            yield Chunk(untold)
         yield Chunk(usage=usage or Usage())
 
     async def _call(self, call: ExpertCall, *, stream: bool) -> Any:
@@ -88,6 +95,8 @@ class LiteLLMWorker:
             "timeout": max(0.001, call.deadline.remaining_s),
             "num_retries": 0,
             "max_retries": 0,
+            # With tools, LiteLLM looks for its proxy's tool gateway, and fails where the proxy's packages are not installed.
+            "_skip_mcp_handler": True,
         }
         try:
             return await self._litellm.acompletion(**arguments)

@@ -18,6 +18,9 @@ from tests.fakes.upstream import Stall, Upstream, running_upstream
 from workers.limits import PoolLimits
 from workers.pool import WorkerPool
 
+LITELLM_WARNINGS = (".*ReadOnly.*qualifier:UserWarning", ".*attribute on the instance is deprecated.*:DeprecationWarning")
+"""How LiteLLM uses pydantic when it reads a stream: nothing that we could change."""
+
 REASONING, ANSWER = "qw", "abcdefghij"
 
 

@@ -11,10 +11,9 @@ import jsonschema
 import pytest
 
 from domain.errors import ExpertOverloaded, ExpertRejected, ExpertTimeout
-from tests.contract.workers.cases import ANSWER, REASONING, Case, call_of, streamed
+from tests.contract.workers.cases import ANSWER, LITELLM_WARNINGS, REASONING, Case, call_of, streamed
 
-# pydantic warns about a type that LiteLLM builds when the first stream comes.
-pytestmark = pytest.mark.filterwarnings("ignore:.*ReadOnly.*qualifier:UserWarning")
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in LITELLM_WARNINGS]
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": SCHEMA}}]

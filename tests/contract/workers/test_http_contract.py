@@ -1,0 +1,152 @@
+"""What every worker that talks to a server does when the server misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from domain.errors import (
+    ExpertAuthFailed,
+    ExpertError,
+    ExpertOverloaded,
+    ExpertProtocolError,
+    ExpertRejected,
+    ExpertUnreachable,
+)
+from tests.contract.workers.cases import ANSWER, LITELLM_WARNINGS, Case, call_of, streamed
+from tests.fakes.upstream import ErrorEvent, Fault, Garbage, HalfStream, Hangup, Status, Upstream
+
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in LITELLM_WARNINGS]
+
+_NOWHERE = "http://127.0.0.1:9/v1"
+"""The discard port: nothing listens there."""
+
+
+def upstream_of(case: Case) -> Upstream:
+    assert case.upstream is not None
+    return case.upstream
+
+
+async def test_a_server_that_is_not_there_is_unreachable(http_case: Case) -> None:
+    card = replace(http_case.speaker, base_url=_NOWHERE)
+
+    with pytest.raises(ExpertUnreachable, match="speaker"):
+        await http_case.pool.complete(call_of(card))
+    with pytest.raises(ExpertUnreachable, match="speaker"):
+        await streamed(http_case, call_of(card))
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "num_requests"),
+    [
+        (Status(400, message="bad field"), ExpertRejected, 1),
+        (Status(401), ExpertAuthFailed, 1),
+        (Status(403), ExpertAuthFailed, 1),
+        (Status(422), ExpertRejected, 1),
+        (Status(404), ExpertUnreachable, 3),
+        (Status(429), ExpertOverloaded, 3),
+        (Status(500), ExpertProtocolError, 3),
+        (Status(503), ExpertProtocolError, 3),
+        (Garbage(), ExpertProtocolError, 3),
+        (Garbage('{"choices": []}'), ExpertProtocolError, 3),
+        (Garbage("[1, 2"), ExpertProtocolError, 3),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_fault_has_its_error(
+    http_case: Case, fault: Fault, expected: type[ExpertError], num_requests: int, stream: bool
+) -> None:
+    """And is tried again only where that can help."""
+    upstream = upstream_of(http_case)
+    upstream.faults.extend([fault] * 5)
+
+    with pytest.raises(expected, match="speaker"):
+        if stream:
+            await streamed(http_case, call_of(http_case.speaker))
+        else:
+            await http_case.pool.complete(call_of(http_case.speaker))
+
+    assert len(upstream.requests) == num_requests
+
+
+@pytest.mark.parametrize("fault", [Status(500), Status(429, retry_after="0"), Hangup(), HalfStream(0), HalfStream(0, cut=True)])
+async def test_a_failure_before_the_first_token_is_tried_again(http_case: Case, fault: Fault) -> None:
+    upstream_of(http_case).faults.append(fault)
+    stream = await streamed(http_case, call_of(http_case.speaker))
+
+    assert stream.contents[0] == ANSWER
+    assert len(upstream_of(http_case).requests) == 2
+
+
+async def test_the_number_of_retries_is_told(http_case: Case) -> None:
+    upstream_of(http_case).faults.extend([Status(500), Status(502)])
+    candidate = await http_case.pool.complete(call_of(http_case.speaker))
+
+    assert candidate.text == ANSWER
+    assert candidate.num_retries == 2
+
+
+async def test_retry_after_is_not_waited_for_beyond_the_deadline(http_case: Case) -> None:
+    upstream_of(http_case).faults.append(Status(429, retry_after="60"))
+
+    with pytest.raises(ExpertOverloaded) as caught:
+        await http_case.pool.complete(call_of(http_case.speaker, timeout_s=20))
+
+    assert caught.value.retry_after_s == 60
+    assert len(upstream_of(http_case).requests) == 1
+
+
+@pytest.mark.parametrize("fault", [HalfStream(5), HalfStream(5, cut=True), ErrorEvent(5)])
+async def test_half_a_stream_is_a_protocol_error(http_case: Case, fault: Fault) -> None:
+    """After the first token nothing is tried again."""
+    upstream_of(http_case).faults.append(fault)
+    said = ""
+
+    with pytest.raises(ExpertProtocolError, match="endless"):
+        async for chunk in http_case.pool.stream(call_of(http_case.endless)):
+            said += "".join(piece.delta.get("content", "") for piece in chunk.choices)
+
+    assert "klmkl".startswith(said)
+    assert said
+    assert len(upstream_of(http_case).requests) == 1
+
+
+async def test_a_slow_trickle_is_passed_on_as_it_comes(http_case: Case) -> None:
+    upstream_of(http_case).trickle_s = 0.005
+    stream = http_case.pool.stream(call_of(http_case.endless, max_tokens=2000))
+    first = [await anext(stream) for _ in range(4)]
+
+    assert upstream_of(http_case).num_open == 1
+    assert any(chunk.choices for chunk in first)
+    await stream.aclose()
+    await asyncio.wait_for(upstream_of(http_case).until_idle(), 5)
+
+
+async def test_the_key_is_read_from_the_environment_when_it_is_needed(http_case: Case) -> None:
+    await http_case.pool.complete(call_of(http_case.speaker))
+
+    assert upstream_of(http_case).requests[0].headers["Authorization"] == "Bearer sk-stub"
+
+
+async def test_a_missing_key_is_named(http_case: Case) -> None:
+    card = replace(http_case.speaker, api_key="env:ABSENT_API_KEY")
+
+    with pytest.raises(ExpertAuthFailed, match="ABSENT_API_KEY"):
+        await http_case.pool.complete(call_of(card))
+
+
+async def test_the_card_s_extra_body_wins_over_the_caller(http_case: Case) -> None:
+    card = replace(http_case.speaker, extra_body={"temperature": 0.5, "seed": 1})
+    await http_case.pool.complete(call_of(card, temperature=1.0, top_p=0.9))
+    body = upstream_of(http_case).requests[0].body
+
+    assert (body["temperature"], body["top_p"], body["seed"]) == (0.5, 0.9, 1)
+
+
+async def test_the_context_overflow_of_a_server_is_the_caller_s_to_mend(http_case: Case) -> None:
+    upstream_of(http_case).faults.append(Status(400, message="too long", code="context_length_exceeded"))
+
+    with pytest.raises(ExpertRejected, match="context"):
+        await http_case.pool.complete(call_of(http_case.speaker))

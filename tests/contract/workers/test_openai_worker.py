@@ -1,0 +1,125 @@
+"""What is particular to OpenAI-compatible servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from domain.errors import ExpertProtocolError, ExpertTimeout, ExpertUnreachable
+from domain.experts import Backend, ExpertCard
+from tests.contract.workers.cases import ANSWER, Case, call_of, openai_case, streamed
+from tests.fakes.upstream import Stall, running_upstream
+from workers.discovery import DiscoveredModel
+from workers.limits import HttpLimits, PoolLimits
+from workers.pool import WorkerPool
+
+
+@pytest.fixture(name="case")
+async def _case(tmp_path: Path) -> AsyncIterator[Case]:
+    async with openai_case(tmp_path) as case:
+        yield case
+
+
+async def test_a_stream_asks_for_usage(case: Case) -> None:
+    await streamed(case, call_of(case.speaker, stream_options={"continuous": True}))
+
+    assert case.upstream is not None
+    assert case.upstream.requests[0].body["stream_options"] == {"continuous": True, "include_usage": True}
+
+
+async def test_the_request_id_travels_along(case: Case) -> None:
+    await case.pool.complete(call_of(case.speaker))
+
+    assert case.upstream is not None
+    assert case.upstream.requests[0].headers["X-Request-Id"] == "req-1"
+
+
+async def test_other_fields_of_the_response_are_kept(case: Case) -> None:
+    candidate = await case.pool.complete(call_of(case.speaker))
+    stream = await streamed(case, call_of(case.speaker))
+
+    assert candidate.extra == {"system_fingerprint": "fp_stub"}
+    assert stream.chunks[0].extra == {"system_fingerprint": "fp_stub"}
+
+
+async def test_connections_are_used_again(case: Case) -> None:
+    for _ in range(5):
+        await case.pool.complete(call_of(case.speaker))
+        await streamed(case, call_of(case.speaker))
+
+    assert case.upstream is not None
+    assert case.upstream.num_connections == 1
+
+
+async def test_there_is_no_ceiling_of_a_hundred_connections(case: Case) -> None:
+    assert case.upstream is not None
+    card = replace(case.endless, max_in_flight=150)
+    case.upstream.faults.extend([Stall()] * 150)
+    tasks = [asyncio.create_task(case.pool.complete(call_of(card))) for _ in range(150)]
+    await asyncio.wait_for(case.upstream.until_open(150), 20)
+
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait_for(case.upstream.until_idle(), 20)
+
+
+async def test_silence_in_the_middle_of_a_stream_is_a_timeout(tmp_path: Path) -> None:
+    async with running_upstream() as upstream:
+        pool = WorkerPool(embedded_dir=tmp_path, http=HttpLimits(idle_timeout_s=0.1))
+        card = ExpertCard("endless", Backend.OPENAI, "endless", base_url=upstream.base_url)
+        upstream.faults.append(Stall(after=3))
+        with pytest.raises(ExpertTimeout, match="silent"):
+            async for _ in pool.stream(call_of(card)):
+                pass
+        await asyncio.wait_for(upstream.until_idle(), 5)
+        await pool.close()
+
+
+async def test_an_answer_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    async with running_upstream() as upstream:
+        limits = PoolLimits(max_attempts=1)
+        pool = WorkerPool(embedded_dir=tmp_path, http=HttpLimits(max_response_bytes=100), limits=limits)
+        card = ExpertCard("speaker", Backend.OPENAI, "speaker", base_url=upstream.base_url)
+        with pytest.raises(ExpertProtocolError, match="100 bytes"):
+            await pool.complete(call_of(card))
+        with pytest.raises(ExpertProtocolError, match="100 bytes"):
+            async for _ in pool.stream(call_of(card)):
+                pass
+        await pool.close()
+
+
+@pytest.mark.parametrize("base_url", [None, "", "not a url", "ftp://127.0.0.1/v1"])
+async def test_a_card_without_a_usable_address_says_so(case: Case, base_url: str | None) -> None:
+    with pytest.raises(ExpertUnreachable, match="base_url"):
+        await case.pool.complete(call_of(replace(case.speaker, base_url=base_url)))
+
+
+async def test_discovery_lists_models_before_adapters(case: Case) -> None:
+    """An adapter inherits its base model's context length."""
+    assert case.upstream is not None
+    models = await case.pool.discover(f"{case.upstream.base_url}/", None)
+
+    assert models == [
+        DiscoveredModel("speaker", 4096, None, "stub"),
+        DiscoveredModel("speaker-lora", 4096, "speaker", "stub"),
+    ]
+
+
+async def test_discovery_of_something_else_says_what_is_wrong(case: Case) -> None:
+    assert case.upstream is not None
+    with pytest.raises(ExpertUnreachable, match="404"):
+        await case.pool.discover(case.upstream.base_url.removesuffix("/v1"))
+
+
+async def test_cancelling_one_call_leaves_the_others_alone(case: Case) -> None:
+    stream = case.pool.stream(call_of(case.endless, max_tokens=2000))
+    await anext(stream)
+    others = [asyncio.create_task(case.pool.complete(call_of(case.speaker))) for _ in range(5)]
+    await stream.aclose()
+
+    assert [candidate.text for candidate in await asyncio.gather(*others)] == [ANSWER] * 5
