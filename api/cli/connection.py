@@ -83,7 +83,7 @@ class Server:
         if not url.startswith(("http://", "https://")):
             raise bad_input(f"--url {url!r} must begin with http:// or https://")
         try:
-            async with httpx.AsyncClient(base_url=url, timeout=PROBE_TIMEOUT_S, trust_env=False) as http:
+            async with httpx.AsyncClient(base_url=url, timeout=PROBE_TIMEOUT_S, trust_env=False, verify=_is_tls(url)) as http:
                 found = (await http.get("/ready")).json()
             if isinstance(found, dict) and "parts" in found:
                 return url
@@ -92,7 +92,7 @@ class Server:
             problem = f"{str(error) or type(error).__name__}"
         except ValueError:
             problem = "what answers there is no Consilium"
-        if self.url is not None:
+        if self.url:
             raise CommandFailed(f"no service at {url}: {problem}. Start one with 'consilium serve', or leave --url out to work without one")
         return None
 
@@ -116,7 +116,13 @@ def _http(base_url: str, key: str | None, transport: httpx.AsyncBaseTransport | 
         headers={"authorization": f"Bearer {key}"} if key else {},
         timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
         trust_env=False,
+        verify=_is_tls(base_url),
     )
+
+
+def _is_tls(url: str) -> bool:
+    """Certificates are loaded only where one is checked: that takes longer than most commands."""
+    return url.startswith("https://")
 
 
 @asynccontextmanager

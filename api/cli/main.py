@@ -81,7 +81,7 @@ def _usage(error: typer.TyperException) -> int:
     if not message or message.startswith("Usage:"):  # a group without a command: its help says which there are
         print(message or "Usage: consilium COMMAND", file=sys.stderr)
         return BAD_INPUT
-    return _fail(f"{message[:1].lower()}{message[1:]} (see '{path} --help')", BAD_INPUT)
+    return _fail(f"{message[:1].lower()}{message[1:].removesuffix('.')} (see '{path} --help')", BAD_INPUT)
 
 
 def _fail(message: str, code: int) -> int:
