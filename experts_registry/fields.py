@@ -5,7 +5,6 @@ They raise ``ValueError``, which pydantic puts under the field's name. No messag
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -86,20 +85,6 @@ def distinct(values: ListT) -> ListT:
         if value in values[:position]:
             raise ValueError(f"{str(value)!r} stands twice")
     return values
-
-
-def finite(value: dict[str, Any]) -> dict[str, Any]:
-    """Numbers that JSON has: neither infinite nor NaN, at any depth."""
-    pending: list[Any] = [value]
-    while pending:
-        match pending.pop():
-            case dict() as mapping:
-                pending += mapping.values()
-            case list() as items:
-                pending += items
-            case float() as number if not math.isfinite(number):
-                raise ValueError("must not hold an infinite number or NaN, which JSON does not have")
-    return value
 
 
 def no_request_fields(value: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ _WANTED: Mapping[str, str] = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
     "list_type": "must be a list",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
@@ -33,6 +35,8 @@ _WANTED: Mapping[str, str] = {
     "string_unicode": "must not hold half a surrogate pair",
 }
 """By pydantic's error type; its own words are for programmers."""
+_TYPE_NAMES = frozenset({"[key]", "bool", "dict", "float", "int", "list", "none", "str"})
+"""What pydantic puts into the path of an error inside a free JSON value."""
 _MAX_PROBLEMS = 20
 """Problems told at once; a broken file has many, and the first ones are read."""
 
@@ -91,7 +95,7 @@ def export(cards: Iterable[ExpertCard], strategies: Iterable[Strategy], skills: 
         "strategies": [_sparse(StrategyModel.from_strategy(item)) for item in sorted(strategies, key=lambda item: item.id)],
         "skills": dict(sorted(skills.items())),
     }
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def json_schema() -> dict[str, Any]:
@@ -104,7 +108,7 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(model, details) for details in error.errors(include_url=False, include_input=False)]
+        problems = [_problem(model, data, details) for details in error.errors(include_url=False, include_input=False)]
     except RecursionError:
         raise InvalidRequest("the input is nested too deeply") from None
     lines = [f"{path}: {says}" if path else says for path, says in problems[:_MAX_PROBLEMS]]
@@ -114,9 +118,9 @@ def parse(model: type[ModelT], data: Any) -> ModelT:
     raise InvalidRequest("\n".join(lines), param=problems[0][0] or None) from None
 
 
-def _problem(model: type[BaseModel], details: Any) -> tuple[str, str]:
+def _problem(model: type[BaseModel], data: Any, details: Any) -> tuple[str, str]:
     """Where it is wrong, as a dotted path, and what is wanted there."""
-    loc: tuple[str | int, ...] = details["loc"]
+    loc = _in_data(details["loc"], data)
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if details["type"] == "extra_forbidden":
         return path, f"unknown key; {did_you_mean(str(loc[-1]), _fields_at(model, loc[:-1]))}"
@@ -124,6 +128,19 @@ def _problem(model: type[BaseModel], details: Any) -> tuple[str, str]:
         return path, str(details["ctx"]["error"])
     message = details["msg"].removeprefix("Input ").removeprefix("should ")
     return path, _WANTED.get(details["type"], f"must {message}" if message != details["msg"] else message)
+
+
+def _in_data(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
+    """*loc* without the type names that pydantic puts between: those of which *data* has nothing."""
+    kept: list[str | int] = []
+    here = data
+    for part in loc:
+        found = (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int) and part < len(here))
+        if found:
+            here = here[part]
+        if found or part not in _TYPE_NAMES:
+            kept.append(part)
+    return tuple(kept)
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterable[str]:
@@ -160,3 +177,13 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
                 seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text with NEL (U+0085), which YAML's own dumper writes as a line break that reads back as a space."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if "\x85" in data else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)

@@ -17,7 +17,6 @@ from experts_registry.fields import (
     distinct,
     environment_reference,
     expert_id,
-    finite,
     http_url,
     identifier,
     no_request_fields,
@@ -28,7 +27,7 @@ from experts_registry.fields import (
 Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(storable)]
 Names = Annotated[list[Name], AfterValidator(distinct)]
-JsonObject = Annotated[dict[str, JsonValue], AfterValidator(finite)]
+JsonObject = dict[str, JsonValue]
 ExpertId = Annotated[str, Field(max_length=64), AfterValidator(expert_id)]
 StrategyId = Annotated[str, Field(max_length=64), AfterValidator(identifier)]
 
@@ -57,7 +56,7 @@ class ExpertModel(_Model):
     """Given by the registry; what is written here is not stored."""
     backend: Annotated[Backend, BeforeValidator(one_of(Backend))]
     """``embedded``: in the service's own process. ``openai``: an OpenAI-compatible server. ``litellm``: any other provider."""
-    model: Annotated[Text, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1), AfterValidator(storable)]
     """What the backend calls it: a folder (embedded), a served model name (openai), ``provider/model`` (litellm)."""
     description: Text = _CARD.description
     base_url: Text | None = Field(default=_CARD.base_url, validate_default=True)
@@ -68,6 +67,8 @@ class ExpertModel(_Model):
     """For an embedded LoRA adapter: the folder of the base model that it sits on."""
     context_length: int = Field(default=_CARD.context_length, ge=1, le=_MAX_INTEGER)
     """Tokens, prompt and completion together."""
+    chars_per_token: float = Field(default=_CARD.chars_per_token, gt=0, le=64)
+    """How many letters one token holds, to estimate whether a conversation fits; 1 for a byte-level model."""
     capabilities: Annotated[list[Annotated[Capability, BeforeValidator(one_of(Capability))]], AfterValidator(distinct)] = []
     """What it can do beyond text in, text out."""
     roles: Annotated[list[Annotated[ExpertRole, BeforeValidator(one_of(ExpertRole))]], Field(min_length=1), AfterValidator(distinct)] = (
@@ -131,6 +132,7 @@ class ExpertModel(_Model):
             api_key=card.api_key,
             adapter_of=card.adapter_of,
             context_length=card.context_length,
+            chars_per_token=card.chars_per_token,
             capabilities=sorted(card.capabilities),
             roles=sorted(card.roles),
             skills=list(card.skills),
@@ -160,6 +162,7 @@ class ExpertModel(_Model):
             api_key=self.api_key,
             adapter_of=self.adapter_of,
             context_length=self.context_length,
+            chars_per_token=self.chars_per_token,
             capabilities=frozenset(self.capabilities),
             roles=frozenset(self.roles),
             skills=tuple(self.skills),

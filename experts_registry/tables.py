@@ -54,6 +54,7 @@ experts = sa.Table(
     sa.Column("api_key", sa.Text),
     sa.Column("adapter_of", sa.Text),
     sa.Column("context_length", sa.Integer, nullable=False),
+    sa.Column("chars_per_token", sa.Double, nullable=False),
     sa.Column("capabilities", sa.JSON, nullable=False),
     sa.Column("roles", sa.JSON, nullable=False),
     sa.Column("skills", sa.JSON, nullable=False),

@@ -82,5 +82,7 @@ def _plain(value: Any, depth: int) -> Any:
             return {str(key): _plain(inner, depth - 1) for key, inner in value.items()}
         case list() | tuple() | set() | frozenset() if depth:
             return [_plain(inner, depth - 1) for inner in value]
+        case Mapping() | list() | tuple() | set() | frozenset():
+            return "…"
         case _:
             return str(value)[:1000]

@@ -26,6 +26,7 @@ FULL_CARD = ExpertCard(
     base_url="http://127.0.0.1:8000/v1",
     api_key="env:MATH_KEY",
     context_length=32768,
+    chars_per_token=3.5,
     capabilities=frozenset({Capability.TOOLS, Capability.JSON_SCHEMA}),
     roles=frozenset({ExpertRole.CANDIDATE, ExpertRole.AGGREGATOR}),
     skills=("number theory", "algebra"),

@@ -1,0 +1,215 @@
+"""Traces are written behind the requests' backs; the sink never waits and never raises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from domain.chat import Usage
+from domain.errors import NotFound
+from domain.plan import CallRole
+from domain.routing import RoutingDecision, ScoredExpert
+from domain.skills import SkillMatch
+from domain.trace import CallRecord, Timings, Trace
+from experts_registry.database import Database
+from experts_registry.traces import TraceStore
+from orchestrator.ports import TraceSink
+
+SOON_S = 20.0
+"""Longest wait for what happens within milliseconds on an idle machine."""
+
+FULL = Trace(
+    request_id="r-full",
+    model="auto",
+    strategy="auto",
+    started_at=1_700_000_000.25,
+    status="ok",
+    decision=RoutingDecision(
+        router="skills",
+        selected=("numerals",),
+        considered=(ScoredExpert("numerals", 0.9, selected=True, why="measured"), ScoredExpert("text", 0.1, selected=False)),
+        reason="roman numerals",
+        skills=(SkillMatch("roman numerals", 0.8, 1.0),),
+        category="numerals",
+        detail={"neighbours": [{"id": "q1", "similarity": 0.8}], "floor": None},
+    ),
+    calls=(CallRecord("numerals", CallRole.CANDIDATE, "ok", 12.5, Usage(10, 3), text="1994"),),
+    aggregator="single",
+    timings=Timings(1.0, 12.5, 0.0, 14.0, 1.5, first_token=9.0),
+    usage=Usage(10, 3),
+    stream=True,
+    session_id="s1",
+    messages=({"role": "user", "content": "Write MCMXCIV 🏛"},),
+    answer="1994",
+    detail={"a": [1, None, True]},
+)
+
+
+def _trace(request_id: str, **changes: Any) -> Trace:
+    return replace(Trace(request_id, model="auto", strategy=None, started_at=0.0, status="ok"), **changes)
+
+
+def _call(expert_id: str) -> CallRecord:
+    return CallRecord(expert_id, CallRole.CANDIDATE, "ok", 1.0)
+
+
+async def _written(store: TraceStore, *traces: Trace) -> None:
+    for trace in traces:
+        store.emit(trace)
+    async with asyncio.timeout(SOON_S):
+        await store.flush()
+
+
+@pytest.fixture(name="store")
+async def _store(database: Database) -> AsyncIterator[TraceStore]:
+    store = TraceStore(database, first_retry_s=0.01)
+    await store.start()
+    yield store
+    await store.close()
+
+
+async def test_a_trace_comes_back_as_it_went_in(store: TraceStore) -> None:
+    sink: TraceSink = store
+    sink.emit(FULL)
+    async with asyncio.timeout(SOON_S):
+        await store.flush()
+
+    assert await store.get("r-full") == FULL
+
+
+async def test_traces_are_listed_newest_first_in_pages(store: TraceStore) -> None:
+    """Of equal times too, no trace comes twice or is left out."""
+    await _written(store, *(_trace(f"r{number}", started_at=float(number // 2)) for number in range(7)))
+    pages = []
+    after = None
+    while page := await store.list(limit=3, after=after):
+        pages.append([trace.request_id for trace in page])
+        after = page[-1].request_id
+
+    assert pages == [["r6", "r5", "r4"], ["r3", "r2", "r1"], ["r0"]]
+
+
+async def test_traces_are_found_by_each_filter(store: TraceStore) -> None:
+    await _written(
+        store,
+        _trace("r1", started_at=1.0, calls=(_call("a"), _call("b"), _call("a"))),
+        _trace("r2", started_at=2.0, model="a", calls=(_call("a"),)),
+        _trace("r3", started_at=3.0, strategy="panel", status="error"),
+    )
+
+    async def found(**filters: Any) -> list[str]:
+        return [trace.request_id for trace in await store.list(**filters)]
+
+    assert await found(expert_id="a") == ["r2", "r1"]
+    assert await found(expert_id="b") == ["r1"]
+    assert await found(model="a") == ["r2"]
+    assert await found(strategy="panel") == ["r3"]
+    assert await found(status="error") == ["r3"]
+    assert await found(since=2.0) == ["r3", "r2"]
+    assert await found(until=2.0) == ["r1"]
+    assert await found(expert_id="a", since=2.0, until=3.0) == ["r2"]
+    assert await found(expert_id="unknown") == []
+
+
+async def test_an_unknown_trace_is_told(store: TraceStore) -> None:
+    with pytest.raises(NotFound, match="no trace of a request 'r9'"):
+        await store.get("r9")
+    with pytest.raises(NotFound, match="no trace of a request 'r9'"):
+        await store.list(after="r9")
+
+
+async def test_old_traces_are_forgotten(store: TraceStore, database: Database) -> None:
+    await _written(store, _trace("old", started_at=1.0, calls=(_call("a"),)), _trace("new", started_at=2.0, calls=(_call("a"),)))
+
+    assert await store.delete_before(2.0) == 1
+    assert [trace.request_id for trace in await store.list()] == ["new"]
+    async with database.reading() as connection:
+        assert await connection.scalar(sa.text("SELECT count(*) FROM trace_experts")) == 1
+
+
+async def test_a_request_id_that_comes_again_keeps_the_newest_trace(store: TraceStore) -> None:
+    """Clients choose request ids, so they may repeat: within a batch and later."""
+    await _written(store, _trace("r1", answer="first"), _trace("r1", answer="second", calls=(_call("a"),)))
+    await _written(store, _trace("r1", answer="third", calls=(_call("a"),)))
+
+    assert [trace.answer for trace in await store.list()] == ["third"]
+
+
+async def test_what_a_client_sends_never_keeps_a_trace_from_being_written(store: TraceStore) -> None:
+    """NUL characters, half surrogate pairs, NaN, endless names, deep nesting."""
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    awkward = _trace(
+        "r\0\ud800",
+        model="m" * 10_000 + "\0",
+        messages=({"role": "user", "content": "\0\ud800", "x": float("nan"), "y": nested, 3: object()},),  # type: ignore[dict-item]
+        detail={"z": float("inf"), "big": 10**30},
+    )
+    await _written(store, _trace("plain"), awkward)
+
+    assert store.num_dropped == 0
+    assert {trace.request_id for trace in await store.list()} == {"plain", "r\0\ud800"}
+
+
+async def test_while_the_database_is_down_traces_wait_and_are_written_later(
+    store: TraceStore, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with database.session() as connection:
+        await connection.execute(sa.text("ALTER TABLE trace_experts RENAME TO mislaid"))
+    store.emit(_trace("r1", calls=(_call("a"),)))
+    store.emit(_trace("r2"))
+    async with asyncio.timeout(SOON_S):
+        while "they wait in memory" not in caplog.text:
+            await asyncio.sleep(0.005)
+    async with database.session() as connection:
+        await connection.execute(sa.text("ALTER TABLE mislaid RENAME TO trace_experts"))
+    async with asyncio.timeout(SOON_S):
+        await store.flush()
+
+    assert [trace.request_id for trace in await store.list()] == ["r2", "r1"]
+    assert store.num_dropped == 0
+    assert caplog.text.count("they wait in memory") == 1
+
+
+async def test_a_full_queue_drops_the_oldest_and_counts_them(database: Database) -> None:
+    store = TraceStore(database, max_queued=3)
+    for number in range(5):
+        store.emit(_trace(f"r{number}"))
+    assert (store.num_queued, store.num_dropped) == (3, 2)
+    await store.start()
+    async with asyncio.timeout(SOON_S):
+        await store.flush()
+    await store.close()
+
+    assert [trace.request_id for trace in await store.list()] == ["r4", "r3", "r2"]
+
+
+async def test_closing_writes_what_waits(database: Database) -> None:
+    store = TraceStore(database)
+    await store.start()
+    for number in range(450):
+        store.emit(_trace(f"r{number}"))
+    await store.close()
+
+    assert len(await store.list(limit=1000)) == 450
+
+
+async def test_closing_does_not_wait_for_a_database_that_is_down(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    async with database.session() as connection:
+        await connection.execute(sa.text("ALTER TABLE traces RENAME TO mislaid"))
+    store = TraceStore(database, close_timeout_s=0.05)
+    await store.start()
+    store.emit(_trace("r1"))
+    async with asyncio.timeout(SOON_S):
+        await store.close()
+    async with database.session() as connection:
+        await connection.execute(sa.text("ALTER TABLE mislaid RENAME TO traces"))
+
+    assert store.num_dropped == 1
+    assert "1 traces could not be written before the end" in caplog.text
