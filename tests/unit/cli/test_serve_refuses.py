@@ -1,0 +1,42 @@
+"""When ``consilium serve`` does not start."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from api.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_other_machines_only_with_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    """On an address that others can reach it refuses to start without API keys, and says how to set them."""
+    assert run(["serve", "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert "CONSILIUM_API_KEYS" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        assert run(["serve", "--port", str(port)]) == 1
+
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_host_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSILIUM_API_KEYS", "a-key")
+
+    assert run(["serve", "--host", "no.such.host.invalid", "--port", "0"]) == 2
+    assert "no.such.host.invalid" in capsys.readouterr().err
+
+
+def test_a_wrong_log_level_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "--log-level", "loud"]) == 2
+    assert "LOG_LEVEL" in capsys.readouterr().err
