@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ ANSWER_TIMEOUT_S = 600.0
 START_TIMEOUT_S = 180.0
 """Longest start of a service in this process: an encoder and a zoo on a slow disk take well under a minute."""
 _LOOK_EVERY_S = 0.05
+_ASK_AGAIN_S = 0.2
 
 REGISTRY = ("database",)
 """What has to be loaded for commands that read and change what is known."""
@@ -64,6 +65,7 @@ class Server:
         if url is not None:
             key = self.key or admin_key(settings)
             async with _http(url, key) as http:
+                await _until_loaded(http, url, set(needs))
                 yield ApiClient(http, where=url, is_local=False)
             return
         if not quiet:
@@ -142,11 +144,32 @@ async def _in_this_process(settings: Settings, needs: Iterable[str]) -> AsyncIte
             yield http
 
 
+async def _until_loaded(http: httpx.AsyncClient, url: str, wanted: set[str], *, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Wait for a service elsewhere that is still starting. Raises ``CommandFailed`` when that takes too long."""
+    give_up = time.monotonic() + timeout_s
+    told = False
+    while missing := _of(wanted, (await http.get("/ready", timeout=PROBE_TIMEOUT_S)).json().get("missing", {})):
+        if time.monotonic() > give_up:
+            raise CommandFailed(f"{url} does not become ready: {_listed(missing)}")
+        if not told:
+            note(f"waiting for {url}: {_listed(missing)}")
+            told = True
+        await asyncio.sleep(_ASK_AGAIN_S)
+
+
 async def until_ready(readiness: Readiness, needs: Iterable[str], *, timeout_s: float = START_TIMEOUT_S) -> None:
     """Wait for the parts *needs* (all when empty). Raises ``CommandFailed`` that says what is missing when it takes too long."""
     wanted = set(needs)
     give_up = time.monotonic() + timeout_s
-    while missing := {name: state for name, state in readiness.missing.items() if not wanted or name in wanted}:
+    while missing := _of(wanted, readiness.missing):
         if time.monotonic() > give_up:
-            raise CommandFailed("the service does not start: " + "; ".join(f"{name}: {state}" for name, state in missing.items()))
+            raise CommandFailed(f"the service does not start: {_listed(missing)}")
         await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _of(wanted: set[str], missing: Mapping[str, str]) -> dict[str, str]:
+    return {name: state for name, state in missing.items() if not wanted or name in wanted}
+
+
+def _listed(missing: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {state}" for name, state in missing.items())

@@ -120,6 +120,18 @@ async def test_the_key_is_given_or_found_in_the_data_dir(tmp_path: Path, monkeyp
     assert connection.admin_key(load_settings(data_dir=tmp_path)) == "from the environment"
 
 
+async def test_a_service_that_starts_is_waited_for() -> None:
+    """The command goes on when what it needs is there, and says once what it waits for."""
+    states = [{"missing": {"encoder": "loading", "database": "loading"}}, {"missing": {"encoder": "loading"}}]
+    transport = httpx.MockTransport(lambda _: httpx.Response(503, json=states.pop(0)))
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        await connection._until_loaded(http, "http://test", {"database"})
+        states.append({"missing": {"encoder": "the folder is missing"}})
+        with pytest.raises(CommandFailed, match="encoder: the folder is missing"):
+            await connection._until_loaded(http, "http://test", set(), timeout_s=-1)
+
+
 async def test_waiting_for_a_start_ends_with_what_is_missing() -> None:
     """Parts that are not needed are not waited for; when time is up the error says what is missing and why."""
     readiness = Readiness({"database": "ready", "encoder": "the model folder is missing"})
