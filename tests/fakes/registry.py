@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,3 +38,21 @@ def make_candidate(expert_id: str = "numerals") -> Candidate:
 
 def make_failure(expert_id: str = "numerals", *, at_fault: bool = True) -> ExpertFailure:
     return ExpertFailure(expert_id, code="expert_unreachable", message="refused", expert_at_fault=at_fault)
+
+
+@contextmanager
+def said_in_log(logger_name: str, text: str) -> Iterator[asyncio.Event]:
+    """An event that is set when *logger_name* says something with *text*: a fact to wait for, instead of time."""
+    said = asyncio.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if text in record.getMessage():
+                said.set()
+
+    listener = Listener()
+    logging.getLogger(logger_name).addHandler(listener)
+    try:
+        yield said
+    finally:
+        logging.getLogger(logger_name).removeHandler(listener)

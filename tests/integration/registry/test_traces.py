@@ -19,6 +19,7 @@ from domain.trace import CallRecord, Timings, Trace
 from experts_registry.database import Database
 from experts_registry.traces import TraceStore
 from orchestrator.ports import TraceSink
+from tests.fakes.registry import said_in_log
 
 SOON_S = 20.0
 """Longest wait for what happens within milliseconds on an idle machine."""
@@ -162,11 +163,11 @@ async def test_while_the_database_is_down_traces_wait_and_are_written_later(
 ) -> None:
     async with database.session() as connection:
         await connection.execute(sa.text("ALTER TABLE trace_experts RENAME TO mislaid"))
-    store.emit(_trace("r1", calls=(_call("a"),)))
-    store.emit(_trace("r2"))
-    async with asyncio.timeout(SOON_S):
-        while "they wait in memory" not in caplog.text:
-            await asyncio.sleep(0.005)
+    with said_in_log("experts_registry.traces", "they wait in memory") as said:
+        store.emit(_trace("r1", calls=(_call("a"),)))
+        store.emit(_trace("r2"))
+        async with asyncio.timeout(SOON_S):
+            await said.wait()
     async with database.session() as connection:
         await connection.execute(sa.text("ALTER TABLE mislaid RENAME TO trace_experts"))
     async with asyncio.timeout(SOON_S):
