@@ -11,12 +11,13 @@ from api.dependencies import ServicesDep
 from api.endpoints.admin.discovery import found_models
 from api.endpoints.admin.queries import asks, query_of
 from api.endpoints.admin.resources import Body, Json, Version, described_by, json_response
+from api.endpoints.admin.strategies import experts_in_options
 from api.endpoints.admin.versioned import VersionedResource
 from api.explain import usage_object
 from api.schemas.admin import DiscoverBody
 from api.schemas.admin_queries import ExpertsQuery
 from api.services import Services
-from domain.errors import ExpertError
+from domain.errors import Conflict, ExpertError
 from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertFailure, Outcome
 from experts_registry.manifest import parse
@@ -113,8 +114,11 @@ async def patch_expert(resource: Resource, expert_id: str, body: Body, version: 
 
 
 @router.delete("/{expert_id}", status_code=204)
-async def delete_expert(resource: Resource, expert_id: str, version: Version) -> Response:
+async def delete_expert(services: ServicesDep, resource: Resource, expert_id: str, version: Version) -> Response:
     """Remove an expert; 409 while a strategy names it. What was measured about it counts again when it comes back."""
+    users = [s.id for s in await services.strategy_store.list() if expert_id in experts_in_options(s).values()]
+    if users:
+        raise Conflict(f"expert {expert_id!r} is named in the router options of strategy {', '.join(users)}: change that first", param="id")
     return await resource.delete(expert_id, version)
 
 

@@ -32,8 +32,9 @@ async def get_manifest(services: ServicesDep) -> Response:
 async def apply_manifest(services: ServicesDep, body: Body, asked: Annotated[ApplyQuery, Depends(query_of(ApplyQuery))]) -> Response:
     """Make the registry what a manifest says: all of it or nothing."""
     manifest = load_manifest(parse(ManifestBody, body).yaml)
+    expert_ids = {card.id for card in manifest.to_cards()} | services.directory.snapshot().experts.keys()
     for strategy in manifest.to_strategies():
-        require_usable(strategy, services)
+        require_usable(strategy, services, expert_ids)
     changes = await apply(Stores.of(services.database), manifest, prune=asked.prune, dry_run=asked.dry_run)
     if not asked.dry_run:
         await services.directory.refresh()

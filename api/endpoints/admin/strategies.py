@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -21,10 +22,22 @@ _SCHEMA = described_by(StrategyModel)
 _SERVED = frozenset({"version"})
 
 
-def require_usable(strategy: Strategy, services: Services) -> None:
-    """Raise ``InvalidRequest`` when this service has no such router or aggregator. Experts are the store's to check."""
+_EXPERT_OPTIONS = ("keyword_expert",)
+"""Router options that name an expert. The store checks the fields that do; what is inside the options it cannot know."""
+
+
+def require_usable(strategy: Strategy, services: Services, expert_ids: Iterable[str]) -> None:
+    """Raise ``InvalidRequest`` when this service has no such router or aggregator, or the router's options name no expert."""
     require_known([strategy.router], services.routers, kind="router", param="router")
     require_known([strategy.aggregator], AGGREGATORS, kind="aggregator", param="aggregator")
+    for option, expert_id in experts_in_options(strategy).items():
+        require_known([expert_id], expert_ids, kind="expert", param=f"router_options.{option}")
+
+
+def experts_in_options(strategy: Strategy) -> dict[str, str]:
+    """Expert ids by the router option that names them."""
+    named = {option: strategy.router_options.get(option) for option in _EXPERT_OPTIONS}
+    return {option: expert_id for option, expert_id in named.items() if isinstance(expert_id, str)}
 
 
 def _body_of(strategy: Strategy) -> Json:
@@ -34,7 +47,7 @@ def _body_of(strategy: Strategy) -> Json:
 def _resource(services: ServicesDep) -> VersionedResource[Strategy]:
     def item_of(body: Json) -> Strategy:
         strategy = parse(StrategyModel, body).to_strategy()
-        require_usable(strategy, services)
+        require_usable(strategy, services, services.directory.snapshot().experts)
         return strategy
 
     return VersionedResource(

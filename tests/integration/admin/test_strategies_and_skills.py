@@ -34,6 +34,7 @@ async def test_a_strategy_is_a_model_at_once(client: httpx.AsyncClient) -> None:
         ({"aggregator": "fuze"}, "aggregator", "'fuse'"),
         ({"aggregator_expert": "goood"}, "aggregator_expert", "'good'"),
         ({"fallback_expert": "baad"}, "fallback_expert", "'bad'"),
+        ({"router_options": {"keyword_expert": "goood"}}, "router_options.keyword_expert", "'good'"),
         ({"pick": {"kind": "topk"}}, "pick.kind", "'top_k'"),
         ({"max_call": 3}, "max_call", "'max_calls'"),
     ],
@@ -58,6 +59,15 @@ async def test_strategies_have_versions_like_experts(client: httpx.AsyncClient) 
     assert refused.status_code == 412
     assert removed.status_code == 204
     assert (await client.get("/strategies/panel")).status_code == 404
+
+
+async def test_an_expert_in_a_routers_options_cannot_be_removed(client: httpx.AsyncClient) -> None:
+    await client.post("/strategies", json={**QUICK, "router_options": {"keyword_expert": "worse"}})
+
+    response = await client.delete("/experts/worse")
+
+    assert response.status_code == 409
+    assert "quick" in error_of(response)["message"]
 
 
 async def test_a_skill_has_a_life_of_its_own(client: httpx.AsyncClient) -> None:
