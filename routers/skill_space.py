@@ -76,4 +76,5 @@ def _inverse_root(scatter: npt.NDArray[np.float64], degrees: float) -> Floats:
 
 def _unit(vectors: npt.NDArray[np.floating]) -> Floats:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    unit: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit

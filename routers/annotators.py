@@ -1,0 +1,118 @@
+"""Which skills a query needs, by comparison with labelled questions. No model is called but the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingQuery
+from domain.skills import SkillMatch
+from routers.conversation import routed_text
+from routers.index_holder import RoutingIndex
+from routers.options import SkillsOptions
+from routers.question_index import Neighbour, TextEncoder
+from routers.skill_space import Floats
+
+_NUM_NEIGHBOURS = 8
+_MAX_SKILLS = 8
+_MIN_WEIGHT = 0.02
+"""Shares below this are dropped: they change no decision and clutter every explanation."""
+_NUM_NEAREST = 5
+"""Skills that a refusal names first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What a query needs, and how that was found."""
+
+    skills: tuple[SkillMatch, ...]
+    """Best first, weights summing to 1. Empty when nothing known is similar enough."""
+    nearest: tuple[SkillMatch, ...]
+    """The most similar skills whether or not they are similar enough (weight 0): what a refusal names."""
+    similarity: float
+    """Of the best skill, a cosine in [-1, 1]."""
+    own_share: float = 1.0
+    """How far the last turn stands on its own, in [0, 1]; the rest was read with the turns before it."""
+    clear: bool = True
+    """Whether the last turn alone says enough; False for fragments and for what resembles nothing."""
+    neighbours: tuple[Neighbour, ...] = ()
+    category: str | None = None
+    """The category that most of the neighbours with these skills have."""
+    source: str = "embedding"
+    notes: tuple[str, ...] = ()
+    """What else a person should know: a fallback that was taken, keywords that are no known skill."""
+
+
+class Annotator(Protocol):
+    """Finds the skills of a query."""
+
+    async def annotate(
+        self, query: RoutingQuery, snapshot: RegistrySnapshot, index: RoutingIndex, options: SkillsOptions
+    ) -> Annotation: ...
+
+
+class EmbeddingAnnotator:
+    """Skills by similarity to labelled questions, and to what experts declare where no labelled question is."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+
+    async def annotate(self, query: RoutingQuery, snapshot: RegistrySnapshot, index: RoutingIndex, options: SkillsOptions) -> Annotation:
+        """One encoder call: the last turn, and the same with its context when there is any."""
+        text = routed_text(query.request.messages)
+        if not text.last or not index.skills:
+            return Annotation(skills=(), nearest=(), similarity=0.0, clear=False)
+        vectors = await self._encoder.encode(text.texts)
+        similarities = index.similarities(vectors)
+        own_best = float(similarities[0].max())
+        share = text.own_share(own_best)
+        # Similarities are blended, not shares: two faint readings must not add up to a confident one.
+        blended = similarities[0] if share == 1 else share * similarities[0] + (1 - share) * similarities[1]
+        skills = match_skills(index.skills, blended, floor=options.floor, temperature=options.temperature)
+        # The reading that counts more says which questions are shown as the nearest.
+        neighbours = tuple(index.search(vectors[0] if share >= 0.5 else vectors[1], _NUM_NEIGHBOURS))
+        return Annotation(
+            skills=skills,
+            nearest=nearest_skills(index.skills, blended),
+            similarity=float(blended.max()),
+            own_share=share,
+            clear=share == 1 and own_best >= options.floor,
+            neighbours=neighbours,
+            category=majority_category(neighbours, skills),
+        )
+
+
+def match_skills(names: Sequence[str], similarities: Floats, *, floor: float, temperature: float) -> tuple[SkillMatch, ...]:
+    """The skills at or above *floor*, best first, with weights proportional to ``exp(similarity / temperature)``.
+
+    At most ``_MAX_SKILLS``; what would weigh less than ``_MIN_WEIGHT`` is left out. Ties stand in the order of *names*.
+    """
+    order = [int(i) for i in np.argsort(-similarities, kind="stable")[:_MAX_SKILLS] if similarities[i] >= floor]
+    if not order:
+        return ()
+    weights = np.exp((similarities[order] - similarities[order[0]]) / temperature)
+    weights /= weights.sum()
+    kept = [(i, float(weight)) for i, weight in zip(order, weights, strict=True) if weight >= _MIN_WEIGHT]
+    total = sum(weight for _, weight in kept)
+    return tuple(SkillMatch(names[i], float(similarities[i]), weight / total) for i, weight in kept)
+
+
+def nearest_skills(names: Sequence[str], similarities: Floats) -> tuple[SkillMatch, ...]:
+    """The most similar skills, best first, with weight 0."""
+    order = np.argsort(-similarities, kind="stable")[:_NUM_NEAREST]
+    return tuple(SkillMatch(names[int(i)], float(similarities[i]), 0.0) for i in order)
+
+
+def majority_category(neighbours: Sequence[Neighbour], skills: Sequence[SkillMatch]) -> str | None:
+    """The category with most similarity among the *neighbours* that have one of *skills*; None when none has one."""
+    wanted = {match.skill for match in skills}
+    votes: dict[str, float] = {}
+    for neighbour in neighbours:
+        category = neighbour.question.category
+        if category and wanted.intersection(neighbour.question.labels):
+            votes[category] = votes.get(category, 0.0) + max(neighbour.similarity, 0.0)
+    return max(votes, key=lambda category: votes[category]) if votes else None

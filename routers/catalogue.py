@@ -1,0 +1,43 @@
+"""The routers by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
+
+from domain.errors import InvalidRequest
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingDecision, RoutingQuery
+
+
+class Router(Protocol):
+    """A routing policy, as the pipeline's port of the same name has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision: ...
+
+
+class RouterCatalogue(Mapping[str, Router]):
+    """Name to router. Looking up an unknown name, also with ``get``, raises ``InvalidRequest`` with the nearest known one."""
+
+    def __init__(self, routers: Iterable[Router]) -> None:
+        self._routers = {router.name: router for router in routers}
+
+    def __getitem__(self, name: str) -> Router:
+        if name in self._routers:
+            return self._routers[name]
+        nearest = difflib.get_close_matches(name, self._routers, n=1, cutoff=0.0)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise InvalidRequest(f"unknown router {name!r}; known are {', '.join(sorted(self._routers))}.{hint}", param="consilium.router")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._routers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._routers)
+
+    def __len__(self) -> int:
+        return len(self._routers)

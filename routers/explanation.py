@@ -1,0 +1,99 @@
+"""Decisions in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from domain.routing import PickRule
+from domain.skills import SkillMatch
+from routers.annotators import Annotation
+from routers.options import SkillsOptions
+from routers.question_index import Neighbour
+from routers.scoring import Counts
+
+_MAX_SKILLS_PER_EXPERT = 2
+_MAX_SKILLS_LISTED = 20
+_MAX_QUESTION_CHARS = 160
+HOW_TO_ADD = "add an expert with `consilium experts add`"
+
+
+def why_scores(skills: Sequence[SkillMatch], counts: Counts) -> list[str]:
+    """Per expert of *counts*: what is known of it on the query's weightiest *skills*, and overall."""
+    columns = range(min(len(skills), _MAX_SKILLS_PER_EXPERT))
+    # Plain numbers: a thousand experts are a thousand sentences, and reading arrays cell by cell would take longest.
+    answered, correct, declared = (
+        table[:, : len(columns)].tolist() for table in (counts.num_answered, counts.num_correct, counts.declared)
+    )
+    all_answered, all_correct = counts.overall_answered.tolist(), counts.overall_correct.tolist()
+    sentences = []
+    for row in range(len(all_answered)):
+        parts = [_on_skill(skills[i].skill, answered[row][i], correct[row][i], bool(declared[row][i])) for i in columns]
+        if all_answered[row]:
+            parts.append(f"overall {all_correct[row] / all_answered[row]:.2f} of {all_answered[row]:.0f}")
+        elif not parts:
+            parts.append("never measured")
+        sentences.append("; ".join(parts))
+    return sentences
+
+
+def _on_skill(skill: str, num_answered: float, num_correct: float, declared: bool) -> str:
+    if num_answered:
+        return f"{skill} {num_correct / num_answered:.2f} of {num_answered:.0f} measured"
+    return f"declares {skill}, not measured on it" if declared else f"{skill} not measured"
+
+
+def reason_selected(annotation: Annotation, selected: Sequence[str], why_best: str, pick: PickRule) -> str:
+    """Why these experts, in one or two sentences."""
+    needs = " and ".join(f"{match.skill} (similarity {match.similarity:.2f})" for match in annotation.skills[:_MAX_SKILLS_PER_EXPERT])
+    context = " together with the turns before it" if annotation.own_share < 0.5 else ""
+    if pick.kind == "sample":
+        how = f"drawn in proportion to the scores: {', '.join(selected)}"
+    elif len(selected) == 1:
+        how = f"{selected[0]} is best at that ({why_best})"
+    elif pick.kind == "dynamic":
+        how = f"no single expert stands out, so {', '.join(selected)} are asked; first is {selected[0]} ({why_best})"
+    else:
+        how = f"the best {len(selected)} are {', '.join(selected)}; first is {selected[0]} ({why_best})"
+    notes = "".join(f" Note: {note}." for note in annotation.notes)
+    return f"The query{context} needs {needs}; {how}.{notes}"
+
+
+def unknown_query(annotation: Annotation, options: SkillsOptions, known_skills: Iterable[str]) -> str:
+    """What to say of a query that is like nothing known: how near the nearest skills are, which others there are."""
+    listed = [match.skill for match in annotation.nearest]
+    listed += sorted(set(known_skills).difference(listed))
+    if not listed:
+        return "no skill is known yet: nothing was measured and no expert declares a skill"
+    more = f" and {len(listed) - _MAX_SKILLS_LISTED} more" if len(listed) > _MAX_SKILLS_LISTED else ""
+    skills = f"known skills, nearest first: {', '.join(listed[:_MAX_SKILLS_LISTED])}{more}"
+    notes = "".join(f"; {note}" for note in annotation.notes)
+    if annotation.source == "keywords":
+        return f"none of the keywords is a known skill{notes}; {skills}"
+    return f"the query is like no known skill (best similarity {annotation.similarity:.2f}, needed {options.floor:.2f}){notes}; {skills}"
+
+
+def detail_of(annotation: Annotation, options: SkillsOptions, pick: PickRule) -> dict[str, Any]:
+    """What the skill router shows beside the scores. JSON values only."""
+    return {
+        "annotator": annotation.source,
+        "scoring": options.scoring,
+        "floor": options.floor,
+        "similarity": round(annotation.similarity, 4),
+        "own_share": round(annotation.own_share, 3),
+        "nearest_questions": [_shown(neighbour) for neighbour in annotation.neighbours],
+        "pick": {"kind": pick.kind, "k": pick.k, "threshold": pick.threshold},
+        "notes": list(annotation.notes),
+    }
+
+
+def _shown(neighbour: Neighbour) -> dict[str, Any]:
+    question = neighbour.question
+    text = question.question
+    return {
+        "id": question.id,
+        "question": text if len(text) <= _MAX_QUESTION_CHARS else f"{text[: _MAX_QUESTION_CHARS - 1]}…",
+        "similarity": round(neighbour.similarity, 4),
+        "skills": list(question.labels),
+        "category": question.category,
+    }

@@ -1,0 +1,59 @@
+"""Routing by name: the caller, or the strategy, says which expert."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from domain.errors import InvalidRequest, NoEligibleExpert
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
+
+
+class ExplicitRouter:
+    """Selects the expert that the request names as its model, or those that the strategy names as ``experts``."""
+
+    name = "explicit"
+
+    async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+        """Raises ``NoEligibleExpert`` when a named expert may not be used now, ``InvalidRequest`` when none is named."""
+        eligible = [card.id for card in query.experts]
+        named, by = self._named(query, snapshot, eligible)
+        missing = [name for name in named if name not in eligible]
+        if missing:
+            raise NoEligibleExpert(f"not eligible for this request: {', '.join(missing)}", reasons=dict.fromkeys(missing, "not eligible"))
+        others = [expert_id for expert_id in eligible if expert_id not in named]
+        chosen = tuple(ScoredExpert(expert_id, 1.0, True, f"named by {by}") for expert_id in dict.fromkeys(named))
+        rest = tuple(ScoredExpert(expert_id, 0.0, False, f"not named by {by}") for expert_id in others)
+        return RoutingDecision(
+            router=self.name, selected=tuple(named), considered=chosen + rest, reason=f"{', '.join(named)}: named by {by}."
+        )
+
+    def _named(self, query: RoutingQuery, snapshot: RegistrySnapshot, eligible: Sequence[str]) -> tuple[list[str], str]:
+        """1. the strategy's ``experts``, 2. the model's name, 3. the only eligible expert."""
+        for option in query.options:
+            if option != "experts":
+                raise InvalidRequest(
+                    f"router option {option!r} is unknown; the router 'explicit' knows 'experts'", param=f"router_options.{option}"
+                )
+        if "experts" in query.options:
+            return self._listed(query.options["experts"], snapshot), "the strategy"
+        if query.request.model in snapshot.experts or query.request.model in eligible:
+            return [query.request.model], "the model's name"
+        if len(eligible) == 1:
+            return [eligible[0]], "being the only one allowed"
+        raise InvalidRequest(
+            f"the router 'explicit' needs an expert's id as model, or router_options.experts; model is {query.request.model!r}",
+            param="model",
+        )
+
+    def _listed(self, value: object, snapshot: RegistrySnapshot) -> list[str]:
+        param = "router_options.experts"
+        if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
+            raise InvalidRequest(f"{param} is {value!r}, it must be a list of expert ids", param=param)
+        for name in value:
+            if name not in snapshot.experts:
+                nearest = difflib.get_close_matches(name, snapshot.experts, n=1, cutoff=0.0)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                raise InvalidRequest(f"{param} names {name!r}, which is not registered{hint}", param=param)
+        return list(value)

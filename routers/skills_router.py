@@ -1,0 +1,168 @@
+"""The skill router: which skills does the query need, and who was measured to be good at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from domain.errors import NoEligibleExpert
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
+from domain.skills import SkillMatch
+from routers import pick
+from routers.annotators import Annotation, Annotator
+from routers.explanation import HOW_TO_ADD, detail_of, reason_selected, unknown_query, why_scores
+from routers.index_holder import IndexHolder, RoutingIndex
+from routers.options import SkillsOptions, parse_options
+from routers.score_table import ScoreTable
+from routers.scoring import Counts, Floats, overall_accuracy, shrunk_scores, skill_accuracy, symbolic_scores
+from routers.stickiness import SessionMemory
+
+_MIN_SUPPORT = 0.5
+"""Share of the query's skills on which some eligible expert was measured, or which one declares. With less, what is left
+would be a part of the query that happens to be known."""
+
+
+class SkillsRouter:
+    """Annotate, score, pick; DESIGN §5. Calls no candidate, and keeps nothing but the sessions' last experts."""
+
+    name = "skills"
+
+    def __init__(
+        self,
+        index_holder: IndexHolder,
+        annotators: Mapping[str, Annotator],
+        *,
+        defaults: SkillsOptions | None = None,
+        sessions: SessionMemory | None = None,
+    ) -> None:
+        """*annotators* by the names that the option ``annotator`` knows."""
+        self._holder = index_holder
+        self._annotators = annotators
+        self._defaults = defaults or SkillsOptions()
+        self._sessions = sessions or SessionMemory()
+        self._table: tuple[int, RoutingIndex, ScoreTable] | None = None
+
+    async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+        """1. find the skills, 2. unknown: session, fallback or refusal, 3. score, 4. pick, 5. say why.
+
+        Raises ``NotReady`` while there is no index, ``InvalidRequest`` for wrong options, ``NoEligibleExpert`` when the query
+        is like nothing known and nobody is there to fall back on.
+        """
+        options = parse_options(query.options, self._defaults)
+        pick.check(query.pick)
+        index = self._holder.index()
+        annotation = await self._annotators[options.annotator].annotate(query, snapshot, index, options)
+        table = self._table_for(snapshot, index)
+        expert_ids = [card.id for card in query.experts]
+        annotation, unsupported = _supported(annotation, table, expert_ids)
+        counts = table.counts(expert_ids, [match.skill for match in annotation.skills])
+        scores = _scores(annotation.skills, counts, table, options)
+        whys = why_scores(annotation.skills, counts)
+        session_expert = self._session_expert(query, annotation, options, expert_ids)
+        if not annotation.skills and session_expert is None:
+            return self._fall_back(query, annotation, options, index, unsupported, scores, whys)
+        selected = self._select(query, scores, expert_ids, session_expert)
+        if query.request.session_id:
+            self._sessions.remember(query.request.session_id, selected[0])
+        if session_expert is not None:
+            reason = f"The query is unclear on its own; session {query.request.session_id!r} stays with {session_expert}."
+        else:
+            reason = reason_selected(annotation, selected, whys[expert_ids.index(selected[0])], query.pick)
+        return RoutingDecision(
+            router=self.name,
+            selected=selected,
+            considered=_considered(expert_ids, scores, whys, selected),
+            reason=reason,
+            skills=annotation.skills,
+            category=annotation.category,
+            detail=detail_of(annotation, options, query.pick),
+        )
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _session_expert(self, query: RoutingQuery, annotation: Annotation, options: SkillsOptions, expert_ids: list[str]) -> str | None:
+        """The eligible expert that an unclear query stays with, when the strategy wants that and the session has one.
+
+        A query that the conversation before it explains is clear enough: it needs no memory.
+        """
+        session_id = query.request.session_id
+        if not options.sticky or not session_id or annotation.clear or (annotation.skills and annotation.own_share < 1):
+            return None
+        remembered = self._sessions.recall(session_id)
+        return remembered if remembered in expert_ids else None
+
+    def _select(self, query: RoutingQuery, scores: Floats, expert_ids: list[str], session_expert: str | None) -> tuple[str, ...]:
+        if session_expert is not None:
+            return (session_expert,)
+        return tuple(expert_ids[i] for i in pick.pick(scores.tolist(), query.pick, seed=query.seed))
+
+    def _fall_back(
+        self,
+        query: RoutingQuery,
+        annotation: Annotation,
+        options: SkillsOptions,
+        index: RoutingIndex,
+        unsupported: tuple[str, ...],
+        scores: Floats,
+        whys: list[str],
+    ) -> RoutingDecision:
+        if unsupported:
+            problem = f"no eligible expert was measured on {', '.join(unsupported)} or declares it"
+        else:
+            problem = unknown_query(annotation, options, index.skills)
+        expert_ids = [card.id for card in query.experts]
+        if query.fallback_expert in expert_ids:
+            selected = (query.fallback_expert,)
+            return RoutingDecision(
+                router=self.name,
+                selected=selected,
+                considered=_considered(expert_ids, scores, whys, selected),
+                reason=f"{query.fallback_expert} is the strategy's fallback: {problem}.",
+                fallback=True,
+                detail=detail_of(annotation, options, query.pick),
+            )
+        gone = f"; the fallback expert {query.fallback_expert!r} is not eligible now" if query.fallback_expert else ""
+        raise NoEligibleExpert(f"{problem}{gone}. Ask a model by name, {HOW_TO_ADD}, or give the strategy a fallback expert")
+
+    def _table_for(self, snapshot: RegistrySnapshot, index: RoutingIndex) -> ScoreTable:
+        if self._table is None or self._table[0] != snapshot.version or self._table[1] is not index:
+            self._table = (snapshot.version, index, ScoreTable.build(snapshot, index))
+        return self._table[2]
+
+
+def _scores(skills: tuple[SkillMatch, ...], counts: Counts, table: ScoreTable, options: SkillsOptions) -> Floats:
+    if options.scoring == "symbolic":
+        return symbolic_scores(counts)
+    overall = overall_accuracy(counts, pool_accuracy=table.pool_accuracy)
+    accuracy = skill_accuracy(counts, overall, prior_strength=options.prior_strength, declared_strength=options.declared_strength)
+    return shrunk_scores(accuracy, overall, np.array([match.weight for match in skills]), global_weight=options.global_weight)
+
+
+def _supported(annotation: Annotation, table: ScoreTable, expert_ids: list[str]) -> tuple[Annotation, tuple[str, ...]]:
+    """*annotation* without the skills of which nothing is known about any of *expert_ids*, and their names.
+
+    When they are more than half of the query, none are left: to answer the known rest would be to answer another query.
+    """
+    counts = table.counts(expert_ids, [match.skill for match in annotation.skills])
+    known = ((counts.num_answered > 0) | (counts.declared > 0)).any(axis=0)
+    kept = [match for match, is_known in zip(annotation.skills, known, strict=True) if is_known]
+    dropped = tuple(match.skill for match, is_known in zip(annotation.skills, known, strict=True) if not is_known)
+    if not dropped:
+        return annotation, ()
+    total = sum(match.weight for match in kept)
+    if total < _MIN_SUPPORT:
+        return replace(annotation, skills=(), category=None), dropped
+    skills = tuple(replace(match, weight=match.weight / total) for match in kept)
+    note = f"nobody eligible was measured on {', '.join(dropped)} or declares it"
+    return replace(annotation, skills=skills, notes=(*annotation.notes, note)), dropped
+
+
+def _considered(expert_ids: list[str], scores: Floats, whys: list[str], selected: tuple[str, ...]) -> tuple[ScoredExpert, ...]:
+    """Every expert, best score first; equals in the order in which they came."""
+    chosen = set(selected)
+    order = np.argsort(-scores, kind="stable").tolist()
+    values = scores.tolist()
+    return tuple(ScoredExpert(expert_ids[i], values[i], expert_ids[i] in chosen, whys[i]) for i in order)
