@@ -124,6 +124,15 @@ async def test_an_unknown_trace_is_told(store: TraceStore) -> None:
         await store.list(after="r9")
 
 
+async def test_one_trace_is_forgotten(store: TraceStore) -> None:
+    await _written(store, _trace("r1", calls=(_call("a"),)), _trace("r2"))
+    await store.delete("r1")
+
+    assert [trace.request_id for trace in await store.list()] == ["r2"]
+    with pytest.raises(NotFound, match="no trace of a request 'r1'"):
+        await store.delete("r1")
+
+
 async def test_old_traces_are_forgotten(store: TraceStore, database: Database) -> None:
     await _written(store, _trace("old", started_at=1.0, calls=(_call("a"),)), _trace("new", started_at=2.0, calls=(_call("a"),)))
 
