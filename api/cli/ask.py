@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import typer
@@ -47,11 +48,7 @@ async def ask(
     async with server.connect(needs=EVERYTHING) as client:
         if streaming:
             async with client.events("/v1/chat/completions", {**body, "stream": True}, headers) as events:
-                explanation = None
-                async for event in events:
-                    explanation = event.get("consilium", explanation)
-                    _print_piece(event)
-            print()
+                explanation = await _print_stream(events)
         else:
             answer = await client.call("POST", "/v1/chat/completions", body=body, headers=headers)
             if as_json:
@@ -101,6 +98,18 @@ def _body(question: str, model: str | None, strategy: str | None, options: dict[
     if chosen := {name: value for name, value in options.items() if value is not None}:
         body["consilium"] = chosen
     return body
+
+
+async def _print_stream(events: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
+    """Print the pieces as they come, and end the line however the stream ends; the explanation, when one came."""
+    explanation: dict[str, Any] | None = None
+    try:
+        async for event in events:
+            explanation = event.get("consilium", explanation)
+            _print_piece(event)
+    finally:
+        print()
+    return explanation
 
 
 def _print_piece(event: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -52,8 +53,8 @@ class Server:
     key: str | None = None
 
     @asynccontextmanager
-    async def connect(self, *, needs: Iterable[str] = REGISTRY, quiet: bool = False) -> AsyncIterator[ApiClient]:
-        """A client for it. *needs* names the parts that must be loaded first when it starts in this process."""
+    async def connect(self, *, needs: Iterable[str] = REGISTRY) -> AsyncIterator[ApiClient]:
+        """A client for it, and a note on stderr when it is in this process. *needs* names the parts that must be loaded first when it starts in this process."""
         from api.cli.client import ApiClient
         from api.settings import SettingsError, load_settings
 
@@ -68,12 +69,11 @@ class Server:
                 await _until_loaded(http, url, set(needs))
                 yield ApiClient(http, where=url, is_local=False)
             return
-        if not quiet:
-            note(
-                f"no service at {DEFAULT_URL}: working in this process on {settings.data_dir}"
-                if not self.local
-                else "working in this process"
-            )
+        note(
+            ("" if self.local else f"no service at {DEFAULT_URL}: ")
+            + f"working in this process on {settings.data_dir}"
+            + ("" if set(needs) == set(REGISTRY) else ", which has to load the models first")
+        )
         async with _in_this_process(settings, needs) as http:
             yield ApiClient(http, where="this process", is_local=True)
 
@@ -130,14 +130,17 @@ def _is_tls(url: str) -> bool:
 @asynccontextmanager
 async def _in_this_process(settings: Settings, needs: Iterable[str]) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application that starts now and ends with the block."""
+    from pydantic import SecretStr
+
     from api.app import create_app
-    from api.auth import load_admin_key
     from api.cli.in_process import InProcessTransport
     from api.cli.registry_only import registry_only
 
-    key = load_admin_key(settings)
+    key = secrets.token_urlsafe(32)  # for this command only: the data dir's key is made, and told, when a service starts
     wanted = set(needs)
-    app = create_app(settings, bootstrap=registry_only if wanted == set(REGISTRY) else None)
+    app = create_app(
+        settings.model_copy(update={"admin_key": SecretStr(key)}), bootstrap=registry_only if wanted == set(REGISTRY) else None
+    )
     async with app.router.lifespan_context(app) as state:
         await until_ready(app.state.services.readiness, wanted)
         async with _http("http://localhost", key, InProcessTransport(app, state=state or {})) as http:

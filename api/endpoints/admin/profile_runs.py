@@ -29,7 +29,7 @@ from api.endpoints.admin.run_tasks import RunTask, RunTasks, RunTasksDep
 from api.schemas.admin import ImportBody, ProfileRunBody, ResumeBody
 from api.schemas.admin_queries import RunsQuery
 from api.services import Services
-from domain.errors import Conflict, InvalidRequest
+from domain.errors import Conflict, InvalidRequest, Overloaded
 from domain.evaluation import AggregatorOutcome, ProfileRunRecord, QuestionOutcome, RunState
 from domain.experts import ExpertRole
 from evaluation.summary import summarise
@@ -68,7 +68,11 @@ async def start_run(services: ServicesDep, tasks: RunTasksDep, body: Body) -> Re
     tasks.require_room()
     run_id = await services.profile_store.create_run([card.id for card in experts], [q.id for q in questions], given.note)
     limits = SweepLimits(max_in_flight=given.max_in_flight)
-    start_profile_run(services, tasks, run_id, experts=experts, questions=questions, grader=grader, limits=limits)
+    try:
+        start_profile_run(services, tasks, run_id, experts=experts, questions=questions, grader=grader, limits=limits)
+    except Overloaded:  # another run took the last place meanwhile: leave nothing behind that looks interrupted
+        await services.profile_store.rollback_run(run_id)
+        raise
     return await _one(services, tasks, run_id, status=202)
 
 
