@@ -54,7 +54,10 @@ class Server:
 
     @asynccontextmanager
     async def connect(self, *, needs: Iterable[str] = REGISTRY) -> AsyncIterator[ApiClient]:
-        """A client for it, and a note on stderr when it is in this process. *needs* names the parts that must be loaded first when it starts in this process."""
+        """A client for it; a note on stderr tells when it is in this process.
+
+        *needs* names the parts that must be loaded before it is asked anything (all of them when empty).
+        """
         from api.cli.client import ApiClient
         from api.settings import SettingsError, load_settings
 
