@@ -21,6 +21,7 @@ ConsiliumError
 └── ExpertError                   one expert failed; becomes an ``ExpertFailure``, seldom the request's end
     ├── ExpertUnreachable         refused, reset, unresolvable
     ├── ExpertTimeout             no (further) answer within the limit
+    ├── ExpertUnavailable         not called: its circuit is open
     ├── ExpertOverloaded          429 or a full in-flight queue
     ├── ExpertRejected            the expert refused the input (400, bad schema)
     │   └── ExpertContextTooLong  prompt and completion exceed the expert's context
@@ -172,6 +173,11 @@ class ExpertUnreachable(ExpertError):
 
 class ExpertTimeout(ExpertError):
     code = "expert_timeout"
+
+
+class ExpertUnavailable(ExpertError):
+    code = "expert_unavailable"
+    expert_at_fault = False
 
 
 class ExpertOverloaded(ExpertError):

@@ -8,12 +8,8 @@ from collections.abc import Callable, Sequence
 
 from domain.errors import ExpertError, ExpertTimeout
 from domain.plan import Candidate, ExpertCall, ExpertFailure, Outcome
+from orchestrator.guard import failure_of
 from orchestrator.ports import Workers
-
-
-def failure_of(call: ExpertCall, error: ExpertError, latency_s: float) -> ExpertFailure:
-    """*error* as data."""
-    return ExpertFailure(call.expert.id, error.code, error.message, latency_s, error.expert_at_fault, error.retry_after_s)
 
 
 async def run_call(call: ExpertCall, workers: Workers) -> Outcome:

@@ -14,8 +14,10 @@ from domain.errors import (
     ExpertOverloaded,
     ExpertRejected,
     ExpertTimeout,
+    ExpertUnavailable,
     FailureSummary,
     InvalidRequest,
+    NoEligibleExpert,
     Overloaded,
 )
 from domain.plan import ExpertFailure
@@ -30,6 +32,8 @@ def error_for(failures: Sequence[ExpertFailure], deadline: Deadline) -> Consiliu
         return ContextTooLong(named, param="messages")
     if codes <= {ExpertRejected.code, ExpertContextTooLong.code}:
         return InvalidRequest(f"refused by {named}")
+    if codes == {ExpertUnavailable.code}:
+        return NoEligibleExpert(f"every chosen expert is unhealthy ({named})", reasons={f.expert_id: f.message for f in failures})
     if codes == {ExpertOverloaded.code}:
         return Overloaded(named, retry_after_s=max(failure.retry_after_s or 1.0 for failure in failures))
     if codes == {ExpertTimeout.code} and deadline.expired:

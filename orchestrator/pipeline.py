@@ -11,6 +11,7 @@ from orchestrator.aggregation.base import Chosen, Synthesis
 from orchestrator.answer import Answer
 from orchestrator.dispatch import candidates_of, dispatch, failures_of
 from orchestrator.failures import error_for
+from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
 from orchestrator.planner import aggregator_call
 from orchestrator.ports import Directory, Router, TraceSink, Workers
@@ -33,7 +34,7 @@ class Orchestrator:
         keep_text: bool = True,
     ) -> None:
         self._limits = limits or Limits()
-        self._directory, self._workers, self._sinks, self._keep_text = directory, workers, tuple(sinks), keep_text
+        self._workers, self._sinks, self._keep_text = GuardedWorkers(workers, directory), tuple(sinks), keep_text
         self._preparation = Preparation(directory=directory, routers=routers, limits=self._limits)
 
     async def decide(self, request: ChatRequest) -> RoutingDecision:
@@ -65,7 +66,7 @@ class Orchestrator:
         try:
             prepared = await self._preparation.prepare(request, recorder)
             stream = AnswerStream(prepared, recorder, limits=self._limits)
-            stream.start(stream_events(prepared, recorder, self._workers, self._directory, on_progress=stream.progress))
+            stream.start(stream_events(prepared, recorder, self._workers, on_progress=stream.progress))
         except BaseException as error:
             recorder.finish(error)
             raise
@@ -77,7 +78,6 @@ class Orchestrator:
             outcomes = await dispatch(
                 prepared.plan.calls, self._workers, on_outcome=lambda outcome: recorder.call(outcome, CallRole.CANDIDATE)
             )
-        self._directory.record(outcomes)
         candidates = candidates_of(outcomes)
         if not candidates:
             raise error_for(failures_of(outcomes), prepared.plan.deadline)
@@ -98,7 +98,6 @@ class Orchestrator:
                 call = aggregator_call(prepared.request, expert, messages, prepared.plan.deadline)
                 with recorder.timing("aggregate"):
                     outcomes = await dispatch([call], self._workers, on_outcome=lambda outcome: recorder.call(outcome, CallRole.AGGREGATOR))
-                self._directory.record(outcomes)
                 if isinstance(outcomes[0], Candidate):
                     return outcomes[0]
                 recorder.aggregator += " (fallback)"

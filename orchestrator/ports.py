@@ -24,6 +24,10 @@ class Directory(Protocol):
         """The expert's circuit. ``HALF_OPEN`` means that a trial call is due and allowed."""
         ...
 
+    def begin_trial(self, expert_id: str) -> bool:
+        """Whether a call may begin now. Of a half-open circuit this takes the one trial, until an outcome is recorded."""
+        ...
+
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Learn from *outcomes*: failures that are the expert's own fault open its circuit, an answer closes it."""
         ...

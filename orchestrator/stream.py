@@ -15,11 +15,12 @@ from domain.routing import RoutingDecision
 from domain.trace import Trace
 from orchestrator.aggregation.base import Chosen, Synthesis
 from orchestrator.answer import Progress
-from orchestrator.dispatch import candidates_of, dispatch, failure_of, failures_of
+from orchestrator.dispatch import candidates_of, dispatch, failures_of
 from orchestrator.failures import error_for
+from orchestrator.guard import failure_of
 from orchestrator.limits import Limits
 from orchestrator.planner import aggregator_call
-from orchestrator.ports import Directory, Workers
+from orchestrator.ports import Workers
 from orchestrator.preparation import Prepared
 from orchestrator.recorder import TraceRecorder
 
@@ -132,13 +133,13 @@ async def _ended() -> Chunk:
 
 
 async def stream_events(
-    prepared: Prepared, recorder: TraceRecorder, workers: Workers, directory: Directory, *, on_progress: Callable[[str], None]
+    prepared: Prepared, recorder: TraceRecorder, workers: Workers, *, on_progress: Callable[[str], None]
 ) -> AsyncGenerator[Chunk, None]:
     """The chunks of the answer's last step; raises the request's error. Finishes the trace in every case."""
     try:
         calls = prepared.plan.calls
-        last = _single(calls[0], prepared, recorder, workers, directory) if len(calls) == 1 else None
-        last = last or _panel(prepared, recorder, workers, directory, on_progress)
+        last = _single(calls[0], prepared, recorder, workers) if len(calls) == 1 else None
+        last = last or _panel(prepared, recorder, workers, on_progress)
         async with aclosing(last) as chunks:
             async for chunk in chunks:
                 recorder.wrote("".join(str(choice.delta.get("content") or "") for choice in chunk.choices))
@@ -152,12 +153,10 @@ async def stream_events(
     recorder.finish()
 
 
-async def _single(
-    call: ExpertCall, prepared: Prepared, recorder: TraceRecorder, workers: Workers, directory: Directory
-) -> AsyncGenerator[Chunk, None]:
+async def _single(call: ExpertCall, prepared: Prepared, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
     recorder.aggregator = "single"
     try:
-        async with aclosing(_relay(call, "experts", recorder, workers, directory)) as chunks:
+        async with aclosing(_relay(call, "experts", recorder, workers)) as chunks:
             async for chunk in chunks:
                 yield chunk
     except _Interrupted as interrupted:
@@ -165,7 +164,7 @@ async def _single(
 
 
 async def _panel(
-    prepared: Prepared, recorder: TraceRecorder, workers: Workers, directory: Directory, on_progress: Callable[[str], None]
+    prepared: Prepared, recorder: TraceRecorder, workers: Workers, on_progress: Callable[[str], None]
 ) -> AsyncGenerator[Chunk, None]:
     def ended(outcome: Outcome) -> None:
         recorder.call(outcome, CallRole.CANDIDATE)
@@ -173,7 +172,6 @@ async def _panel(
 
     with recorder.timing("experts"):
         outcomes = await dispatch(prepared.plan.calls, workers, on_outcome=ended)
-    directory.record(outcomes)
     candidates = candidates_of(outcomes)
     if not candidates:
         raise error_for(failures_of(outcomes), prepared.plan.deadline)
@@ -190,7 +188,7 @@ async def _panel(
             recorder.aggregator = f"{prepared.aggregator.name}:{expert.id}"
             call = aggregator_call(prepared.request, expert, messages, prepared.plan.deadline)
             try:
-                async with aclosing(_relay(call, "aggregate", recorder, workers, directory)) as chunks:
+                async with aclosing(_relay(call, "aggregate", recorder, workers)) as chunks:
                     async for chunk in chunks:
                         yield chunk
             except _Interrupted as interrupted:
@@ -200,9 +198,7 @@ async def _panel(
                 yield _whole(candidates[0])
 
 
-async def _relay(
-    call: ExpertCall, stage: str, recorder: TraceRecorder, workers: Workers, directory: Directory
-) -> AsyncGenerator[Chunk, None]:
+async def _relay(call: ExpertCall, stage: str, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
     """Pass one expert's stream on, and keep its record. Raises ``_Interrupted`` when the expert fails."""
     began, usage, text, sent = time.perf_counter(), Usage(), "", False
     outcome: Outcome | None = None
@@ -230,7 +226,6 @@ async def _relay(
             recorder.cancelled(call.expert.id, call.role, time.perf_counter() - began)
         else:
             recorder.call(outcome, call.role)
-            directory.record([outcome])
         close = getattr(source, "aclose", None)
         if close is not None:
             await close()

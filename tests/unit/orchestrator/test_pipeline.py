@@ -381,6 +381,28 @@ async def test_reasoning_is_kept_apart_from_candidates_that_are_fused() -> None:
     assert "secret scratch" not in str(setup.workers.calls_to("fuser")[0].messages)
 
 
+async def test_an_expert_whose_circuit_opened_meanwhile_is_not_called() -> None:
+    setup = Setup({"a": "2"}, "a")
+    setup.directory.begin_trial = lambda expert_id: False  # type: ignore[method-assign]
+
+    with pytest.raises(NoEligibleExpert, match="unhealthy"):
+        await setup.orchestrator.run(ask())
+
+    assert setup.workers.called() == []
+
+
+async def test_a_cancelled_call_says_nothing_about_the_expert() -> None:
+    setup = Setup({"a": Stalls()}, "a")
+    running = asyncio.create_task(setup.orchestrator.run(ask()))
+    await setup.workers.until_started("a")
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert [(o.expert_id, o.expert_at_fault) for o in setup.directory.recorded if isinstance(o, ExpertFailure)] == [("a", False)]
+
+
 async def test_successes_close_circuits_before_aggregation_can_fail() -> None:
     setup = Setup({"a": "2", "b": "3", "fuser": Fails(ExpertUnreachable("gone"))}, "a", "b")
 
