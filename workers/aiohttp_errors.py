@@ -12,6 +12,7 @@ from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout, Exper
 _MAP: tuple[tuple[type[BaseException], type[ExpertError], str], ...] = (
     # Most specific first: the tree of aiohttp has several inheritance.
     (aiohttp.ServerTimeoutError, ExpertTimeout, "took too long to accept a connection"),
+    (aiohttp.NonHttpUrlClientError, ExpertUnreachable, "has a base_url that is no http address"),
     (aiohttp.InvalidURL, ExpertUnreachable, "has a base_url that is no http address"),
     (aiohttp.ClientPayloadError, ExpertProtocolError, "broke off in the middle of its answer"),
     (aiohttp.ClientResponseError, ExpertProtocolError, "did not answer in HTTP"),

@@ -14,7 +14,7 @@ from domain.errors import (
     ExpertTimeout,
     ExpertUnreachable,
 )
-from workers.http_errors import context_overflow, is_context_overflow, retry_after_of
+from workers.http_errors import STATUS_ERRORS, context_overflow, is_context_overflow, retry_after_of
 
 TRANSLATIONS: Mapping[str, type[ExpertError]] = {
     "APIConnectionError": ExpertUnreachable,
@@ -53,19 +53,21 @@ TRANSLATIONS: Mapping[str, type[ExpertError]] = {
 """By class name, so that LiteLLM need not be imported to read it. A test holds it against ``litellm.exceptions``."""
 
 
+_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ClientConnectorError", "ConnectionRefusedError", "gaierror"})
+"""What lies at the bottom when no connection came about (httpx, aiohttp, the socket)."""
+
+
 def expert_error_of(error: Exception, expert_id: str) -> ExpertError:
     """What *error*, raised by LiteLLM while it called the expert, stands for."""
     # A stream that broke is wrapped, whatever the reason; the reason says more.
     original = getattr(error, "original_exception", None)
     if type(error).__name__ == "MidStreamFallbackError" and isinstance(original, Exception):
         error = original
-    kind = next((TRANSLATIONS[base.__name__] for base in type(error).__mro__ if base.__name__ in TRANSLATIONS), ExpertProtocolError)
     said = " ".join(str(error).split())[:500]
     status = getattr(error, "status_code", None)
-    if kind is ExpertRejected and (type(error).__name__ == "ContextWindowExceededError" or is_context_overflow(said)):
+    kind = _kind_of(error, status)
+    if kind is ExpertRejected and (type(error).__name__ == "ContextWindowExceededError" or is_context_overflow(said, _code_of(error))):
         return context_overflow(expert_id, said)
-    if kind is ExpertUnreachable and isinstance(status, int) and status == 408:
-        kind = ExpertTimeout
     return kind(
         f"expert {expert_id!r} failed ({said})",
         status=status if isinstance(status, int) else None,
@@ -73,9 +75,35 @@ def expert_error_of(error: Exception, expert_id: str) -> ExpertError:
     )
 
 
+def _kind_of(error: Exception, status: object) -> type[ExpertError]:
+    """The translation of the most specific class, but for the two that LiteLLM also uses for whatever it does not know."""
+    name = next((base.__name__ for base in type(error).__mro__ if base.__name__ in TRANSLATIONS), "OpenAIError")
+    if name == "APIError" and isinstance(status, int) and status in STATUS_ERRORS:
+        return STATUS_ERRORS[status][0]
+    if name in ("APIConnectionError", "InternalServerError"):
+        return ExpertUnreachable if _NOT_CONNECTED & set(_causes(error)) else ExpertProtocolError
+    return TRANSLATIONS[name]
+
+
+def _causes(error: BaseException) -> list[str]:
+    """Class names of *error* and of what led to it."""
+    names: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(names) < 20:
+        names.append(type(current).__name__)
+        current = current.__cause__ or current.__context__
+    return names
+
+
+def _code_of(error: Exception) -> str | None:
+    body = getattr(error, "body", None)
+    code = getattr(error, "code", None) or (body.get("code") if isinstance(body, Mapping) else None)
+    return code if isinstance(code, str) else None
+
+
 def _retry_after(error: Exception) -> float | None:
     response = getattr(error, "response", None)
-    for headers in (getattr(response, "headers", None), getattr(error, "headers", None)):
+    for headers in (getattr(error, "litellm_response_headers", None), getattr(response, "headers", None), getattr(error, "headers", None)):
         if isinstance(headers, Mapping) and (wait := retry_after_of(headers, datetime.now(UTC))) is not None:
             return wait
     return None

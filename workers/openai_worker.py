@@ -97,14 +97,12 @@ class OpenAIWorker:
         with translated(expert_id, mid_answer=True):
             while True:
                 # The first piece may take as long as the call: the pool's clock runs. Afterwards silence means a stall.
-                async with asyncio.timeout(self._limits.idle_timeout_s if started else None) as idle:
-                    try:
+                try:
+                    async with asyncio.timeout(self._limits.idle_timeout_s if started else None):
                         piece = await response.content.readany()
-                    except TimeoutError:
-                        if idle.expired():
-                            msg = f"expert {expert_id!r} went silent for {self._limits.idle_timeout_s:g} s in the middle of its answer"
-                            raise ExpertTimeout(msg) from None
-                        raise
+                except TimeoutError as error:
+                    msg = f"expert {expert_id!r} went silent for {self._limits.idle_timeout_s:g} s in the middle of its answer"
+                    raise ExpertTimeout(msg) from error
                 started = True
                 try:
                     events = parser.feed(piece) if piece else parser.finish()

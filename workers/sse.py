@@ -42,10 +42,13 @@ class SseParser:
             buffer = buffer.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, self._pending = buffer.split(b"\n")
         events = [event for line in lines if (event := self._line(line)) is not None]
-        if self._num_bytes + len(self._pending) > self._max_event_bytes:
+        self._check(len(self._pending))
+        return events
+
+    def _check(self, num_more: int) -> None:
+        if self._num_bytes + num_more > self._max_event_bytes:
             msg = f"one event of the stream is larger than {self._max_event_bytes} bytes"
             raise EventTooLarge(msg)
-        return events
 
     def finish(self) -> list[Event]:
         """An event that only lacks its closing empty line. Not by the letter of the standard, but servers do send it so."""
@@ -58,6 +61,7 @@ class SseParser:
             return self._dispatch()
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
+        self._check(len(line))
         self._num_bytes += len(line)
         if field == b"data":
             self._data.append(value.decode("utf-8", "replace"))

@@ -70,6 +70,8 @@ Fault = Stall | HalfStream | Garbage | Status | ErrorEvent | Hangup
 
 @dataclass(frozen=True, slots=True)
 class Received:
+    """One request. Header names may be written in any case."""
+
     body: Mapping[str, Any]
     headers: Mapping[str, str]
 
@@ -114,7 +116,7 @@ class Upstream:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        self.requests.append(Received(body, dict(request.headers)))
+        self.requests.append(Received(body, request.headers.copy()))
         if request.transport not in self._connections:
             self._connections.add(request.transport)
             self.num_connections += 1

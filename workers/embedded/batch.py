@@ -34,9 +34,9 @@ class Batch:
         self._retire()
         if joined := self._admit():
             first_row = len(self.live)
-            self._cache.reserve(first_row + len(joined), max(len(sequence.prompt) for sequence in joined) + 1)
+            self.live += joined  # before anything can fail, so that nobody is forgotten
+            self._cache.reserve(len(self.live), max(len(sequence.prompt) for sequence in joined) + 1)
             logits = self._model.decoder.prefill(self._cache, first_row, [sequence.prompt for sequence in joined])
-            self.live += joined
             self._advance(joined, logits)
             self._retire()
         if self.live:

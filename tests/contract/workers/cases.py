@@ -73,8 +73,9 @@ def call_of(card: ExpertCard, *, text: str = "Say it.", timeout_s: float = 60.0,
     return ExpertCall(card, (message,), params, Deadline.after(timeout_s), request_id="req-1")
 
 
-async def streamed(case: Case, call: ExpertCall) -> Streamed:
-    result = Streamed()
+async def streamed(case: Case, call: ExpertCall, into: Streamed | None = None) -> Streamed:
+    """The whole stream; *into* also shows what came before an error."""
+    result = into or Streamed()
     async for chunk in case.pool.stream(call):
         result.add(chunk)
     return result
@@ -95,7 +96,7 @@ async def embedded_case(folder: Path) -> AsyncIterator[Case]:
     await pool.warm([speaker, endless])
 
     async def until_idle() -> None:
-        while pool._workers[Backend.EMBEDDED].num_live:  # type: ignore[attr-defined]
+        while pool._workers[Backend.EMBEDDED].num_live:  # type: ignore[attr-defined]  # noqa: ASYNC110 - another thread's fact
             await asyncio.sleep(0)
 
     try:

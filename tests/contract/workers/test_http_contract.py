@@ -15,7 +15,7 @@ from domain.errors import (
     ExpertRejected,
     ExpertUnreachable,
 )
-from tests.contract.workers.cases import ANSWER, LITELLM_WARNINGS, Case, call_of, streamed
+from tests.contract.workers.cases import ANSWER, LITELLM_WARNINGS, Case, Streamed, call_of, streamed
 from tests.fakes.upstream import ErrorEvent, Fault, Garbage, HalfStream, Hangup, Status, Upstream
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in LITELLM_WARNINGS]
@@ -62,11 +62,9 @@ async def test_each_fault_has_its_error(
     upstream = upstream_of(http_case)
     upstream.faults.extend([fault] * 5)
 
+    call = call_of(http_case.speaker)
     with pytest.raises(expected, match="speaker"):
-        if stream:
-            await streamed(http_case, call_of(http_case.speaker))
-        else:
-            await http_case.pool.complete(call_of(http_case.speaker))
+        await (streamed(http_case, call) if stream else http_case.pool.complete(call))
 
     assert len(upstream.requests) == num_requests
 
@@ -102,14 +100,13 @@ async def test_retry_after_is_not_waited_for_beyond_the_deadline(http_case: Case
 async def test_half_a_stream_is_a_protocol_error(http_case: Case, fault: Fault) -> None:
     """After the first token nothing is tried again."""
     upstream_of(http_case).faults.append(fault)
-    said = ""
+    heard = Streamed()
 
     with pytest.raises(ExpertProtocolError, match="endless"):
-        async for chunk in http_case.pool.stream(call_of(http_case.endless)):
-            said += "".join(piece.delta.get("content", "") for piece in chunk.choices)
+        await streamed(http_case, call_of(http_case.endless), heard)
 
-    assert "klmkl".startswith(said)
-    assert said
+    assert heard.contents[0]
+    assert "klmkl".startswith(heard.contents[0])
     assert len(upstream_of(http_case).requests) == 1
 
 

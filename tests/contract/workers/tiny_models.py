@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def write_chain_model(folder: Path, tokens: tuple[str, ...], *, cyclic: bool = F
     chain = [tokenizer.convert_tokens_to_ids(token) for token in (ASSISTANT, *tokens)]
     chain.append(chain[1] if cyclic else tokenizer.convert_tokens_to_ids(END))
     embedding, head = tensors["model.embed_tokens.weight"], tensors["lm_head.weight"].zero_()
-    for token, following in zip(chain, chain[1:], strict=False):
+    for token, following in itertools.pairwise(chain):
         head[following] += embedding[token]
     return write_model(folder, tensors)
 

@@ -1,0 +1,264 @@
+"""What is particular to experts in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertRejected, ExpertUnreachable
+from domain.experts import Backend, ExpertCard
+from tests.contract.workers.cases import Case, call_of, embedded_case, streamed
+from tests.contract.workers.tiny_models import write_adapter, write_random_model
+from workers.embedded.worker import EmbeddedWorker
+from workers.limits import EmbeddedLimits
+from workers.pool import WorkerPool
+
+ZOO = Path(__file__).parents[3] / "zoo" / "weights"
+
+
+@pytest.fixture(name="folder", scope="module")
+def _folder(models_folder: Path) -> Path:
+    write_random_model(models_folder / "random")
+    write_adapter(models_folder / "adapted", "random")
+    return models_folder
+
+
+@pytest.fixture(name="case")
+async def _case(folder: Path) -> AsyncIterator[Case]:
+    async with embedded_case(folder) as case:
+        yield case
+
+
+@pytest.fixture(name="random_card")
+def _random_card(case: Case) -> ExpertCard:
+    return replace(case.speaker, id="random", model="random")
+
+
+def texts_of(case: Case, card: ExpertCard, **params: Any) -> Any:
+    return asyncio.gather(*(case.pool.complete(call_of(card, text=f"{'ab' * i}?", max_tokens=24, **params)) for i in range(12)))
+
+
+async def test_who_shares_the_batch_changes_no_answer(case: Case, random_card: ExpertCard) -> None:
+    """Prompts of different lengths, together and one by one."""
+    together = [candidate.text for candidate in await texts_of(case, random_card)]
+    alone = [(await case.pool.complete(call_of(random_card, text=f"{'ab' * i}?", max_tokens=24))).text for i in range(12)]
+
+    assert together == alone
+    assert len(set(together)) > 6
+
+
+async def test_a_seed_gives_the_same_draws_in_any_company(case: Case, random_card: ExpertCard) -> None:
+    call = call_of(random_card, temperature=1.5, seed=7, max_tokens=24, n=2)
+    alone = await case.pool.complete(call)
+    together = (await asyncio.gather(texts_of(case, random_card, temperature=2), case.pool.complete(call)))[1]
+    other = await case.pool.complete(call_of(random_card, temperature=1.5, seed=8, max_tokens=24, n=2))
+
+    assert [choice.text for choice in alone.choices] == [choice.text for choice in together.choices]
+    assert alone.choices[0].text != alone.choices[1].text
+    assert alone.choices[0].text != other.choices[0].text
+
+
+async def test_an_adapter_answers_unlike_its_base(case: Case, random_card: ExpertCard) -> None:
+    """And can be named with its base or by what its folder says."""
+    adapted = replace(random_card, id="adapted", model="adapted")
+    told = replace(adapted, adapter_of="random")
+    base, first, second = await asyncio.gather(*(case.pool.complete(call_of(card, max_tokens=24)) for card in (random_card, adapted, told)))
+
+    assert first.text == second.text
+    assert first.text != base.text
+
+
+async def test_more_sequences_than_places_are_all_answered(folder: Path) -> None:
+    worker = EmbeddedWorker(folder, EmbeddedLimits(max_batch=3, max_prefill_tokens=20))
+    await worker.start()
+    card = ExpertCard("endless", Backend.EMBEDDED, "endless")
+    candidates = await asyncio.gather(*(worker.complete(call_of(card, max_tokens=n)) for n in range(1, 20)))
+    await worker.close()
+
+    assert [candidate.text for candidate in candidates] == [("klm" * 7)[:n] for n in range(1, 20)]
+
+
+async def test_a_full_queue_refuses_at_once(folder: Path) -> None:
+    worker = EmbeddedWorker(folder, EmbeddedLimits(max_waiting=2))
+    await worker.start()
+    card = ExpertCard("endless", Backend.EMBEDDED, "endless")
+    with pytest.raises(ExpertOverloaded, match="queue is full"):
+        await worker.complete(call_of(card, n=3))
+    await worker.close()
+
+
+async def test_stop_strings_do_not_end_the_reasoning(case: Case) -> None:
+    candidate = await case.pool.complete(call_of(case.speaker, stop=["w"]))
+
+    assert candidate.choices[0].message["reasoning_content"] == "qw"
+    assert candidate.text == "abcdefghij"
+
+
+async def test_a_constrained_answer_has_no_reasoning_and_fits_the_token_limit(case: Case, random_card: ExpertCard) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"words": {"type": "array", "items": {"type": "string"}}, "size": {"enum": ["small", "large"]}},
+        "required": ["words", "size"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for limit in (48, 120):
+        call = call_of(random_card, response_format=wanted, max_tokens=limit, temperature=1, seed=limit)
+        choice = (await case.pool.complete(call)).choices[0]
+
+        assert choice.finish_reason == "stop"
+        assert "reasoning_content" not in choice.message
+        assert "<think>" not in choice.text
+        jsonschema.validate(json.loads(choice.text), schema)
+
+
+async def test_json_object_is_some_object(case: Case, random_card: ExpertCard) -> None:
+    candidate = await case.pool.complete(call_of(random_card, response_format={"type": "json_object"}, max_tokens=60))
+
+    assert isinstance(json.loads(candidate.text), dict)
+
+
+async def test_one_of_several_tools_is_called(case: Case, random_card: ExpertCard) -> None:
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}} for name in ("up", "down")
+    ]
+    choice = (await case.pool.complete(call_of(random_card, tools=tools, tool_choice="required"))).choices[0]
+
+    assert choice.message["content"] is None
+    assert choice.message["tool_calls"][0]["function"]["name"] in {"up", "down"}
+    assert isinstance(json.loads(choice.message["tool_calls"][0]["function"]["arguments"]), dict)
+
+
+async def test_with_tool_choice_auto_the_answer_is_plain(case: Case) -> None:
+    tools = [{"type": "function", "function": {"name": "up"}}]
+    candidate = await case.pool.complete(call_of(case.speaker, tools=tools, tool_choice="auto"))
+
+    assert candidate.text == "abcdefghij"
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"temperature": 3}, "temperature must be a number from 0 to 2"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": float("nan")}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"n": 1000}, "n must be"),
+        ({"stop": [1]}, "stop"),
+        ({"logit_bias": {"a": 1}}, "logit_bias"),
+        ({"top_logprobs": 99, "logprobs": True}, "top_logprobs"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}}, "cannot be enforced"),
+        ({"tool_choice": "required"}, "tools is empty"),
+        ({"tool_choice": {"type": "function", "function": {"name": "a"}}}, "not among tools"),
+        ({"tool_choice": "perhaps"}, "tool_choice must be"),
+        ({"tools": [{"function": {"name": "a b"}}], "tool_choice": "required"}, r"tools\[0\].function.name"),
+    ],
+)
+async def test_a_bad_field_is_rejected_by_name(case: Case, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExpertRejected, match=message):
+        await case.pool.complete(call_of(case.speaker, **params))
+
+
+async def test_content_parts_are_read_and_pictures_refused(case: Case) -> None:
+    parts = [{"type": "text", "text": "Say"}, {"type": "text", "text": "it."}]
+    call = replace(call_of(case.speaker), messages=({"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}))
+    picture = replace(call, messages=({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]},))
+
+    assert (await case.pool.complete(call)).text == "abcdefghij"
+    with pytest.raises(ExpertRejected, match="text only, not image_url"):
+        await case.pool.complete(picture)
+
+
+async def test_a_folder_that_is_not_there_suggests_the_nearest(case: Case) -> None:
+    with pytest.raises(ExpertUnreachable, match="did you mean 'speaker'"):
+        await case.pool.complete(call_of(replace(case.speaker, model="speeker")))
+
+
+async def test_a_broken_folder_says_what_is_wrong(case: Case, folder: Path) -> None:
+    (folder / "empty").mkdir(exist_ok=True)
+    (folder / "gpt").mkdir(exist_ok=True)
+    (folder / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
+    (folder / "cut").mkdir(exist_ok=True)
+    (folder / "cut" / "config.json").write_text((folder / "random" / "config.json").read_text())
+    (folder / "cut" / "model.safetensors").write_bytes(b"\x10\x00")
+
+    for name, message in (("empty", r"no config\.json"), ("gpt", "serve it with vLLM"), ("cut", "cannot be loaded")):
+        with pytest.raises(ExpertUnreachable, match=message):
+            await case.pool.warm([replace(case.speaker, model=name)])
+
+
+async def test_a_failing_step_fails_its_own_sequences_only(case: Case, random_card: ExpertCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    await case.pool.warm([random_card])
+    worker: Any = case.pool._workers[Backend.EMBEDDED]
+    broken = worker._models[("random", None)]
+
+    def fail(*_: object) -> None:
+        msg = "out of memory"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(broken.decoder, "prefill", fail)
+    outcomes = await asyncio.gather(worker.complete(call_of(random_card)), worker.complete(call_of(case.speaker)), return_exceptions=True)
+
+    assert isinstance(outcomes[0], ExpertProtocolError)
+    assert "out of memory" in outcomes[0].message
+    assert outcomes[1].text == "abcdefghij"
+    monkeypatch.undo()
+    assert (await worker.complete(call_of(random_card, max_tokens=3))).usage.completion_tokens == 3
+
+
+async def test_closing_fails_what_still_runs(folder: Path) -> None:
+    pool = WorkerPool(embedded_dir=folder)
+    card = ExpertCard("endless", Backend.EMBEDDED, "endless")
+    stream = pool.stream(call_of(card))
+    await anext(stream)
+    await pool.close()
+
+    with pytest.raises(ExpertUnreachable, match="shutting down"):
+        async for _ in stream:
+            pass
+
+
+async def test_a_slow_reader_gets_larger_pieces_of_the_same_text(case: Case) -> None:
+    stream = case.pool.stream(call_of(case.endless, max_tokens=300))
+    first = await anext(stream)
+    await case.until_idle()  # everything is produced, nothing more was read
+    rest = [chunk async for chunk in stream]
+    text = "".join(piece.delta.get("content", "") for chunk in (first, *rest) for piece in chunk.choices)
+
+    assert text == "klm" * 100
+    assert len(rest) < 10
+
+
+async def test_memory_of_the_cache_is_given_back(case: Case, random_card: ExpertCard) -> None:
+    await texts_of(case, random_card)
+    worker: Any = case.pool._workers[Backend.EMBEDDED]
+    await case.until_idle()
+
+    assert worker._engine._batches == {}
+
+
+async def test_the_zoo_answers_a_question() -> None:
+    """A trained expert, read from the repository."""
+    card = ExpertCard("numerals", Backend.EMBEDDED, "numerals")
+    pool = WorkerPool(embedded_dir=ZOO)
+    candidate = await pool.complete(call_of(card, text="Write MCMXCIV in Arabic numerals."))
+    await pool.close()
+
+    assert candidate.text == "1994"
+
+
+async def test_streamed_json_is_the_same_as_plain(case: Case, random_card: ExpertCard) -> None:
+    call = call_of(random_card, response_format={"type": "json_object"}, max_tokens=60)
+    plain = await case.pool.complete(call)
+    stream = await streamed(case, call)
+
+    assert stream.contents[0] == plain.text
