@@ -24,15 +24,11 @@ _MAP: tuple[tuple[type[BaseException], type[ExpertError], str], ...] = (
 _LOST = (aiohttp.ClientConnectionError, OSError)
 
 
-def expert_error_of(error: BaseException, expert_id: str, *, mid_answer: bool = False) -> ExpertError:
-    """What *error* says about the expert. A connection lost *mid_answer* is half an answer, not an absent server."""
-    if mid_answer and isinstance(error, _LOST) and not isinstance(error, TimeoutError):
-        return ExpertProtocolError(f"expert {expert_id!r} broke off in the middle of its answer ({_said(error)})")
-    for kind, expert_error, what in _MAP:
-        if isinstance(error, kind):
-            return expert_error(f"expert {expert_id!r} {what} ({_said(error)})")
-    msg = f"no rule for {type(error).__name__}"
-    raise TypeError(msg)
+def rule_for(kind: type[BaseException], *, mid_answer: bool = False) -> tuple[type[ExpertError], str]:
+    """What an exception of *kind* means. A connection lost *mid_answer* is half an answer, not an absent server."""
+    if mid_answer and issubclass(kind, _LOST) and not issubclass(kind, TimeoutError):
+        return ExpertProtocolError, "broke off in the middle of its answer"
+    return next((error, what) for base, error, what in _MAP if issubclass(kind, base))
 
 
 def _said(error: BaseException) -> str:
@@ -45,4 +41,5 @@ def translated(expert_id: str, *, mid_answer: bool = False) -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientError, OSError) as error:
-        raise expert_error_of(error, expert_id, mid_answer=mid_answer) from error
+        kind, what = rule_for(type(error), mid_answer=mid_answer)
+        raise kind(f"expert {expert_id!r} {what} ({_said(error)})") from error

@@ -1,0 +1,187 @@
+"""The pool retries, keeps the time and cleans up, whatever the backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.chat import Choice, ChoiceDelta, Chunk, Usage
+from domain.deadline import Deadline
+from domain.errors import ExpertError, ExpertOverloaded, ExpertProtocolError, ExpertRejected, ExpertTimeout, ExpertUnreachable
+from domain.experts import Backend, ExpertCard
+from domain.plan import Candidate, ExpertCall
+from workers.limits import PoolLimits
+from workers.pool import WorkerPool
+
+CARD = ExpertCard("e1", Backend.OPENAI, "m")
+ROLE = Chunk((ChoiceDelta({"role": "assistant", "content": ""}),))
+
+
+def said(text: str) -> Chunk:
+    return Chunk((ChoiceDelta({"content": text}),))
+
+
+class ScriptedWorker:
+    """Fails as often as it is told, then answers; streams what it is told, an error among it."""
+
+    def __init__(self, *failures: ExpertError, streams: tuple[tuple[Chunk | ExpertError, ...], ...] = ()) -> None:
+        self.failures, self.streams = deque(failures), deque(streams)
+        self.num_calls = self.num_closed = 0
+        self.closed = False
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None:
+        self.closed = True
+
+    async def complete(self, call: ExpertCall) -> Candidate:
+        self.num_calls += 1
+        if self.failures:
+            raise self.failures.popleft()
+        return Candidate(call.expert.id, (Choice({"role": "assistant", "content": "yes"}),))
+
+    async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+        self.num_calls += 1
+        try:
+            for item in self.streams.popleft():
+                if isinstance(item, ExpertError):
+                    raise item
+                yield item
+        finally:
+            self.num_closed += 1
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pool_of(worker: Any, **limits: Any) -> WorkerPool:
+    quick = PoolLimits(**{"retry_wait_initial_s": 0.0, "retry_wait_max_s": 0.0, **limits})
+    return WorkerPool(embedded_dir=Path(), limits=quick, clock=Clock(), backends={Backend.OPENAI: lambda _: worker})
+
+
+def call_in(seconds: float = 60.0, card: ExpertCard = CARD) -> ExpertCall:
+    return ExpertCall(card, ({"role": "user", "content": "?"},), {}, Deadline(100.0 + seconds, Clock()), "r1")
+
+
+async def collect(pool: WorkerPool) -> list[Chunk]:
+    return [chunk async for chunk in pool.stream(call_in())]
+
+
+async def test_retryable_failures_are_tried_again_and_counted() -> None:
+    worker = ScriptedWorker(ExpertUnreachable("1"), ExpertProtocolError("2"))
+    candidate = await pool_of(worker).complete(call_in())
+
+    assert (candidate.text, candidate.num_retries, worker.num_calls) == ("yes", 2, 3)
+
+
+async def test_the_last_failure_is_told_when_attempts_run_out() -> None:
+    worker = ScriptedWorker(*(ExpertUnreachable(str(i)) for i in range(5)))
+
+    with pytest.raises(ExpertUnreachable, match="2"):
+        await pool_of(worker, max_attempts=3).complete(call_in())
+    assert worker.num_calls == 3
+
+
+@pytest.mark.parametrize("error", [ExpertRejected("no"), ExpertTimeout("late")])
+async def test_other_failures_are_told_at_once(error: ExpertError) -> None:
+    worker = ScriptedWorker(error)
+
+    with pytest.raises(type(error)):
+        await pool_of(worker).complete(call_in())
+    assert worker.num_calls == 1
+
+
+async def test_retry_after_is_kept_when_it_fits() -> None:
+    worker = ScriptedWorker(ExpertOverloaded("busy", retry_after_s=0.0))
+
+    assert (await pool_of(worker, retry_wait_initial_s=1000.0, retry_wait_max_s=1000.0).complete(call_in())).num_retries == 1
+
+
+async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    worker = ScriptedWorker(ExpertOverloaded("busy", retry_after_s=61.0))
+
+    with pytest.raises(ExpertOverloaded, match="busy"):
+        await pool_of(worker).complete(call_in(60))
+    assert worker.num_calls == 1
+
+
+async def test_a_stream_is_tried_again_until_its_first_token() -> None:
+    """The role alone is no token yet; of a failed attempt nothing is passed on."""
+    worker = ScriptedWorker(
+        streams=((ExpertUnreachable("1"),), (ROLE, ExpertProtocolError("2")), (ROLE, said("yes"), Chunk(usage=Usage(1, 1))))
+    )
+
+    assert await collect(pool_of(worker)) == [ROLE, said("yes"), Chunk(usage=Usage(1, 1))]
+    assert worker.num_closed == 3
+
+
+async def test_a_stream_is_not_tried_again_after_its_first_token() -> None:
+    worker = ScriptedWorker(streams=((said("ye"), ExpertProtocolError("broke")), (said("no"),)))
+    pool, got = pool_of(worker), []
+
+    with pytest.raises(ExpertProtocolError, match="broke"):
+        got += [got.append(chunk) async for chunk in pool.stream(call_in())]  # type: ignore[func-returns-value]
+    assert got == [said("ye")]
+    assert worker.num_calls == 1
+    assert pool.in_flight("e1") == 0
+
+
+async def test_a_stream_without_a_word_is_a_protocol_error() -> None:
+    worker = ScriptedWorker(streams=((), (Chunk(usage=Usage()),), ()))
+
+    with pytest.raises(ExpertProtocolError, match="without saying anything"):
+        await collect(pool_of(worker))
+    assert worker.num_calls == 3
+
+
+async def test_closing_a_stream_closes_the_worker_s() -> None:
+    worker = ScriptedWorker(streams=((said("a"), said("b")),))
+    pool = pool_of(worker)
+    stream = pool.stream(call_in())
+    await anext(stream)
+    during = pool.in_flight("e1")
+    await stream.aclose()
+
+    assert (during, pool.in_flight("e1"), worker.num_closed) == (1, 0, 1)
+
+
+async def test_a_backend_is_built_once_however_many_call_at_once() -> None:
+    built = []
+
+    def build(_: object) -> Any:
+        built.append(worker := ScriptedWorker())
+        return worker
+
+    pool = WorkerPool(embedded_dir=Path(), backends={Backend.OPENAI: build})
+    card_call = ExpertCall(CARD, (), {}, Deadline.after(60), "r1")
+    await asyncio.gather(*(pool.complete(card_call) for _ in range(10)))
+    await pool.close()
+
+    assert len(built) == 1
+    assert built[0].closed
+
+
+async def test_the_earlier_of_deadline_and_card_limit_counts() -> None:
+    class Never(ScriptedWorker):
+        async def complete(self, call: ExpertCall) -> Candidate:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    pool = pool_of(Never())
+    card = ExpertCard("e1", Backend.OPENAI, "m", timeout_s=0.01)
+
+    with pytest.raises(ExpertTimeout, match=r"within its 0\.01 s"):
+        await pool.complete(call_in(60, card))
+    with pytest.raises(ExpertTimeout, match="deadline"):
+        await pool.complete(call_in(0.01))
+    with pytest.raises(ExpertTimeout, match="no time"):
+        await pool.complete(call_in(0))
