@@ -1,6 +1,6 @@
 """What the trained experts answer to training questions: the material that the aggregator learns from.
 
-``python -m zoo.training.candidates --questions 16000`` writes ``zoo/cache/candidates.jsonl`` (not kept in the
+``python -m zoo.training.candidates`` writes ``zoo/cache/candidates.jsonl`` (not kept in the
 repository; it is made again in some minutes).
 """
 
@@ -80,10 +80,11 @@ def load(path: Path = CACHE) -> list[Answered]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--questions", type=int, default=16_000)
+    parser.add_argument("--questions", type=int, default=8_000)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     collect(arguments.questions, weights=arguments.weights)
 
 
