@@ -74,10 +74,15 @@ class _Bars:
             expert = told["expert_id"]
             if expert not in self._tasks:
                 self._tasks[expert] = self._progress.add_task(expert, total=told["num_total"], told="")
-            answered = told["num_done"] - told["num_failed"]
-            right = f"{100 * told['num_correct'] / answered:.0f} % right" if answered else ""
-            failed = f", {told['num_failed']} failed" if told["num_failed"] else ""
-            self._progress.update(self._tasks[expert], completed=told["num_done"], told=right + failed)
-        if run["status"] == "finished":
-            for task in self._progress.tasks:
-                self._progress.update(task.id, completed=task.total)
+            self._show(expert, told["num_done"], told["num_correct"], told["num_failed"])
+        for row in run.get("summary", ()):  # the last look comes when the run is over, and has the final counts
+            overall = row["overall"]
+            self._show(row["expert"], overall["num_answered"] + row["num_failed"], overall["num_correct"], row["num_failed"])
+
+    def _show(self, expert: str, num_done: int, num_correct: int, num_failed: int) -> None:
+        if expert not in self._tasks:
+            return  # over before the first look: there is nothing to animate
+        answered = num_done - num_failed
+        right = f"{100 * num_correct / answered:.0f} % right" if answered else ""
+        failed = f", {num_failed} failed" if num_failed else ""
+        self._progress.update(self._tasks[expert], completed=num_done, told=right + failed)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _CLIENT_VARIABLES = frozenset({"CONSILIUM_URL", "CONSILIUM_KEY"})
 """Read by the command line, not by the service."""
+_CHATTY = ("alembic", "faiss", "httpx", "uvicorn")
+"""Libraries that tell at info how they do their work: of interest to whoever debugs them."""
 _BACKLOG = 2048
 """Connections that the kernel holds while the process is busy; uvicorn's own default."""
 _LOOK_EVERY_S = 0.1
@@ -49,7 +51,9 @@ def serve(
     for warning in unknown_variables({name: "" for name in os.environ if name not in _CLIENT_VARIABLES}):
         note(f"warning: {warning}")
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every expert call is the trace's work
+    if settings.log_level != "debug":
+        for chatty in _CHATTY:
+            logging.getLogger(chatty).setLevel(logging.WARNING)
     listener = _listen(settings.host, settings.port)
     asyncio.run(_serve(app, settings, listener))
 
