@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -52,7 +53,7 @@ class LiteLLMWorker:
     async def complete(self, call: ExpertCall) -> Candidate:
         payload = await self._call(call, stream=False)
         candidate = candidate_of(_plain(payload), call.expert.id)
-        return Candidate(candidate.expert_id, tuple(map(split_choice, candidate.choices)), candidate.usage, extra=candidate.extra)
+        return replace(candidate, choices=tuple(map(split_choice, candidate.choices)))
 
     def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         return split_stream(self._chunks(call))

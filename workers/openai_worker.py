@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -63,7 +64,7 @@ class OpenAIWorker:
         if isinstance(payload, Mapping) and (error := error_of_event(expert_id, payload)) is not None:
             raise error
         candidate = candidate_of(payload, expert_id)
-        return Candidate(expert_id, tuple(map(split_choice, candidate.choices)), usage=candidate.usage, extra=candidate.extra)
+        return replace(candidate, choices=tuple(map(split_choice, candidate.choices)))
 
     def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         return split_stream(self._chunks(call))

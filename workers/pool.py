@@ -126,9 +126,13 @@ class WorkerPool:
         return discovered_models(payload, base_url)
 
     async def warm(self, cards: Sequence[ExpertCard]) -> None:
-        """Load those of *cards* that run in this process, so that their first call does not wait for it."""
+        """Start the backends of *cards* and load those experts that run in this process, so that no first call waits for it.
+
+        Raises ``ExpertUnreachable`` at the first that cannot be loaded.
+        """
         for card in cards:
-            if card.backend is Backend.EMBEDDED and isinstance(worker := await self._worker(card.backend), Warmable):
+            worker = await self._worker(card.backend)
+            if isinstance(worker, Warmable):
                 await worker.warm(card)
 
     def _limit_of(self, call: ExpertCall) -> Deadline:
