@@ -35,10 +35,10 @@ class Annotation:
     """The most similar skills whether or not they are similar enough (weight 0): what a refusal names."""
     similarity: float
     """Of the best skill, a cosine in [-1, 1]."""
-    own_share: float = 1.0
-    """How far the last turn stands on its own, in [0, 1]; the rest was read with the turns before it."""
-    clear: bool = True
-    """Whether the last turn alone says enough; False for fragments and for what resembles nothing."""
+    fragment: bool = False
+    """Whether the last turn leans on what came before it."""
+    with_context: bool = False
+    """Whether it was read together with the turns before it."""
     neighbours: tuple[Neighbour, ...] = ()
     category: str | None = None
     """The category that most of the neighbours with these skills have."""
@@ -61,26 +61,31 @@ class EmbeddingAnnotator:
     def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder
 
-    async def annotate(self, query: RoutingQuery, snapshot: RegistrySnapshot, index: RoutingIndex, options: SkillsOptions) -> Annotation:
+    async def annotate(
+        self,
+        query: RoutingQuery,
+        snapshot: RegistrySnapshot,  # noqa: ARG002 - the port's signature
+        index: RoutingIndex,
+        options: SkillsOptions,
+    ) -> Annotation:
         """One encoder call: the last turn, and the same with its context when there is any."""
         text = routed_text(query.request.messages)
         if not text.last or not index.skills:
-            return Annotation(skills=(), nearest=(), similarity=0.0, clear=False)
+            return Annotation(skills=(), nearest=(), similarity=0.0)
         vectors = await self._encoder.encode(text.texts)
         similarities = index.similarities(vectors)
-        own_best = float(similarities[0].max())
-        share = text.own_share(own_best)
-        # Similarities are blended, not shares: two faint readings must not add up to a confident one.
-        blended = similarities[0] if share == 1 else share * similarities[0] + (1 - share) * similarities[1]
-        skills = match_skills(index.skills, blended, floor=options.floor, temperature=options.temperature)
-        # The reading that counts more says which questions are shown as the nearest.
-        neighbours = tuple(index.search(vectors[0] if share >= 0.5 else vectors[1], _NUM_NEIGHBOURS))
+        fragment = text.is_fragment(float(similarities[0].max()))
+        reading = 1 if fragment and text.with_context is not None else 0
+        if reading == 1 and similarities[1].max() < options.floor <= similarities[0].max():
+            reading = 0  # what came before is itself like nothing known: it explains nothing
+        skills = match_skills(index.skills, similarities[reading], floor=options.floor, temperature=options.temperature)
+        neighbours = tuple(index.search(vectors[reading], _NUM_NEIGHBOURS))
         return Annotation(
             skills=skills,
-            nearest=nearest_skills(index.skills, blended),
-            similarity=float(blended.max()),
-            own_share=share,
-            clear=share == 1 and own_best >= options.floor,
+            nearest=nearest_skills(index.skills, similarities[reading]),
+            similarity=float(similarities[reading].max()),
+            fragment=fragment,
+            with_context=reading == 1,
             neighbours=neighbours,
             category=majority_category(neighbours, skills),
         )

@@ -1,29 +1,33 @@
 """Which text of a conversation is routed. Pure.
 
-The last user turn decides when it can be understood alone; a turn that cannot ("and doubled?") is read together with what
-it follows. Both readings are encoded in one batch and blended by how clear the turn is on its own.
+The last user turn decides when it can be understood alone; a fragment ("and doubled?") is read together with what it
+follows. Both readings are encoded in one batch, and how much the turn alone resembles a known skill says which one counts.
+One of them counts, never a blend: half of one topic and half of another would look like a task for a generalist.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.chat import Message, text_of, user_turns
 
 _SHORT_WORDS = 5
-"""Up to this length a turn may be a fragment even when it resembles something by itself."""
+_SHORT_WITH_OPENER_WORDS = 8
 _MAX_CONTEXT_TURNS = 4
 _CHARS_PER_WORD = 12
 """For scripts without spaces: a "word" is never longer than this."""
+_OPENER = re.compile(r"(and|or|but|also|then|so|now|again|same|instead|next|what about|how about|what if)\b", re.IGNORECASE)
+"""How English fragments begin. Other languages get along without: their fragments are recognised by similarity alone."""
 
-# Own similarity from which a turn counts a little, and fully. Measured (docs/adr/0004-routing.md): 98 % of follow-ups stay
-# with their topic, 98.6 % of new questions after another topic leave it.
-_FAINT = 0.35
-_CLEAR_SHORT = 0.55
-_CLEAR = 0.38
-_MIN_OWN = 0.25
-"""Below this a turn has nothing in common with any known skill, and what came before does not make it a follow-up."""
+# Similarities of the turn alone to its best skill. Measured (docs/adr/0004-routing.md): 98 % of follow-ups stay with their
+# topic, 97 % of new questions leave the topic before them, 90 % of texts that belong to no skill are refused there too.
+_CLEAR_WITH_OPENER = 0.65
+_CLEAR_SHORT = 0.42
+_CLEAR = 0.365
+_FAINT = 0.30
+"""Without an opener, a turn that has less in common with any skill is a new, unknown topic and no fragment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +42,12 @@ class RoutedText:
         """What to encode, in one batch."""
         return (self.last,) if self.with_context is None else (self.last, self.with_context)
 
-    def own_share(self, similarity: float) -> float:
-        """How far the last turn stands on its own, in [0, 1], when alone it is *similar* so much to its best skill.
-
-        1 means that the context does not count, 0 that only the reading with context does.
-        """
-        if self.with_context is None or similarity < _MIN_OWN:
-            return 1.0
-        clear = _CLEAR_SHORT if num_words(self.last) <= _SHORT_WORDS else _CLEAR
-        return min(1.0, max(0.0, (similarity - _FAINT) / (clear - _FAINT)))
+    def is_fragment(self, similarity: float) -> bool:
+        """Whether the last turn, which alone is *similar* so much to its best skill, leans on what came before."""
+        length = num_words(self.last)
+        if length <= _SHORT_WITH_OPENER_WORDS and _OPENER.match(self.last):
+            return similarity < _CLEAR_WITH_OPENER
+        return _FAINT <= similarity < (_CLEAR_SHORT if length <= _SHORT_WORDS else _CLEAR)
 
 
 def routed_text(messages: Sequence[Message]) -> RoutedText:

@@ -46,6 +46,10 @@ class TextModel(Protocol):
         """Unit vectors (n, dimensions), in the order of *texts*."""
         ...
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of *texts* that reach the model, its own marks included."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -138,7 +142,10 @@ class Encoder:
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 await asyncio.wrap_future(loaded)
-        except TimeoutError as exc:
+        except Exception as exc:
+            self._thread = None  # so that another start tries again
+            if not isinstance(exc, TimeoutError):
+                raise
             raise NotReady(f"the encoder was not loaded within {self._limits.load_timeout_s:g} s") from exc
 
     async def close(self) -> None:
@@ -170,6 +177,11 @@ class Encoder:
             for i, vector in zip(piece, await self._queue([clipped[i] for i in piece]), strict=True):
                 vectors[i] = vector
         return vectors
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of *texts* that reach the model, for accounts. Raises ``NotReady`` before ``start`` and after ``close``."""
+        model = self._loaded()
+        return await asyncio.to_thread(model.count_tokens, [_clip(text, model.max_chars) for text in texts])
 
     def encode_now(self, texts: Sequence[str]) -> Vectors:
         """The same without queue and thread, for scripts. Loads the model when it is not loaded yet."""

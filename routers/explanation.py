@@ -46,7 +46,7 @@ def _on_skill(skill: str, num_answered: float, num_correct: float, declared: boo
 def reason_selected(annotation: Annotation, selected: Sequence[str], why_best: str, pick: PickRule) -> str:
     """Why these experts, in one or two sentences."""
     needs = " and ".join(f"{match.skill} (similarity {match.similarity:.2f})" for match in annotation.skills[:_MAX_SKILLS_PER_EXPERT])
-    context = " together with the turns before it" if annotation.own_share < 0.5 else ""
+    context = ", read with the turns before it," if annotation.with_context else ""
     if pick.kind == "sample":
         how = f"drawn in proportion to the scores: {', '.join(selected)}"
     elif len(selected) == 1:
@@ -80,7 +80,7 @@ def detail_of(annotation: Annotation, options: SkillsOptions, pick: PickRule) ->
         "scoring": options.scoring,
         "floor": options.floor,
         "similarity": round(annotation.similarity, 4),
-        "own_share": round(annotation.own_share, 3),
+        "with_context": annotation.with_context,
         "nearest_questions": [_shown(neighbour) for neighbour in annotation.neighbours],
         "pick": {"kind": pick.kind, "k": pick.k, "threshold": pick.threshold},
         "notes": list(annotation.notes),

@@ -31,11 +31,6 @@ class ExplicitRouter:
 
     def _named(self, query: RoutingQuery, snapshot: RegistrySnapshot, eligible: Sequence[str]) -> tuple[list[str], str]:
         """1. the strategy's ``experts``, 2. the model's name, 3. the only eligible expert."""
-        for option in query.options:
-            if option != "experts":
-                raise InvalidRequest(
-                    f"router option {option!r} is unknown; the router 'explicit' knows 'experts'", param=f"router_options.{option}"
-                )
         if "experts" in query.options:
             return self._listed(query.options["experts"], snapshot), "the strategy"
         if query.request.model in snapshot.experts or query.request.model in eligible:

@@ -75,7 +75,6 @@ class KeywordAnnotator:
             by_embedding,
             skills=skills,
             similarity=skills[0].similarity if skills else by_embedding.similarity,
-            clear=bool(skills),
             category=majority_category(by_embedding.neighbours, skills) or (by_embedding.category if skills else None),
             source="keywords",
             notes=notes,

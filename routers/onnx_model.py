@@ -105,6 +105,10 @@ class OnnxTextModel:
             list(self._pool.map(run, chunks))
         return vectors
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of *texts* after truncation, the marks at both ends included."""
+        return sum(len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(texts)))
+
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()

@@ -29,7 +29,7 @@ class SkillsOptions:
     temperature: float = 0.03
     """Of the skills' shares: a skill that is this much less similar gets 1/e of the weight. Chosen by the likelihood of the
     right skill."""
-    global_weight: float = 0.05
+    global_weight: float = 0.02
     """Exponent of an expert's overall strength in ``shrunk``: enough to decide between equals, too little to outweigh the
     query's skills."""
     prior_strength: float = 2.0

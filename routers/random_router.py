@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from random import Random
 
-from domain.errors import InvalidRequest
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
 from routers import pick
@@ -17,8 +16,6 @@ class RandomRouter:
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:  # noqa: ARG002 - the port's signature
         """``top_k`` draws k different experts, ``sample`` k with replacement, ``dynamic`` one: no query looks hard to it."""
-        for option in query.options:
-            raise InvalidRequest(f"router option {option!r} is unknown; the router 'random' has none", param=f"router_options.{option}")
         pick.check(query.pick)
         ids = [card.id for card in query.experts]
         rng = Random(query.seed)

@@ -43,6 +43,10 @@ class SentenceModel:
         )
         return np.asarray(vectors, np.float32)
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of *texts* after truncation, the model's own marks included."""
+        return sum(len(ids) for ids in self._model.tokenizer(list(texts), truncation=True)["input_ids"])
+
     def close(self) -> None:
         """Nothing to release but memory."""
 

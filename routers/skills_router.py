@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,22 @@ from routers.stickiness import SessionMemory
 _MIN_SUPPORT = 0.5
 """Share of the query's skills on which some eligible expert was measured, or which one declares. With less, what is left
 would be a part of the query that happens to be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """The eligible experts in the order in which they came, with their scores and what is known of them."""
+
+    expert_ids: Sequence[str]
+    scores: Floats
+    whys: Sequence[str]
+
+    def considered(self, selected: Sequence[str]) -> tuple[ScoredExpert, ...]:
+        """Every expert, best score first; equals in the order in which they came."""
+        chosen = set(selected)
+        values = self.scores.tolist()
+        order = np.argsort(-self.scores, kind="stable").tolist()
+        return tuple(ScoredExpert(self.expert_ids[i], values[i], self.expert_ids[i] in chosen, self.whys[i]) for i in order)
 
 
 class SkillsRouter:
@@ -59,73 +75,44 @@ class SkillsRouter:
         expert_ids = [card.id for card in query.experts]
         annotation, unsupported = _supported(annotation, table, expert_ids)
         counts = table.counts(expert_ids, [match.skill for match in annotation.skills])
-        scores = _scores(annotation.skills, counts, table, options)
-        whys = why_scores(annotation.skills, counts)
+        scored = _Scored(expert_ids, _scores(annotation.skills, counts, table, options), why_scores(annotation.skills, counts))
         session_expert = self._session_expert(query, annotation, options, expert_ids)
-        if not annotation.skills and session_expert is None:
-            return self._fall_back(query, annotation, options, index, unsupported, scores, whys)
-        selected = self._select(query, scores, expert_ids, session_expert)
-        if query.request.session_id:
-            self._sessions.remember(query.request.session_id, selected[0])
         if session_expert is not None:
+            selected: tuple[str, ...] = (session_expert,)
             reason = f"The query is unclear on its own; session {query.request.session_id!r} stays with {session_expert}."
+        elif annotation.skills:
+            selected = tuple(expert_ids[i] for i in pick.pick(scored.scores.tolist(), query.pick, seed=query.seed))
+            reason = reason_selected(annotation, selected, scored.whys[expert_ids.index(selected[0])], query.pick)
         else:
-            reason = reason_selected(annotation, selected, whys[expert_ids.index(selected[0])], query.pick)
+            problem = _problem(annotation, options, index, unsupported)
+            selected = (_fallback(query, expert_ids, problem),)
+            reason = f"{selected[0]} is the strategy's fallback: {problem}."
+        fallback = session_expert is None and not annotation.skills
+        if query.request.session_id and not fallback:
+            self._sessions.remember(query.request.session_id, selected[0])
         return RoutingDecision(
             router=self.name,
             selected=selected,
-            considered=_considered(expert_ids, scores, whys, selected),
+            considered=scored.considered(selected),
             reason=reason,
             skills=annotation.skills,
             category=annotation.category,
+            fallback=fallback,
             detail=detail_of(annotation, options, query.pick),
         )
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def _session_expert(self, query: RoutingQuery, annotation: Annotation, options: SkillsOptions, expert_ids: list[str]) -> str | None:
-        """The eligible expert that an unclear query stays with, when the strategy wants that and the session has one.
+        """The eligible expert that a fragment stays with, when the strategy wants that and the session has one.
 
-        A query that the conversation before it explains is clear enough: it needs no memory.
+        Only where the request itself does not carry the turns that would explain the fragment.
         """
         session_id = query.request.session_id
-        if not options.sticky or not session_id or annotation.clear or (annotation.skills and annotation.own_share < 1):
+        if not options.sticky or not session_id or not annotation.fragment or annotation.with_context:
             return None
         remembered = self._sessions.recall(session_id)
         return remembered if remembered in expert_ids else None
-
-    def _select(self, query: RoutingQuery, scores: Floats, expert_ids: list[str], session_expert: str | None) -> tuple[str, ...]:
-        if session_expert is not None:
-            return (session_expert,)
-        return tuple(expert_ids[i] for i in pick.pick(scores.tolist(), query.pick, seed=query.seed))
-
-    def _fall_back(
-        self,
-        query: RoutingQuery,
-        annotation: Annotation,
-        options: SkillsOptions,
-        index: RoutingIndex,
-        unsupported: tuple[str, ...],
-        scores: Floats,
-        whys: list[str],
-    ) -> RoutingDecision:
-        if unsupported:
-            problem = f"no eligible expert was measured on {', '.join(unsupported)} or declares it"
-        else:
-            problem = unknown_query(annotation, options, index.skills)
-        expert_ids = [card.id for card in query.experts]
-        if query.fallback_expert in expert_ids:
-            selected = (query.fallback_expert,)
-            return RoutingDecision(
-                router=self.name,
-                selected=selected,
-                considered=_considered(expert_ids, scores, whys, selected),
-                reason=f"{query.fallback_expert} is the strategy's fallback: {problem}.",
-                fallback=True,
-                detail=detail_of(annotation, options, query.pick),
-            )
-        gone = f"; the fallback expert {query.fallback_expert!r} is not eligible now" if query.fallback_expert else ""
-        raise NoEligibleExpert(f"{problem}{gone}. Ask a model by name, {HOW_TO_ADD}, or give the strategy a fallback expert")
 
     def _table_for(self, snapshot: RegistrySnapshot, index: RoutingIndex) -> ScoreTable:
         if self._table is None or self._table[0] != snapshot.version or self._table[1] is not index:
@@ -147,7 +134,7 @@ def _supported(annotation: Annotation, table: ScoreTable, expert_ids: list[str])
     When they are more than half of the query, none are left: to answer the known rest would be to answer another query.
     """
     counts = table.counts(expert_ids, [match.skill for match in annotation.skills])
-    known = ((counts.num_answered > 0) | (counts.declared > 0)).any(axis=0)
+    known: list[bool] = np.any((counts.num_answered > 0) | (counts.declared > 0), axis=0).tolist()
     kept = [match for match, is_known in zip(annotation.skills, known, strict=True) if is_known]
     dropped = tuple(match.skill for match, is_known in zip(annotation.skills, known, strict=True) if not is_known)
     if not dropped:
@@ -160,9 +147,16 @@ def _supported(annotation: Annotation, table: ScoreTable, expert_ids: list[str])
     return replace(annotation, skills=skills, notes=(*annotation.notes, note)), dropped
 
 
-def _considered(expert_ids: list[str], scores: Floats, whys: list[str], selected: tuple[str, ...]) -> tuple[ScoredExpert, ...]:
-    """Every expert, best score first; equals in the order in which they came."""
-    chosen = set(selected)
-    order = np.argsort(-scores, kind="stable").tolist()
-    values = scores.tolist()
-    return tuple(ScoredExpert(expert_ids[i], values[i], expert_ids[i] in chosen, whys[i]) for i in order)
+def _problem(annotation: Annotation, options: SkillsOptions, index: RoutingIndex, unsupported: Sequence[str]) -> str:
+    """Why the query cannot be routed by skills."""
+    if unsupported:
+        return f"the query needs {', '.join(unsupported)}, and no eligible expert was measured on that or declares it"
+    return unknown_query(annotation, options, index.skills)
+
+
+def _fallback(query: RoutingQuery, expert_ids: Sequence[str], problem: str) -> str:
+    """The strategy's fallback expert. Raises ``NoEligibleExpert`` with *problem* when there is none to use."""
+    if query.fallback_expert and query.fallback_expert in expert_ids:
+        return query.fallback_expert
+    gone = f"; the fallback expert {query.fallback_expert!r} is not eligible now" if query.fallback_expert else ""
+    raise NoEligibleExpert(f"{problem}{gone}. Ask a model by name, {HOW_TO_ADD}, or give the strategy a fallback expert")
