@@ -7,10 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from routers.catalogue import RouterCatalogue
-from routers.encoder import Encoder
-from routers.index_holder import IndexHolder
-
 from api.auth import Auth, load_admin_key
 from api.first_content import seed_with_zoo
 from api.metrics import Metrics
@@ -25,6 +21,15 @@ from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
 from orchestrator.pipeline import Orchestrator
 from orchestrator.ports import TraceSink
+from routers.annotators import Annotator, EmbeddingAnnotator
+from routers.catalogue import RouterCatalogue
+from routers.encoder import Encoder
+from routers.explicit import ExplicitRouter
+from routers.index_holder import IndexHolder
+from routers.keyword_annotator import KeywordAnnotator
+from routers.random_router import RandomRouter
+from routers.skills_router import SkillsRouter
+from workers.limits import EmbeddedLimits
 from workers.pool import WorkerPool
 from zoo import release
 
@@ -62,10 +67,12 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     stores = Stores.of(database)
     trace_store = TraceStore(database)
     directory = RegistryDirectory(database, poll_interval_s=settings.registry_poll_s)
-    encoder = Encoder(settings.encoder)
+    encoder = Encoder.for_model(settings.encoder, cache_dir=settings.data_dir / "cache", num_threads=settings.encoder_threads)
     index_holder = IndexHolder(encoder)
-    workers = WorkerPool(embedded_dir=settings.embedded_dir or release.WEIGHTS)
-    routers = RouterCatalogue.standard(encoder=encoder, index_holder=index_holder, workers=workers)
+    workers = WorkerPool(
+        embedded_dir=settings.embedded_dir or release.WEIGHTS, embedded=EmbeddedLimits(num_threads=settings.embedded_threads)
+    )
+    routers = _routers(encoder, index_holder, workers)
     sinks: list[TraceSink] = [metrics, trace_store] if settings.traces else [metrics]
     metrics.watch(_ExpertGauges(directory, workers))
     metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
@@ -90,6 +97,13 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             directory=directory, routers=routers, workers=workers, sinks=sinks, keep_text=settings.traces and settings.trace_content
         ),
     )
+
+
+def _routers(encoder: Encoder, index_holder: IndexHolder, workers: WorkerPool) -> RouterCatalogue:
+    """Every router that a strategy or a request can name. A new one is entered here."""
+    by_embedding = EmbeddingAnnotator(encoder)
+    annotators: dict[str, Annotator] = {"embedding": by_embedding, "keywords": KeywordAnnotator(workers, encoder, by_embedding)}
+    return RouterCatalogue([SkillsRouter(index_holder, annotators), ExplicitRouter(), RandomRouter()])
 
 
 def _make_data_dir(settings: Settings) -> None:

@@ -60,6 +60,9 @@ _HTTP_CODES: Mapping[int, str] = {
     415: "unsupported_media_type",
 }
 
+_EXPECTED = (errors.NotReady, errors.NoEligibleExpert)
+"""5xx of a service that does as it should: no line in the log for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class WireError:
@@ -122,7 +125,7 @@ def install(app: FastAPI) -> None:
             response = WireError(error.status_code, wire_body(error.status_code, message, code)).response()
             response.headers.update(error.headers or {})
             return response
-        if wire.status >= 500 and not isinstance(error, errors.NotReady):  # while it starts, every probe would leave a line
+        if wire.status >= 500 and not isinstance(error, _EXPECTED):
             log.warning("%s %s: %s", request.method, request.url.path, error)
         return wire.response()
 

@@ -39,8 +39,10 @@ class Settings(BaseSettings):
 
     # --- models ---
     encoder: str = "all-MiniLM-L6-v2"
+    encoder_threads: int = Field(default=2, ge=1)
     seed_zoo: bool = True
     embedded_dir: Path | None = None
+    embedded_threads: int = Field(default=1, ge=1)
 
     # --- bounds of one request ---
     max_body_bytes: int = Field(default=10_000_000, ge=1024)

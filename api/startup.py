@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from api.disconnect import stop
 from api.services import Services
@@ -86,7 +86,12 @@ class Startup:
 
     async def _refresh_index(self) -> None:
         services, questions = self._services, self._services.question_store
-        await services.index_holder.refresh(services.directory.snapshot(), questions.list, questions.vectors, questions.save_vectors)
+        snapshot = services.directory.snapshot()
+
+        async def save(encoder_id: str, vectors: Mapping[str, bytes]) -> None:
+            await questions.save_vectors(encoder_id, vectors, questions_version=snapshot.questions_version)
+
+        await services.index_holder.refresh(snapshot, questions.list, questions.vectors, save)
 
     async def _keep_experts(self) -> None:
         self._services.readiness.set("experts", "waiting for the database")

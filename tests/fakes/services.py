@@ -88,7 +88,7 @@ class FakeEncoder:
     dimensions = 3
 
     async def encode(self, texts: Sequence[str]) -> np.ndarray:
-        rows = np.array([[len(t), sum(c in "aeiou" for c in t), 1] for t in texts], dtype=np.float32)
+        rows = np.array([[len(t), sum(c in "aeiou" for c in t), 1] for t in texts], dtype=np.float32).reshape(-1, 3)
         return cast(np.ndarray, rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
     async def count_tokens(self, texts: Sequence[str]) -> int:
