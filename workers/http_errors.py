@@ -12,6 +12,7 @@ import orjson
 
 from domain.errors import (
     ExpertAuthFailed,
+    ExpertContextTooLong,
     ExpertError,
     ExpertOverloaded,
     ExpertProtocolError,
@@ -54,8 +55,8 @@ def is_context_overflow(text: str, code: str | None = None) -> bool:
     return code in _CONTEXT_CODES or bool(_CONTEXT_TEXT.search(text))
 
 
-def context_overflow(expert_id: str, said: str) -> ExpertRejected:
-    return ExpertRejected(f"the conversation does not fit the context of expert {expert_id!r}: {said}", status=400)
+def context_overflow(expert_id: str, said: str) -> ExpertContextTooLong:
+    return ExpertContextTooLong(f"the conversation does not fit the context of expert {expert_id!r}: {said}", status=400)
 
 
 def retry_after_of(headers: Mapping[str, str], now: datetime) -> float | None:

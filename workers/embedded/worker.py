@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.chat import Choice, Chunk, Message, Usage, text_of
-from domain.errors import ExpertRejected
+from domain.errors import ExpertContextTooLong
 from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertCall
 from workers.embedded.answer import ChoiceWriter, merged
@@ -104,7 +104,7 @@ class EmbeddedWorker:
         context = min(card.context_length, model.max_length)
         if len(prompt) >= context:
             msg = f"the prompt has {len(prompt)} tokens and expert {card.id!r} a context length of {context}: shorten the conversation"
-            raise ExpertRejected(msg, status=400)
+            raise ExpertContextTooLong(msg, status=400)
         max_tokens = min(generation.max_tokens or context, context - len(prompt))
         guides: list[Guide | None] = [None] * generation.num_choices
         if generation.constraint is not None:

@@ -12,6 +12,7 @@ from aiohttp import client_exceptions
 
 from domain.errors import (
     ExpertAuthFailed,
+    ExpertContextTooLong,
     ExpertError,
     ExpertOverloaded,
     ExpertProtocolError,
@@ -68,7 +69,7 @@ def test_each_status_has_its_error(status: int, expected: type[ExpertError]) -> 
 def test_context_overflow_is_recognised_in_every_server_s_words(body: bytes) -> None:
     error = error_of_response("e1", 400, body, {})
 
-    assert type(error) is ExpertRejected
+    assert type(error) is ExpertContextTooLong
     assert error.message.startswith("the conversation does not fit the context of expert 'e1'")
 
 
