@@ -11,6 +11,7 @@ from api.readiness import Readiness
 from api.settings import Settings
 
 if TYPE_CHECKING:
+    from experts_registry.database import Database
     from experts_registry.directory import RegistryDirectory
     from experts_registry.experts import ExpertStore
     from experts_registry.profiles import ProfileStore
@@ -18,13 +19,11 @@ if TYPE_CHECKING:
     from experts_registry.skills import SkillStore
     from experts_registry.strategies import StrategyStore
     from experts_registry.traces import TraceStore
+    from orchestrator.pipeline import Orchestrator
     from routers.catalogue import RouterCatalogue
     from routers.encoder import Encoder
     from routers.index_holder import IndexHolder
     from workers.pool import WorkerPool
-
-    from experts_registry.database import Database
-    from orchestrator.pipeline import Orchestrator
 
 
 @dataclass(slots=True)

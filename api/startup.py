@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from api.disconnect import stop
 from api.services import Services
 from domain.errors import ConsiliumError
-from domain.experts import Backend, ExpertCard
+from domain.experts import ExpertCard
 from domain.registry import RegistrySnapshot
 
 log = logging.getLogger(__name__)
@@ -103,8 +103,9 @@ class Startup:
             await self._experts_are_old.wait()
 
     async def _load_experts(self) -> None:
-        """Load embedded experts that are new or changed. One that cannot be loaded fails its own calls, not the service."""
-        cards = [c for c in self._services.directory.snapshot().experts.values() if c.backend is Backend.EMBEDDED and c.enabled]
+        """Load experts that are new or changed (of remote ones: what calls them). One that cannot be loaded fails its own
+        calls, not the service."""
+        cards = [card for card in self._services.directory.snapshot().experts.values() if card.enabled]
         new = [card for card in cards if self._loaded.get(card.id) != card]
         for i, card in enumerate(new):
             if not self._services.readiness.is_done("experts"):

@@ -139,7 +139,7 @@ def holding(version: int, *cards: ExpertCard) -> RegistrySnapshot:
 
 
 async def test_everything_becomes_ready(tmp_path: Path) -> None:
-    """Migrate, seed, read the registry, load encoder, index and embedded experts; then ready."""
+    """Migrate, seed, read the registry, load encoder, index and enabled experts; then ready."""
     remote = ExpertCard("remote", Backend.OPENAI, "m", base_url="http://127.0.0.1:1/v1")
     world = World(now=holding(1, embedded("a"), remote, embedded("off", enabled=False)))
     async with started(world, tmp_path) as services:
@@ -147,7 +147,7 @@ async def test_everything_becomes_ready(tmp_path: Path) -> None:
 
     assert world.log.index("upgrade") < world.log.index("seed") < world.log.index("start") < world.log.index("index 1")
     assert world.log.index("encoder") < world.log.index("index 1")
-    assert [entry for entry in world.log if entry.startswith("warm")] == ["warm a"]
+    assert [entry for entry in world.log if entry.startswith("warm")] == ["warm a", "warm remote"]
 
 
 async def test_waits_for_the_encoder(tmp_path: Path) -> None:
