@@ -44,6 +44,7 @@ STATUS: Mapping[type[errors.ConsiliumError], int] = {
     errors.ExpertRejected: 400,
     errors.ExpertContextTooLong: 400,
     errors.ExpertAuthFailed: 502,
+    errors.ExpertUnavailable: 503,
     errors.ExpertProtocolError: 502,
 }
 """HTTP status of each class. A class without a row takes its nearest ancestor's; a test asserts that none needs to."""

@@ -60,6 +60,9 @@ class FakeDirectory:
     def health_of(self, expert_id: str) -> HealthState:
         return self.health.get(expert_id, HealthState.CLOSED)
 
+    def begin_trial(self, expert_id: str) -> bool:
+        return self.health_of(expert_id) is not HealthState.OPEN
+
     def record(self, outcomes: Sequence[Outcome]) -> None:
         self.recorded.extend(outcomes)
 

@@ -247,6 +247,7 @@ async def test_metrics(serve: Any) -> None:
     assert 'route="/v1/chat/completions",status="404"' in text
     assert "made-up-by-the-caller" not in text
     assert "wp-login" not in text
+    assert "_created{" not in text
 
 
 async def test_openapi(serve: Any) -> None:

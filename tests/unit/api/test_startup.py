@@ -126,7 +126,7 @@ class Questions:
 
 async def until(fact: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
-        while not fact():  # noqa: ASYNC110 - the facts are many; each is reached within a few turns of the loop
+        while not fact():
             await asyncio.sleep(0)
 
 
