@@ -33,7 +33,7 @@ class SentenceModel:
             ) from exc
         self._model.tokenizer.truncation_side = "left"
         self.encoder_id = f"{Path(name).name}-{_fingerprint(name)}"
-        self.dimensions = int(self._model.get_sentence_embedding_dimension() or 0)
+        self.dimensions = int(self._model.get_embedding_dimension() or 0)
         self.max_chars = int(self._model.max_seq_length or _UNLIMITED_TOKENS) * _CHARS_PER_TOKEN
 
     def embed(self, texts: Sequence[str]) -> Vectors:

@@ -1,0 +1,127 @@
+"""Skills named by a language model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from domain.chat import Choice
+from domain.errors import ExpertUnreachable
+from domain.plan import CallRole, Candidate, ExpertCall
+from routers.annotators import Annotation, EmbeddingAnnotator
+from routers.keyword_annotator import KeywordAnnotator, agreed_keywords, parse_keywords
+from routers.options import SkillsOptions
+from tests.fakes.encoder import HashingEncoder
+from tests.fakes.routing import holder_for, query, snapshot_of
+
+
+class ScriptedWorkers:
+    """Gives the answers in turn; None is an expert that cannot be reached, "hang" one that never answers."""
+
+    def __init__(self, answers: Sequence[str | None]) -> None:
+        self._answers = iter(answers)
+        self.calls: list[ExpertCall] = []
+
+    async def complete(self, call: ExpertCall) -> Candidate:
+        self.calls.append(call)
+        answer = next(self._answers)
+        if answer is None:
+            raise ExpertUnreachable("connection refused")
+        if answer == "hang":
+            await asyncio.Event().wait()
+        return Candidate(call.expert.id, (Choice({"role": "assistant", "content": answer}),))
+
+
+async def annotate(
+    answers: Sequence[str | None], *, expert: str = "generalist", timeout_s: float = 10
+) -> tuple[Annotation, ScriptedWorkers]:
+    encoder, snapshot, workers = HashingEncoder(), snapshot_of(), ScriptedWorkers(answers)
+    index = (await holder_for(snapshot, encoder)).index()
+    annotator = KeywordAnnotator(workers, encoder, EmbeddingAnnotator(encoder), timeout_s=timeout_s)
+    options = SkillsOptions(annotator="keywords", keyword_expert=expert)
+    return await annotator.annotate(query(snapshot, "Name the capital of Kenya.", seed=7), snapshot, index, options), workers
+
+
+async def test_keywords_that_come_more_than_once_become_skills_weighted_by_how_often() -> None:
+    answers = ["Keywords: capitals, addition", "Keywords: capitals", "Keywords: Capitals.", "Keywords: addition", "Keywords: law"]
+    annotation, workers = await annotate(answers)
+
+    assert [(match.skill, round(match.weight, 2)) for match in annotation.skills] == [("capitals", 0.6), ("addition", 0.4)]
+    assert annotation.source == "keywords"
+    assert annotation.category == "facts"
+    assert len(workers.calls) == 5
+
+
+async def test_the_expert_is_asked_as_the_paper_does_with_seeds_of_the_request() -> None:
+    _, workers = await annotate(["Keywords: capitals"] * 5)
+    call = workers.calls[0]
+
+    assert call.role is CallRole.ANNOTATOR
+    assert call.params["temperature"] == 0.7
+    assert sorted(c.params["seed"] for c in workers.calls) == [7, 8, 9, 10, 11]
+    assert "Name the capital of Kenya." in call.messages[0]["content"]
+
+
+async def test_a_keyword_near_no_skill_stays_unknown() -> None:
+    annotation, _ = await annotate(["Keywords: virology"] * 5)
+
+    assert annotation.skills == ()
+    assert any("no known skill is near virology" in note for note in annotation.notes)
+
+
+async def test_one_failing_sample_does_not_matter() -> None:
+    annotation, _ = await annotate([None, *["Keywords: capitals"] * 4])
+
+    assert annotation.source == "keywords"
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([None] * 5, "connection refused"),
+        ([None] * 4 + ["Keywords: capitals"], "1 of 5 answers"),
+        (["Keywords: a", "Keywords: b", "Keywords: c", "Keywords: d", "Keywords: e"], "share no keyword"),
+        (["I am not able to help you with that question"] * 5, "share no keyword"),
+    ],
+)
+async def test_without_agreed_keywords_similarity_decides_and_it_is_said(answers: list[str | None], told: str) -> None:
+    annotation, _ = await annotate(answers)
+
+    assert annotation.source == "embedding"
+    assert annotation.skills[0].skill == "capitals"
+    assert told in annotation.notes[0]
+
+
+async def test_an_expert_that_hangs_ends_at_the_time_limit() -> None:
+    annotation, _ = await annotate(["hang"] * 5, timeout_s=0.01)
+
+    assert annotation.source == "embedding"
+    assert "no answer within 0.01 s" in annotation.notes[0]
+
+
+async def test_an_unregistered_expert_is_said_and_not_called() -> None:
+    annotation, workers = await annotate([], expert="nobody")
+
+    assert "'nobody' is not registered" in annotation.notes[0]
+    assert workers.calls == []
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords"),
+    [
+        ("Keywords: Algebra, number theory.", ["algebra", "number theory"]),
+        ("Keywords: <k1>\nKeywords: geometry,, proof", ["geometry", "proof"]),
+        ("algebra, geometry", ["algebra", "geometry"]),
+        ("", []),
+    ],
+)
+def test_keywords_follow_the_last_marker(text: str, keywords: list[str]) -> None:
+    assert parse_keywords(text) == keywords
+
+
+def test_only_short_keywords_of_more_than_one_sample_are_kept() -> None:
+    samples = [["algebra", "algebra", "x" * 21], ["geometry", "x" * 21], ["geometry", "y" * 20], ["y" * 20, "geometry"]]
+
+    assert agreed_keywords(samples) == {"geometry": 3, "y" * 20: 2}
