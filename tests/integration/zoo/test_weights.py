@@ -1,0 +1,99 @@
+"""The shipped weights: complete, small, loadable by the usual libraries, and as good as zoo/README.md says."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from zoo.questions import GENERATORS
+from zoo.questions.base import Question
+from zoo.release import FOLDER, WEIGHTS, labelled_questions, manifest_text
+from zoo.training.data import prompt_of
+from zoo.training.evaluate import answer_of, complete
+from zoo.training.package import load_served
+from zoo.training.recipes import RECIPES
+from zoo.training.tokenizer import build_tokenizer
+
+CARDS: dict[str, dict[str, Any]] = {card["id"]: card for card in yaml.safe_load(manifest_text())["experts"]}
+WHOLE = [name for name, card in CARDS.items() if "adapter_of" not in card]
+ADAPTERS = [name for name, card in CARDS.items() if "adapter_of" in card]
+
+
+@cache
+def rows_of(domain: str) -> tuple[dict[str, Any], ...]:
+    rows = (json.loads(line) for line in (FOLDER / "test.jsonl").read_text().splitlines())
+    return tuple(row for row in rows if row["category"] == domain)
+
+
+def share_right(expert: str, domain: str, count: int = 60) -> float:
+    """Share of the first *count* test questions of *domain* that *expert* answers exactly."""
+    rows = rows_of(domain)[:count]
+    torch.set_num_threads(1)
+    prompts = []
+    for row in rows:
+        turns = [message["content"] for message in row.get("history", ())]
+        history = tuple(zip(turns[::2], turns[1::2], strict=True))
+        prompts.append(prompt_of(Question(row["question"], row["answer"], domain, "", history=history)))
+    completions = complete(load_served(WEIGHTS, expert), build_tokenizer(512), prompts)
+    return sum(answer_of(c) == row["answer"] for c, row in zip(completions, rows, strict=True)) / len(rows)
+
+
+def test_every_recipe_has_a_card_and_weights() -> None:
+    assert set(CARDS) == set(RECIPES) == {folder.name for folder in WEIGHTS.iterdir()}
+    assert len(WHOLE) >= 8
+    assert len(ADAPTERS) >= 2
+
+
+def test_all_weights_together_stay_under_25_mb() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 25_000_000
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_model_loads_unchanged_with_its_chat_template(name: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(WEIGHTS / name, dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / name)
+
+    messages = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "Größe?"}]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert model.config.head_dim == 32
+    assert model.dtype == torch.bfloat16
+    assert rendered == prompt_of(Question("Größe?", "", "", "", history=(("1+1", "2"),)))
+    assert tokenizer.decode(tokenizer("Größe?")["input_ids"]) == "Größe?"
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_loads_unchanged_in_peft(name: str) -> None:
+    base = AutoModelForCausalLM.from_pretrained(WEIGHTS / CARDS[name]["adapter_of"])
+
+    adapted = PeftModel.from_pretrained(base, WEIGHTS / name)
+
+    lora = {key: value for key, value in adapted.state_dict().items() if "lora_B" in key}
+    assert len(lora) == 7 * base.config.num_hidden_layers
+    assert all(value.abs().sum() > 0 for value in lora.values())
+
+
+@pytest.mark.parametrize("domain", GENERATORS)
+def test_a_specialist_answers_nine_of_ten_of_its_own_held_out_questions(domain: str) -> None:
+    assert share_right(domain, domain) >= 0.9
+
+
+def test_the_generalist_is_worse_than_a_specialist_on_its_ground_and_better_elsewhere() -> None:
+    own, elsewhere = "calendar", ("numerals", "text", "logic")
+
+    assert share_right("generalist", own) < share_right(own, own) - 0.1
+    mean = {name: sum(share_right(name, domain, 40) for domain in elsewhere) / 3 for name in ("generalist", own)}
+    assert mean["generalist"] > mean[own] + 0.2
+
+
+def test_every_declared_skill_is_a_skill_of_the_validation_questions() -> None:
+    measured = {skill for row in labelled_questions() for skill in row["skills"]}
+
+    assert {skill for card in CARDS.values() for skill in card["skills"]} <= measured
+    assert measured <= set(yaml.safe_load(manifest_text())["skills"])
