@@ -73,13 +73,13 @@ class EmbeddingAnnotator:
         if not text.last or not index.skills:
             return Annotation(skills=(), nearest=(), similarity=0.0)
         vectors = await self._encoder.encode(text.texts)
-        similarities = index.similarities(vectors)
+        similarities, nearest = index.compare(vectors)
         fragment = text.is_fragment(float(similarities[0].max()))
         reading = 1 if fragment and text.with_context is not None else 0
         if reading == 1 and similarities[1].max() < options.floor <= similarities[0].max():
             reading = 0  # what came before is itself like nothing known: it explains nothing
         skills = match_skills(index.skills, similarities[reading], floor=options.floor, temperature=options.temperature)
-        neighbours = tuple(index.search(vectors[reading], _NUM_NEIGHBOURS))
+        neighbours = tuple(nearest[reading][:_NUM_NEIGHBOURS])
         return Annotation(
             skills=skills,
             nearest=nearest_skills(index.skills, similarities[reading]),

@@ -106,6 +106,6 @@ def _labelled_skill(index: QuestionIndex, projected: Floats) -> list[str | None]
     """Per projected exemplar the labelled skill that covers it, if one does."""
     if not index.skills:
         return [None] * len(projected)
-    similarities = index.similarities(projected)
+    similarities, _ = index.compare(projected)
     best = similarities.argmax(axis=1)
     return [index.skills[i] if row[i] >= _COVERED else None for i, row in zip(best, similarities, strict=True)]

@@ -36,14 +36,13 @@ class RoutingIndex:
         """The skills that have labelled questions, then those that are only declared."""
         return self.questions.skills + self.declared.skills
 
-    def similarities(self, vectors: Floats) -> Floats:
-        """How similar encoder vectors (n, d) are to each of ``skills``: (n, skills)."""
+    def compare(self, vectors: Floats) -> tuple[Floats, list[list[Neighbour]]]:
+        """How similar encoder vectors (n, d) are to each of ``skills`` (n, skills), and the labelled questions nearest to each."""
         projected = self.questions.project(vectors)
-        return np.concatenate([self.questions.similarities(projected), self.declared.similarities(projected)], axis=1)
-
-    def search(self, vector: Floats, k: int) -> list[Neighbour]:
-        """The *k* nearest labelled questions of one encoder vector (d,)."""
-        return self.questions.search(vector, k)
+        similarities, neighbours = self.questions.compare(projected)
+        if self.declared.skills:
+            similarities = np.concatenate([similarities, self.declared.similarities(projected)], axis=1)
+        return similarities, neighbours
 
 
 class IndexHolder:

@@ -58,7 +58,7 @@ class QuestionIndex:
         number = {skill: i for i, skill in enumerate(self.skills)}
         self._labels = [tuple(number[label] for label in question.labels) for question in questions]
         counts = np.bincount([i for of_question in self._labels for i in of_question], minlength=len(self.skills))
-        self._num_nearest = np.minimum(counts, _NUM_NEAREST)
+        self._num_nearest: list[int] = np.minimum(counts, _NUM_NEAREST).tolist()
         self._space: SkillSpace = fit(vectors, self._labels, len(self.skills))
         self._faiss: Any = faiss.IndexFlatIP(vectors.shape[1])
         if len(vectors):
@@ -97,27 +97,33 @@ class QuestionIndex:
         similarities, rows = self._nearest(self.project(vector[None]), k)
         return [Neighbour(self.questions[row], float(similarity)) for similarity, row in zip(similarities[0], rows[0], strict=True)]
 
-    def similarities(self, projected: Floats) -> Floats:
-        """How similar projected vectors (n, d) are to each of ``skills``: (n, skills), cosines in [-1, 1].
+    def compare(self, projected: Floats) -> tuple[Floats, list[list[Neighbour]]]:
+        """How similar projected vectors (n, d) are to each of ``skills``, and the nearest questions of each vector.
 
-        Half the similarity to the skill's centre, half the mean similarity to the skill's nearest questions. Of a skill
-        that is not among the neighbours, the farthest neighbour's similarity is taken: it is at most that near.
+        Similarities (n, skills) are cosines in [-1, 1]: half the similarity to the skill's centre, half the mean similarity
+        to the skill's nearest questions. Of a skill that is not among the neighbours, the farthest neighbour's similarity
+        is taken: it is at most that near.
         """
         to_centres = projected @ self._space.centres.T
         if not self.questions:
-            return to_centres
+            return to_centres, [[] for _ in range(len(projected))]
         values, rows = self._nearest(projected, _NUM_NEIGHBOURS)
         to_nearest = np.empty_like(to_centres)
+        neighbours = []
         for i in range(len(projected)):
-            total = np.zeros(len(self.skills), np.float32)
-            found = np.zeros(len(self.skills), np.int64)
-            for value, row in zip(values[i], rows[i], strict=True):
+            # Plain numbers: two dozen neighbours are too few for array operations to pay.
+            near = list(zip(values[i].tolist(), rows[i].tolist(), strict=True))
+            farthest = near[-1][0]
+            to_nearest[i] = farthest
+            of_skill: dict[int, list[float]] = {}
+            for value, row in near:
                 for skill in self._labels[row]:
-                    if found[skill] < self._num_nearest[skill]:
-                        total[skill] += value
-                        found[skill] += 1
-            to_nearest[i] = (total + (self._num_nearest - found) * values[i, -1]) / self._num_nearest
-        return (_CENTRE_SHARE * to_centres + (1 - _CENTRE_SHARE) * to_nearest).astype(np.float32, copy=False)
+                    of_skill.setdefault(skill, []).append(value)
+            for skill, found in of_skill.items():
+                counted = found[: (wanted := self._num_nearest[skill])]
+                to_nearest[i, skill] = (sum(counted) + (wanted - len(counted)) * farthest) / wanted
+            neighbours.append([Neighbour(self.questions[row], value) for value, row in near])
+        return (_CENTRE_SHARE * to_centres + (1 - _CENTRE_SHARE) * to_nearest).astype(np.float32, copy=False), neighbours
 
     def nearest_name(self, vector: Floats) -> tuple[str, float] | None:
         """The skill whose *name* is nearest to one encoder vector (d,), with the cosine; None when there is no skill."""

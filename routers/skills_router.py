@@ -73,8 +73,7 @@ class SkillsRouter:
         annotation = await self._annotators[options.annotator].annotate(query, snapshot, index, options)
         table = self._table_for(snapshot, index)
         expert_ids = [card.id for card in query.experts]
-        annotation, unsupported = _supported(annotation, table, expert_ids)
-        counts = table.counts(expert_ids, [match.skill for match in annotation.skills])
+        annotation, counts, unsupported = _supported(annotation, table, expert_ids)
         scored = _Scored(expert_ids, _scores(annotation.skills, counts, table, options), why_scores(annotation.skills, counts))
         session_expert = self._session_expert(query, annotation, options, expert_ids)
         if session_expert is not None:
@@ -128,8 +127,8 @@ def _scores(skills: tuple[SkillMatch, ...], counts: Counts, table: ScoreTable, o
     return shrunk_scores(accuracy, overall, np.array([match.weight for match in skills]), global_weight=options.global_weight)
 
 
-def _supported(annotation: Annotation, table: ScoreTable, expert_ids: list[str]) -> tuple[Annotation, tuple[str, ...]]:
-    """*annotation* without the skills of which nothing is known about any of *expert_ids*, and their names.
+def _supported(annotation: Annotation, table: ScoreTable, expert_ids: list[str]) -> tuple[Annotation, Counts, tuple[str, ...]]:
+    """*annotation* without the skills of which nothing is known about any of *expert_ids*, its counts, and their names.
 
     When they are more than half of the query, none are left: to answer the known rest would be to answer another query.
     """
@@ -138,13 +137,14 @@ def _supported(annotation: Annotation, table: ScoreTable, expert_ids: list[str])
     kept = [match for match, is_known in zip(annotation.skills, known, strict=True) if is_known]
     dropped = tuple(match.skill for match, is_known in zip(annotation.skills, known, strict=True) if not is_known)
     if not dropped:
-        return annotation, ()
+        return annotation, counts, ()
     total = sum(match.weight for match in kept)
     if total < _MIN_SUPPORT:
-        return replace(annotation, skills=(), category=None), dropped
+        return replace(annotation, skills=(), category=None), table.counts(expert_ids, []), dropped
     skills = tuple(replace(match, weight=match.weight / total) for match in kept)
     note = f"nobody eligible was measured on {', '.join(dropped)} or declares it"
-    return replace(annotation, skills=skills, notes=(*annotation.notes, note)), dropped
+    supported = replace(annotation, skills=skills, notes=(*annotation.notes, note))
+    return supported, table.counts(expert_ids, [match.skill for match in skills]), dropped
 
 
 def _problem(annotation: Annotation, options: SkillsOptions, index: RoutingIndex, unsupported: Sequence[str]) -> str:

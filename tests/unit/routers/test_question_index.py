@@ -34,7 +34,7 @@ async def test_there_are_never_more_neighbours_than_questions() -> None:
 
 async def test_similarity_is_highest_for_the_skill_of_like_questions() -> None:
     index, _, encoder = await build()
-    similarities = index.similarities(index.project(encoder.encode_now(["Name the capital of Oman.", "Spell 'pear' backwards."])))
+    similarities, _ = index.compare(index.project(encoder.encode_now(["Name the capital of Oman.", "Spell 'pear' backwards."])))
 
     assert [index.skills[i] for i in similarities.argmax(axis=1)] == ["capitals", "reversing"]
     assert similarities.max() <= 1.0001
@@ -69,7 +69,7 @@ async def test_an_empty_index_answers_everything_with_nothing() -> None:
 
     assert made == {}
     assert index.search(vector[0], 3) == []
-    assert index.similarities(index.project(vector)).shape == (1, 0)
+    assert index.compare(index.project(vector))[0].shape == (1, 0)
 
 
 async def test_the_nearest_name_is_among_registered_and_labelled_skills() -> None:
