@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
+from zoo.questions.arithmetic import column_steps
 from zoo.questions.base import Question, Split, draw, dress
 
 _PLAIN = (
@@ -16,22 +18,36 @@ _TRICKY = (
 )  # fmt: skip
 
 
-def _terms(rng: Random) -> tuple[str, tuple[list[str], str, str]]:
-    kind = rng.choice(("up", "up", "down", "double", "letters"))
-    if kind == "letters":
-        step = rng.randint(1, 4)
-        start = rng.randint(0, 25 - 4 * step)
-        letters = [chr(ord("A") + start + i * step) for i in range(5)]
-        return f"seq:{letters}", (letters[:4], letters[4], f"+{step}")
+def _letters(rng: Random) -> tuple[list[str], str, str]:
+    """Letters with a constant step; the scratch counts from the first to the second, then on from the last."""
+    step = rng.randint(1, 4)
+    start = rng.randint(0, 25 - 4 * step)
+    case = rng.choice((str.upper, str.lower))
+    alphabet = [case(chr(ord("A") + i)) for i in range(26)]
+    at = [start + i * step for i in range(5)]
+    first, last = (" ".join(alphabet[i : i + step + 1]) for i in (at[0], at[3]))
+    return [alphabet[i] for i in at[:4]], alphabet[at[4]], f"{first} +{step} {last}"
+
+
+def _numbers(rng: Random, kind: str) -> tuple[list[str], str, str]:
+    """Numbers; the scratch writes the gaps, which tell a constant step from doubling, then the last sum on paper."""
     if kind == "double":
         start = rng.randint(1, 99)
         values = [start * 2**i for i in range(5)]
-        return f"seq:{values}", ([str(v) for v in values[:4]], str(values[4]), f"x2 = {str(values[4])[::-1]}")
-    step = rng.randint(1, 15)
-    values = [rng.randint(1, 99) + (4 * step if kind == "down" else 0)]
-    for _ in range(4):
-        values.append(values[-1] + (step if kind == "up" else -step))
-    return f"seq:{values}", ([str(v) for v in values[:4]], str(values[4]), f"{'+' if kind == 'up' else '-'}{step} = {str(values[4])[::-1]}")
+    else:
+        step = rng.randint(1, 15) * (1 if kind == "up" else -1)
+        start = rng.randint(1, 99) + (4 * -step if kind == "down" else 0)
+        values = [start + i * step for i in range(5)]
+    gaps = " ".join(f"{b - a:+d}" for a, b in pairwise(values[:4]))
+    last, change = values[3], values[4] - values[3]
+    sum_on_paper = column_steps(last, abs(change), "+" if change > 0 else "-")
+    return [str(v) for v in values[:4]], str(values[4]), f"{gaps} {sum_on_paper}"
+
+
+def _terms(rng: Random) -> tuple[str, tuple[list[str], str, str]]:
+    kind = rng.choice(("up", "up", "down", "double", "letters"))
+    terms = _letters(rng) if kind == "letters" else _numbers(rng, kind)
+    return f"seq:{terms[0]}", terms
 
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
