@@ -23,9 +23,9 @@ class SkillsOptions:
     """Which registered expert names the skills; needed by ``keywords``."""
     scoring: str = "shrunk"
     """``shrunk`` (accuracies with pseudo-counts) or ``symbolic`` (the paper's sums of ±1)."""
-    floor: float = 0.35
-    """Similarity below which a query is like nothing known. On the zoo it turns away 1 % of the queries that belong and
-    lets in 2 to 4 % of those that do not."""
+    floor: float = 0.33
+    """Similarity below which a query is like nothing known. On the zoo it turns away about 1 % of the queries that belong and
+    lets in 5 % of those that do not (docs/adr/0004-routing.md has the table)."""
     temperature: float = 0.03
     """Of the skills' shares: a skill that is this much less similar gets 1/e of the weight. Chosen by the likelihood of the
     right skill."""

@@ -55,7 +55,7 @@ async def test_the_detail_shows_the_nearest_questions_and_is_json() -> None:
     decision = await (await skills_router(snapshot)).route(query(snapshot, SUM), snapshot)
 
     assert decision.detail["nearest_questions"][0]["skills"] == ["addition"]
-    assert decision.detail["floor"] == 0.35
+    assert decision.detail["floor"] == 0.33
     assert json.loads(json.dumps(decision.detail)) == decision.detail
 
 
@@ -64,7 +64,7 @@ async def test_a_query_like_nothing_known_is_refused_with_the_skills_there_are_a
     with pytest.raises(NoEligibleExpert) as caught:
         await (await skills_router(snapshot)).route(query(snapshot, POEM), snapshot)
 
-    for told in ("addition", "capitals", "multiplication", "reversing", "consilium experts add", "needed 0.35"):
+    for told in ("addition", "capitals", "multiplication", "reversing", "consilium experts add", "needed 0.33"):
         assert told in caught.value.message
 
 
