@@ -34,11 +34,10 @@ class ExpertCall:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The calls of the first step, and the caps on what may follow."""
+    """The candidates' calls, which run at once."""
 
     calls: tuple[ExpertCall, ...]
     deadline: Deadline
-    max_calls: int
 
 
 @dataclass(frozen=True, slots=True)

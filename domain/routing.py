@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain.chat import ChatRequest
+from domain.deadline import Deadline
 from domain.experts import ExpertCard
 from domain.skills import SkillMatch
 
@@ -68,3 +69,5 @@ class RoutingQuery:
     """Where a query goes that is like nothing known; None means it is refused."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Router-specific settings of the strategy."""
+    deadline: Deadline | None = None
+    """The request's; for routers that call an expert themselves."""

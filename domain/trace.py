@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from domain.chat import Message, Usage
 from domain.plan import CallRole
@@ -60,4 +59,3 @@ class Trace:
     session_id: str | None = None
     messages: tuple[Message, ...] | None = None
     answer: str | None = None
-    detail: dict[str, Any] | None = None

@@ -26,13 +26,24 @@ async def run_call(call: ExpertCall, workers: Workers) -> Outcome:
         return failure_of(call, late, time.perf_counter() - started)
 
 
-async def dispatch(calls: Sequence[ExpertCall], workers: Workers, *, on_outcome: Callable[[Outcome], None] | None = None) -> list[Outcome]:
-    """Run *calls* concurrently; outcomes in the order of *calls*. Cancelling this cancels every call."""
+async def dispatch(
+    calls: Sequence[ExpertCall],
+    workers: Workers,
+    *,
+    on_outcome: Callable[[Outcome], None],
+    on_cancelled: Callable[[ExpertCall, float], None],
+) -> list[Outcome]:
+    """Run *calls* concurrently; outcomes in the order of *calls*. Cancelling this cancels every call; each one that was still
+    running is told to *on_cancelled* with its seconds."""
 
     async def one(call: ExpertCall) -> Outcome:
-        outcome = await run_call(call, workers)
-        if on_outcome is not None:
-            on_outcome(outcome)
+        began = time.perf_counter()
+        try:
+            outcome = await run_call(call, workers)
+        except asyncio.CancelledError:
+            on_cancelled(call, time.perf_counter() - began)
+            raise
+        on_outcome(outcome)
         return outcome
 
     async with asyncio.TaskGroup() as group:

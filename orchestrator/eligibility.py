@@ -12,7 +12,7 @@ from domain.errors import ContextTooLong, InvalidRequest, NoEligibleExpert
 from domain.experts import Capability, ExpertCard, ExpertRole, HealthState
 from domain.registry import RegistrySnapshot
 
-_CONTEXT = "context"
+_CONTEXT, _UNHEALTHY = "context", "unhealthy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +48,29 @@ def _has_image(message: Mapping[str, Any]) -> bool:
     )  # fmt: skip
 
 
-def estimated_tokens(request: ChatRequest, card: ExpertCard) -> int:
-    """A low estimate of prompt plus asked-for completion: what it rejects could not have worked."""
-    letters = sum(len(text_of(message)) for message in request.messages)
-    wanted = request.params.get("max_completion_tokens") or request.params.get("max_tokens") or 1
-    return int(letters / card.chars_per_token) + int(wanted)
+def prompt_letters(request: ChatRequest) -> int:
+    """Letters of the whole conversation."""
+    return sum(len(text_of(message)) for message in request.messages)
 
 
-def check_names(names: Sequence[str], snapshot: RegistrySnapshot, *, param: str) -> None:
-    """Raise ``InvalidRequest`` for the first of *names* that is no expert."""
+def fewest_tokens(letters: int, card: ExpertCard) -> int:
+    """A low estimate of what a prompt of *letters* and one token of answer need: what it rejects could not have worked.
+    How many tokens of answer fit is the expert's affair."""
+    return int(letters / card.chars_per_token) + 1
+
+
+def visible(card: ExpertCard, request: ChatRequest) -> bool:
+    """Whether the caller may know of *card* at all: it holds every label that the card asks for."""
+    return card.labels <= request.labels
+
+
+def check_names(names: Sequence[str], request: ChatRequest, snapshot: RegistrySnapshot, *, param: str) -> None:
+    """Raise ``InvalidRequest`` for the first of *names* that is no expert, as far as the caller may know."""
+    known = sorted(card.id for card in snapshot.experts.values() if visible(card, request))
     for name in names:
-        if name not in snapshot.experts:
-            nearest = get_close_matches(name, snapshot.experts, n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(sorted(snapshot.experts)[:12])}"
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known[:12])}"
             raise InvalidRequest(f"{param}: there is no expert {name!r}{hint}", param=param)
 
 
@@ -72,51 +82,55 @@ def eligible(request: ChatRequest, snapshot: RegistrySnapshot, health_of: Callab
     neither used nor named.
     """
     options = request.options
-    check_names(options.allow or (), snapshot, param="consilium.allow")
-    check_names(options.deny, snapshot, param="consilium.deny")
-    needed = needed_capabilities(request)
+    check_names(options.allow or (), request, snapshot, param="consilium.allow")
+    check_names(options.deny, request, snapshot, param="consilium.deny")
+    check = Check(request, health_of)
     experts: list[ExpertCard] = []
     rejected: dict[str, str] = {}
-    too_long = 0
     for card in snapshot.experts.values():
-        if not card.labels <= request.labels:
+        if not visible(card, request):
             continue
-        why = _obstacle(card, request, needed, health_of)
+        why = "its role is aggregator only" if ExpertRole.CANDIDATE not in card.roles else check.obstacle(card)
         if why is None:
             experts.append(card)
         else:
-            too_long += why.startswith(_CONTEXT)
             rejected[card.id] = why
     if experts:
         return Eligibility(tuple(experts), rejected)
-    if too_long:
-        longest = max(card.context_length for card in snapshot.experts.values())
+    if not rejected:
+        raise NoEligibleExpert("no expert is registered that this request may use; add one with `consilium experts add`")
+    short = [snapshot.experts[expert_id].context_length for expert_id, why in rejected.items() if why.startswith(_CONTEXT)]
+    if short and not any(why.startswith(_UNHEALTHY) for why in rejected.values()):
         raise ContextTooLong(
-            f"the conversation fits no eligible expert: the longest context is {longest} tokens; "
+            f"the conversation fits no eligible expert: the longest context is {max(short)} tokens; "
             "shorten it or register an expert with a longer context",
             param="messages",
         )
-    if not rejected:
-        raise NoEligibleExpert("no expert is registered that this request may use; add one with `consilium experts add`")
     listed = "; ".join(f"{expert}: {why}" for expert, why in sorted(rejected.items()))
     raise NoEligibleExpert(f"no expert is eligible ({listed})", reasons=rejected)
 
 
-def _obstacle(card: ExpertCard, request: ChatRequest, needed: frozenset[Capability], health_of: Callable[[str], HealthState]) -> str | None:
-    """Why *card* may not be a candidate; None when it may."""
-    options = request.options
-    if not card.enabled:
-        return "disabled"
-    if ExpertRole.CANDIDATE not in card.roles:
-        return f"its role is {', '.join(sorted(card.roles))} only"
-    if options.allow is not None and card.id not in options.allow:
-        return "not in consilium.allow"
-    if card.id in options.deny:
-        return "in consilium.deny"
-    if missing := needed - card.capabilities:
-        return f"lacks {', '.join(sorted(missing))}"
-    if health_of(card.id) is HealthState.OPEN:
-        return "unhealthy: its last calls failed, it is tried again after the cool-down"
-    if (size := estimated_tokens(request, card)) > card.context_length:
-        return f"{_CONTEXT} too short: {size} tokens needed at least, it has {card.context_length}"
-    return None
+class Check:
+    """Whether experts may be called for one request, in whatever role."""
+
+    def __init__(self, request: ChatRequest, health_of: Callable[[str], HealthState]) -> None:
+        self._request, self._health_of = request, health_of
+        self._needed = needed_capabilities(request)
+        self._letters = prompt_letters(request)
+
+    def obstacle(self, card: ExpertCard) -> str | None:
+        """Why *card* may not be called; None when it may. Labels are ``visible``'s affair, roles the caller's."""
+        options = self._request.options
+        if not card.enabled:
+            return "disabled"
+        if options.allow is not None and card.id not in options.allow:
+            return "not in consilium.allow"
+        if card.id in options.deny:
+            return "in consilium.deny"
+        if missing := self._needed - card.capabilities:
+            return f"lacks {', '.join(sorted(missing))}"
+        if self._health_of(card.id) is HealthState.OPEN:
+            return f"{_UNHEALTHY}: its last calls failed, it is tried again after the cool-down"
+        if (size := fewest_tokens(self._letters, card)) > card.context_length:
+            return f"{_CONTEXT} too short: {size} tokens needed at least, it has {card.context_length}"
+        return None

@@ -15,7 +15,7 @@ from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
 from orchestrator.planner import aggregator_call
 from orchestrator.ports import Directory, Router, TraceSink, Workers
-from orchestrator.preparation import Preparation, Prepared
+from orchestrator.preparation import Preparation, Prepared, settle
 from orchestrator.recorder import TraceRecorder
 from orchestrator.stream import AnswerStream, stream_events
 
@@ -39,7 +39,7 @@ class Orchestrator:
 
     async def decide(self, request: ChatRequest) -> RoutingDecision:
         """The routing decision for *request*; runs no candidate and leaves no trace."""
-        _, _, decision = await self._preparation.decide(request, TraceRecorder(request, (), keep_text=False))
+        _, _, decision, _ = await self._preparation.decide(request, TraceRecorder(request, (), keep_text=False))
         return decision
 
     async def run(self, request: ChatRequest) -> Answer:
@@ -76,7 +76,10 @@ class Orchestrator:
     async def _candidates(self, prepared: Prepared, recorder: TraceRecorder) -> list[Candidate]:
         with recorder.timing("experts"):
             outcomes = await dispatch(
-                prepared.plan.calls, self._workers, on_outcome=lambda outcome: recorder.call(outcome, CallRole.CANDIDATE)
+                prepared.plan.calls,
+                self._workers,
+                on_outcome=lambda outcome: recorder.call(outcome, CallRole.CANDIDATE),
+                on_cancelled=recorder.cancelled,
             )
         candidates = candidates_of(outcomes)
         if not candidates:
@@ -85,20 +88,24 @@ class Orchestrator:
 
     async def _aggregate(self, prepared: Prepared, candidates: list[Candidate], recorder: TraceRecorder) -> Candidate:
         """The candidate that is the answer: the only one, the chosen one, or what the aggregator wrote."""
-        if len(candidates) == 1:
-            recorder.aggregator = "single"
-            return candidates[0]
-        verdict = prepared.aggregator.decide(prepared.context, candidates)
-        recorder.aggregator = prepared.aggregator.name
-        match verdict:
-            case Chosen(candidate=chosen):
+        match settle(prepared, candidates):
+            case None:
+                recorder.aggregator = "single"
+                return candidates[0]
+            case Chosen(candidate=chosen, by=name):
+                recorder.aggregator = name
                 return chosen
             case Synthesis(expert=expert, messages=messages):
                 recorder.aggregator = f"{prepared.aggregator.name}:{expert.id}"
                 call = aggregator_call(prepared.request, expert, messages, prepared.plan.deadline)
                 with recorder.timing("aggregate"):
-                    outcomes = await dispatch([call], self._workers, on_outcome=lambda outcome: recorder.call(outcome, CallRole.AGGREGATOR))
-                if isinstance(outcomes[0], Candidate):
-                    return outcomes[0]
+                    (outcome,) = await dispatch(
+                        [call],
+                        self._workers,
+                        on_outcome=lambda outcome: recorder.call(outcome, CallRole.AGGREGATOR),
+                        on_cancelled=recorder.cancelled,
+                    )
+                if isinstance(outcome, Candidate):
+                    return outcome
                 recorder.aggregator += " (fallback)"
                 return candidates[0]

@@ -11,8 +11,9 @@ from domain.experts import ExpertCard
 from domain.plan import CallRole, ExpertCall, Plan
 from domain.routing import RoutingDecision
 
-_LAST_STEP_ONLY = frozenset({"n", "tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs", "top_logprobs"})
-"""What shapes the final answer: in a panel that is fused, only the fusing expert gets it."""
+REPEAT_TEMPERATURE = 0.7
+"""Of an expert that was drawn again, when the caller asked for none: at 0 a second call would repeat the first.
+Symbolic-MoE samples all its answers at 0.7."""
 
 
 def expert_params(card: ExpertCard, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,8 +32,9 @@ def make_plan(
 ) -> Plan:
     """The candidates' calls, in the decision's order.
 
-    *fused* says that another call will read the candidates: room for it is kept within *max_calls*, and what shapes
-    the final answer is kept from the candidates. An expert that was drawn twice is called twice, with another seed.
+    *fused* says that another call will read the candidates: room for it is kept within *max_calls*. In a panel every
+    expert gives one choice; what else shapes the answer (tools, response_format) holds for each, since any of them may
+    end up as the answer. An expert that was drawn twice is called twice, the second time with another seed.
     """
     selected = decision.selected
     if len(selected) > 1 and fused:
@@ -44,12 +46,13 @@ def make_plan(
         card = experts[expert_id]
         params = expert_params(card, request.params)
         if panel:
-            hidden = _LAST_STEP_ONLY if fused else {"n"}
-            params = {name: value for name, value in params.items() if name not in hidden}
+            params.pop("n", None)
             if expert_id in selected[:position]:
                 params["seed"] = (params.get("seed") or request.options.seed or 0) + position
+                if request.params.get("temperature") is None:
+                    params["temperature"] = params.get("temperature") or REPEAT_TEMPERATURE
         calls.append(ExpertCall(card, request.messages, params, deadline, request.id))
-    return Plan(tuple(calls), deadline, max_calls)
+    return Plan(tuple(calls), deadline)
 
 
 def aggregator_call(request: ChatRequest, card: ExpertCard, messages: tuple[Message, ...], deadline: Deadline) -> ExpertCall:

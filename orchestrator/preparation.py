@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from domain.chat import ChatRequest
 from domain.deadline import Deadline
-from domain.errors import ContextTooLong, InvalidRequest, ModelNotFound, NoEligibleExpert
+from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard, HealthState
-from domain.plan import Plan
+from domain.plan import Candidate, Plan
 from domain.registry import RegistrySnapshot
 from domain.routing import PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from domain.strategy import Strategy
-from orchestrator.aggregation.base import AggregationContext, Aggregator
+from orchestrator.aggregation.base import AggregationContext, Aggregator, Chosen, Synthesis
 from orchestrator.aggregation.catalogue import aggregator_named
-from orchestrator.eligibility import Eligibility, eligible, estimated_tokens
+from orchestrator.aggregation.vote import Vote
+from orchestrator.eligibility import Check, Eligibility, eligible, fewest_tokens, prompt_letters, visible
 from orchestrator.limits import Limits
 from orchestrator.planner import make_plan
 from orchestrator.ports import Directory, Router
@@ -46,44 +48,64 @@ class Prepared:
         return f"{self.aggregator.name}:{expert.id}" if expert else self.aggregator.name
 
 
+def settle(prepared: Prepared, candidates: Sequence[Candidate]) -> Chosen | Synthesis | None:
+    """How *candidates* become the answer; None when only one is left and nothing has to be done.
+
+    An aggregator that would need a call more than the request may make gives way to a vote.
+    """
+    if len(candidates) == 1:
+        return None
+    verdict = prepared.aggregator.decide(prepared.context, candidates)
+    if isinstance(verdict, Synthesis) and prepared.num_free_calls < 1:
+        return Vote().decide(prepared.context, candidates)
+    return verdict
+
+
 class Preparation:
     """Resolve, filter, route and plan. Holds no per-request state."""
 
     def __init__(self, *, directory: Directory, routers: Mapping[str, Router], limits: Limits) -> None:
         self._directory, self._routers, self._limits = directory, routers, limits
 
-    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, RegistrySnapshot, RoutingDecision]:
-        """The routing decision alone."""
+    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, RegistrySnapshot, RoutingDecision, Deadline]:
+        """The routing decision alone, with what it was made from and the deadline that began with it."""
         snapshot = self._directory.snapshot()
-        target = resolve(request.model, snapshot)
+        target = resolve(request.model, snapshot, request.labels)
         recorder.strategy = None if target.expert else target.strategy.id
         who = self._only(target.expert, request) if target.expert else eligible(request, snapshot, self._directory.health_of)
+        strategy = target.strategy
+        deadline = Deadline.after(min(request.options.timeout_s or strategy.timeout_s, self._limits.max_timeout_s))
         router = self._router(request.options.router, target)
         query = RoutingQuery(
             request=request,
             experts=who.experts,
-            pick=self._pick(request, target.strategy),
+            pick=self._pick(request, strategy),
             seed=_seed(request),
-            fallback_expert=target.strategy.fallback_expert,
-            options=target.strategy.router_options,
+            fallback_expert=strategy.fallback_expert,
+            # Another router than the strategy's would not understand its options.
+            options=strategy.router_options if router.name == strategy.router else {},
+            deadline=deadline,
         )
-        with recorder.timing("route"):
-            decision = await router.route(query, snapshot)
+        try:
+            with recorder.timing("route"):
+                async with asyncio.timeout(deadline.remaining_s):
+                    decision = await router.route(query, snapshot)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed while the request was being routed") from None
         filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
         decision = replace(decision, considered=(*decision.considered, *filtered))
         recorder.decision = decision
-        return target, snapshot, decision
+        return target, snapshot, decision, deadline
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
         """Everything up to the plan; raises the request's errors before any expert is called."""
         options = request.options
         aggregator = aggregator_named(options.aggregator) if options.aggregator else None
-        target, snapshot, decision = await self.decide(request, recorder)
+        target, snapshot, decision, deadline = await self.decide(request, recorder)
         strategy = target.strategy
         aggregator = aggregator or aggregator_named(strategy.aggregator)
         context = AggregationContext(request, strategy, decision, snapshot, self._usable(request))
         max_calls = min(options.max_calls or strategy.max_calls, strategy.max_calls, self._limits.max_calls)
-        deadline = Deadline.after(min(options.timeout_s or strategy.timeout_s, self._limits.max_timeout_s))
         fused = aggregator.expert_for(context) is not None
         plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=max_calls, fused=fused)
         return Prepared(request, plan, context, aggregator, max_calls - len(plan.calls))
@@ -98,12 +120,10 @@ class Preparation:
 
     def _only(self, card: ExpertCard, request: ChatRequest) -> Eligibility:
         """The expert that was asked for by name: role and declared capabilities are the caller's own affair."""
-        if not card.labels <= request.labels:
-            raise ModelNotFound(f"the model {request.model!r} does not exist", param="model")
         if self._directory.health_of(card.id) is HealthState.OPEN:
             why = "unhealthy: its last calls failed, it is tried again after the cool-down"
             raise NoEligibleExpert(f"the expert {card.id} is {why}", reasons={card.id: why})
-        if (size := estimated_tokens(request, card)) > card.context_length:
+        if (size := fewest_tokens(prompt_letters(request), card)) > card.context_length:
             raise ContextTooLong(
                 f"about {size} tokens are needed at least, the expert {card.id} has a context of {card.context_length}", param="messages"
             )
@@ -120,11 +140,8 @@ class Preparation:
         return PickRule(kind, min(options.k or rule.k, self._limits.max_experts), rule.threshold)
 
     def _usable(self, request: ChatRequest) -> Callable[[ExpertCard], bool]:
-        def usable(card: ExpertCard) -> bool:
-            healthy = self._directory.health_of(card.id) is not HealthState.OPEN
-            return card.enabled and healthy and card.labels <= request.labels and card.id not in request.options.deny
-
-        return usable
+        check = Check(request, self._directory.health_of)
+        return lambda card: visible(card, request) and check.obstacle(card) is None
 
 
 def _seed(request: ChatRequest) -> int:

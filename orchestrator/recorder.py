@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from domain.chat import ChatRequest, Usage
+from domain.chat import ChatRequest, Message, Usage, text_of
 from domain.errors import ConsiliumError
-from domain.plan import CallRole, Candidate, ExpertFailure, Outcome
+from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision
 from domain.trace import CallRecord, Timings, Trace
 from orchestrator.ports import TraceSink
@@ -23,7 +23,7 @@ class TraceRecorder:
     def __init__(self, request: ChatRequest, sinks: Sequence[TraceSink], *, keep_text: bool) -> None:
         self._request, self._sinks, self._keep_text = request, sinks, keep_text
         self._began, self._started_at = time.perf_counter(), time.time()
-        self._spent = {"route": 0.0, "experts": 0.0, "aggregate": 0.0}
+        self._spent = {"route": 0.0, "experts": 0.0, "aggregate": 0.0, "reader": 0.0}
         self._first_token: float | None = None
         self._calls: list[CallRecord] = []
         self._text: list[str] = []
@@ -35,7 +35,8 @@ class TraceRecorder:
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Add the block's duration to *stage*: ``route``, ``experts`` (waiting for candidates) or ``aggregate``."""
+        """Add the block's duration to *stage*: ``route``, ``experts`` (waiting for candidates), ``aggregate``, or ``reader``
+        (waiting until the client has taken what was sent)."""
         began = time.perf_counter()
         try:
             yield
@@ -56,13 +57,13 @@ class TraceRecorder:
                 error = f"{outcome.code}: {outcome.message}"
                 self._calls.append(CallRecord(outcome.expert_id, role, "error", outcome.latency_s * 1e3, error=error))
 
-    def cancelled(self, expert_id: str, role: CallRole, latency_s: float) -> None:
+    def cancelled(self, call: ExpertCall, latency_s: float) -> None:
         """A call was given up because nobody waits for it any more."""
-        self._calls.append(CallRecord(expert_id, role, "cancelled", latency_s * 1e3))
+        self._calls.append(CallRecord(call.expert.id, call.role, "cancelled", latency_s * 1e3))
 
     def wrote(self, text: str) -> None:
         """A piece of the answer went out."""
-        if self._first_token is None:
+        if self._first_token is None and text:
             self._first_token = (time.perf_counter() - self._began) * 1e3
         if self._keep_text and self._text_length < MAX_KEPT_TEXT:
             self._text.append(text)
@@ -77,7 +78,7 @@ class TraceRecorder:
         if self.trace is not None:
             return self.trace
         total = (time.perf_counter() - self._began) * 1e3
-        waited = self._spent["experts"] + self._spent["aggregate"]
+        waited = self._spent["experts"] + self._spent["aggregate"] + self._spent.pop("reader")
         expected = isinstance(error, ConsiliumError)
         self.trace = Trace(
             request_id=self._request.id,
@@ -94,9 +95,23 @@ class TraceRecorder:
             error_message=str(error) if expected else type(error).__name__ if error is not None else None,
             stream=self._request.stream,
             session_id=self._request.session_id,
-            messages=self._request.messages if self._keep_text else None,
+            messages=_shortened(self._request.messages) if self._keep_text else None,
             answer="".join(self._text)[:MAX_KEPT_TEXT] if self._keep_text else None,
         )
         for sink in self._sinks:
             sink.emit(self.trace)
         return self.trace
+
+
+def _shortened(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """*messages* with at most ``MAX_KEPT_TEXT`` letters in all, counted from the last one back; parts that are not text
+    (images, audio) are dropped."""
+    kept: list[Message] = []
+    left = MAX_KEPT_TEXT
+    for message in reversed(messages):
+        if left <= 0:
+            break
+        text = text_of(message)
+        left -= len(text)
+        kept.append({"role": message.get("role"), "content": text if left >= 0 else text[: len(text) + left] + "…"})
+    return tuple(reversed(kept))

@@ -23,15 +23,15 @@ class Target:
     expert: ExpertCard | None = None
 
 
-def model_names(snapshot: RegistrySnapshot) -> list[str]:
-    """Every name that a request may use as ``model``: ``auto``, strategies, experts."""
+def model_names(snapshot: RegistrySnapshot, labels: frozenset[str] = frozenset()) -> list[str]:
+    """Every name that a request with *labels* may use as ``model``: ``auto``, strategies, experts."""
     strategies = sorted(f"{STRATEGY_PREFIX}{s.id}" for s in snapshot.strategies.values() if s.enabled)
-    experts = sorted(card.id for card in snapshot.experts.values() if card.enabled)
+    experts = sorted(card.id for card in snapshot.experts.values() if card.enabled and card.labels <= labels)
     return [DEFAULT_STRATEGY, *strategies, *experts]
 
 
-def resolve(model: str, snapshot: RegistrySnapshot) -> Target:
-    """What *model* stands for.
+def resolve(model: str, snapshot: RegistrySnapshot, labels: frozenset[str] = frozenset()) -> Target:
+    """What *model* stands for, to a caller who holds *labels*.
 
     1. ``auto`` is the strategy of that name (a built-in one when the registry has none).
     2. ``consilium/<id>`` is that strategy.
@@ -49,15 +49,17 @@ def resolve(model: str, snapshot: RegistrySnapshot) -> Target:
             strategy = Strategy(id=DEFAULT_STRATEGY)
         if strategy is not None and strategy.enabled:
             return Target(strategy)
-        raise ModelNotFound(_unknown(model, snapshot, disabled=strategy is not None), param="model")
+        raise ModelNotFound(_unknown(model, snapshot, labels, disabled=strategy is not None), param="model")
     card = snapshot.experts.get(name)
+    if card is not None and not card.labels <= labels:
+        card = None
     if card is not None and card.enabled:
         return Target(Strategy(id=card.id, router="explicit", aggregator="first", timeout_s=card.timeout_s), card)
-    raise ModelNotFound(_unknown(model, snapshot, disabled=card is not None), param="model")
+    raise ModelNotFound(_unknown(model, snapshot, labels, disabled=card is not None), param="model")
 
 
-def _unknown(model: str, snapshot: RegistrySnapshot, *, disabled: bool) -> str:
-    known = model_names(snapshot)
+def _unknown(model: str, snapshot: RegistrySnapshot, labels: frozenset[str], *, disabled: bool) -> str:
+    known = model_names(snapshot, labels)
     nearest = get_close_matches(model, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(n) for n in nearest)}?" if nearest else f"known are {', '.join(known[:12])}"
     state = "is disabled" if disabled else "does not exist"

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Any
 
 from domain.chat import Choice, ChoiceDelta, Chunk, Usage, text_of
 from domain.errors import ExpertError, ExpertTimeout
@@ -21,7 +22,7 @@ from orchestrator.guard import failure_of
 from orchestrator.limits import Limits
 from orchestrator.planner import aggregator_call
 from orchestrator.ports import Workers
-from orchestrator.preparation import Prepared
+from orchestrator.preparation import Prepared, settle
 from orchestrator.recorder import TraceRecorder
 
 KEEP_ALIVE_S = 5.0
@@ -44,7 +45,7 @@ class AnswerStream:
     def __init__(self, prepared: Prepared, recorder: TraceRecorder, *, limits: Limits) -> None:
         self._prepared, self._recorder, self._limits = prepared, recorder, limits
         self._events: AsyncGenerator[Chunk, None] | None = None
-        self._next: asyncio.Task[Chunk] | None = None
+        self._first: asyncio.Future[Any] | None = None  # of the first chunk, or of None when there is none
         self._progress: deque[str] = deque(maxlen=64)
         self._stirred = asyncio.Event()
         self.request_id = prepared.request.id
@@ -69,7 +70,7 @@ class AnswerStream:
 
     def start(self, events: AsyncGenerator[Chunk, None]) -> None:
         self._events = events
-        self._next = asyncio.ensure_future(anext(events))
+        self._first = asyncio.ensure_future(anext(events, None))
 
     def progress(self, text: str) -> None:
         """Say that something happened before tokens can flow."""
@@ -77,59 +78,57 @@ class AnswerStream:
         self._stirred.set()
 
     async def hold_for_first_event(self) -> None:
-        """Wait for the first token; of a panel only so long that headers are not held back. Raises what failed."""
-        assert self._next is not None, "start() comes first"  # noqa: S101 - a bug here, never input
-        limit = None if len(self._prepared.plan.calls) == 1 else self._limits.hold_headers_s
+        """Wait for the first token, but only so long that headers are not held back. Raises what failed until then."""
+        if self._first is None:
+            raise RuntimeError("start() comes first")
+        alone = len(self._prepared.plan.calls) == 1
         try:
-            await asyncio.wait({self._next}, timeout=limit)
+            await asyncio.wait({self._first}, timeout=self._limits.hold_first_token_s if alone else self._limits.hold_headers_s)
         except asyncio.CancelledError:
             await self.aclose()
             raise
-        if self._next.done() and not self._next.cancelled() and (error := self._next.exception()) is not None:
-            if not isinstance(error, StopAsyncIteration):
-                raise error
-            self._next = asyncio.ensure_future(_ended())
+        if self._first.done():
+            self._first.result()  # raises what failed
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
 
     async def __anext__(self) -> Event:
-        if self._next is None or self._events is None:
+        if self._events is None:
             raise StopAsyncIteration
-        while not self._next.done():
+        if self._first is None:
+            return await anext(self._events)
+        while not self._first.done():
             if self._progress:
                 return Progress(self._progress.popleft())
             self._stirred.clear()
-            stirred = asyncio.ensure_future(self._stirred.wait())
+            stirred: asyncio.Future[Any] = asyncio.ensure_future(self._stirred.wait())
             try:
-                await asyncio.wait({self._next, stirred}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([self._first, stirred], timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 stirred.cancel()
-            if not self._next.done() and not self._progress:
+            if not self._first.done() and not self._progress:
                 return Progress("working")
-        try:
-            chunk = self._next.result()
-        except StopAsyncIteration:
-            self._next = None
-            raise
-        self._next = asyncio.ensure_future(anext(self._events))
+        chunk: Chunk | None = self._first.result()
+        self._first = None
+        if chunk is None:
+            raise StopAsyncIteration
         return chunk
 
     async def aclose(self) -> None:
         """Cancel what still runs. Safe to call twice and after the end."""
-        if self._next is not None and not self._next.done():
-            self._next.cancel()
-            await asyncio.wait({self._next}, timeout=self._limits.close_grace_s)
-        elif self._next is not None and not self._next.cancelled():
-            self._next.exception()  # retrieved, so that nobody is warned about it
-        self._next = None
-        if self._events is not None:
-            await self._events.aclose()
-        self._recorder.finish(asyncio.CancelledError())
-
-
-async def _ended() -> Chunk:
-    raise StopAsyncIteration
+        first, events = self._first, self._events
+        self._first = self._events = None
+        try:
+            if first is not None and not first.done():
+                first.cancel()
+                await asyncio.wait({first}, timeout=self._limits.close_grace_s)
+            if first is not None and first.done() and not first.cancelled():
+                first.exception()  # retrieved, so that nobody is warned about it
+            if events is not None and (first is None or first.done()):
+                await events.aclose()
+        finally:
+            self._recorder.finish(asyncio.CancelledError())
 
 
 async def stream_events(
@@ -143,7 +142,8 @@ async def stream_events(
         async with aclosing(last) as chunks:
             async for chunk in chunks:
                 recorder.wrote("".join(str(choice.delta.get("content") or "") for choice in chunk.choices))
-                yield chunk
+                with recorder.timing("reader"):
+                    yield chunk
     except GeneratorExit:
         recorder.finish(asyncio.CancelledError())
         raise
@@ -171,18 +171,16 @@ async def _panel(
         on_progress(f"{outcome.expert_id} {'answered' if isinstance(outcome, Candidate) else 'failed'}")
 
     with recorder.timing("experts"):
-        outcomes = await dispatch(prepared.plan.calls, workers, on_outcome=ended)
+        outcomes = await dispatch(prepared.plan.calls, workers, on_outcome=ended, on_cancelled=recorder.cancelled)
     candidates = candidates_of(outcomes)
     if not candidates:
         raise error_for(failures_of(outcomes), prepared.plan.deadline)
-    if len(candidates) == 1:
-        recorder.aggregator = "single"
-        yield _whole(candidates[0])
-        return
-    verdict = prepared.aggregator.decide(prepared.context, candidates)
-    recorder.aggregator = prepared.aggregator.name
-    match verdict:
-        case Chosen(candidate=chosen):
+    match settle(prepared, candidates):
+        case None:
+            recorder.aggregator = "single"
+            yield _whole(candidates[0])
+        case Chosen(candidate=chosen, by=name):
+            recorder.aggregator = name
             yield _whole(chosen)
         case Synthesis(expert=expert, messages=messages):
             recorder.aggregator = f"{prepared.aggregator.name}:{expert.id}"
@@ -223,7 +221,7 @@ async def _relay(call: ExpertCall, stage: str, recorder: TraceRecorder, workers:
         raise _Interrupted(outcome, started=sent) from error
     finally:
         if outcome is None:
-            recorder.cancelled(call.expert.id, call.role, time.perf_counter() - began)
+            recorder.cancelled(call, time.perf_counter() - began)
         else:
             recorder.call(outcome, call.role)
         close = getattr(source, "aclose", None)

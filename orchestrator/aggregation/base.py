@@ -32,6 +32,8 @@ class Chosen:
 
     candidate: Candidate
     why: str
+    by: str
+    """The aggregator that chose."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,4 +18,4 @@ class First:
         return None
 
     def decide(self, context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen:  # noqa: ARG002
-        return Chosen(candidates[0], "the best-scored candidate that answered")
+        return Chosen(candidates[0], "the best-scored candidate that answered", self.name)

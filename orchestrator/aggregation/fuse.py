@@ -9,7 +9,7 @@ from domain.experts import ExpertCard, ExpertRole
 from domain.plan import Candidate
 from domain.skills import AggregatorProfile
 from orchestrator.aggregation.base import AggregationContext, Chosen, Synthesis
-from orchestrator.aggregation.prompts import fuse_messages
+from orchestrator.aggregation.prompts import answer_text, fuse_messages
 from orchestrator.aggregation.vote import Vote
 
 _PRIOR_CORRECT, _PRIOR_WRONG = 1.0, 2.0
@@ -60,7 +60,7 @@ class Fuse:
         expert = self.expert_for(context)
         if expert is None:
             chosen = Vote().decide(context, candidates)
-            return Chosen(chosen.candidate, f"no usable aggregator, so {chosen.why}")
+            return Chosen(chosen.candidate, f"no usable aggregator, so {chosen.why}", chosen.by)
         score = aggregator_score(context.snapshot.aggregator_profiles.get(expert.id), context.decision.category)
-        messages = fuse_messages(context.request.messages, [c.text for c in candidates], expert.aggregation_prompt)
+        messages = fuse_messages(context.request.messages, [answer_text(c) for c in candidates], expert.aggregation_prompt)
         return Synthesis(expert, messages, f"aggregator profile {score:.2f}")

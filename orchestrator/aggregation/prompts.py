@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
 from domain.chat import Message, text_of
 from domain.errors import InvalidRequest
+from domain.plan import Candidate
 
 _MOA_INSTRUCTIONS = (
     "Several expert models have each answered the user's latest message; their answers follow. Judge them critically: some may be "
@@ -33,6 +35,12 @@ def _compact(messages: Sequence[Message], answers: Sequence[str]) -> tuple[Messa
     last = max((i for i, message in enumerate(messages) if message.get("role") == "user"), default=len(messages) - 1)
     asked: Message = {"role": "user", "content": f"{text_of(messages[last])}\n{numbered}"}
     return (*messages[:last], asked)
+
+
+def answer_text(candidate: Candidate) -> str:
+    """What a candidate answered, as text: its tool calls as JSON when it made some, never its reasoning."""
+    calls = candidate.choices[0].message.get("tool_calls") if candidate.choices else None
+    return json.dumps([call.get("function") for call in calls]) if calls else candidate.text
 
 
 TEMPLATES: Mapping[str, Callable[[Sequence[Message], Sequence[str]], tuple[Message, ...]]] = {"moa": _moa, "compact": _compact}

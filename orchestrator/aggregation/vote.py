@@ -28,4 +28,4 @@ class Vote:
         # max() keeps the earliest of equals, and dicts keep the routing order.
         answer = max(voters, key=lambda a: (len(voters[a]), sum(score.get(c.expert_id, 0.0) for c in voters[a])))
         names = ", ".join(candidate.expert_id for candidate in voters[answer])
-        return Chosen(voters[answer][0], f"{len(voters[answer])} of {len(candidates)} candidates agree ({names})")
+        return Chosen(voters[answer][0], f"{len(voters[answer])} of {len(candidates)} candidates agree ({names})", self.name)

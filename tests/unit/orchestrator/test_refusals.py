@@ -1,0 +1,134 @@
+"""What is refused before any expert is called, and in which words."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from domain.chat import RequestOptions
+from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, ModelNotFound, NoEligibleExpert
+from domain.experts import Capability, HealthState
+from domain.routing import RoutingDecision
+from tests.fakes.directory import card
+from tests.unit.orchestrator.test_pipeline import Setup, ask
+
+
+async def test_an_unknown_model_is_refused_with_the_nearest_names() -> None:
+    setup = Setup({}, "a")
+
+    with pytest.raises(ModelNotFound, match="'fuser'"):
+        await setup.orchestrator.run(ask("fusser"))
+
+
+async def test_filtered_experts_say_why() -> None:
+    experts = (
+        card("off", enabled=False),
+        card("sick", capabilities=frozenset({Capability.TOOLS})),
+        card("blind"),
+        card("small", context_length=3),
+        card("good", capabilities=frozenset({Capability.TOOLS})),
+    )
+    setup = Setup({"good": "2"}, experts=experts)
+    setup.directory.health["sick"] = HealthState.OPEN
+
+    decision = await setup.orchestrator.decide(ask(params={"tools": [{"type": "function"}]}))
+
+    why = {c.expert_id: c.why for c in decision.considered if not c.selected}
+    assert why["off"] == "disabled"
+    assert "unhealthy" in why["sick"]
+    assert why["blind"] == "lacks tools"
+    assert decision.selected == ("good",)
+
+
+async def test_nobody_eligible_names_every_reason() -> None:
+    setup = Setup({}, experts=(card("a", enabled=False), card("b", enabled=False)))
+
+    with pytest.raises(NoEligibleExpert) as caught:
+        await setup.orchestrator.run(ask())
+
+    assert caught.value.reasons == {"a": "disabled", "b": "disabled"}
+
+
+async def test_a_conversation_that_fits_nobody_is_the_callers_to_shorten() -> None:
+    setup = Setup({}, experts=(card("a", context_length=10, chars_per_token=1.0),))
+
+    with pytest.raises(ContextTooLong, match="10 tokens"):
+        await setup.orchestrator.run(ask(text="x" * 100))
+
+
+async def test_experts_with_foreign_labels_are_neither_used_nor_named() -> None:
+    setup = Setup({}, experts=(card("secret", labels=frozenset({"legal"})),))
+
+    with pytest.raises(NoEligibleExpert) as caught:
+        await setup.orchestrator.run(ask())
+    with pytest.raises(ModelNotFound):
+        await Setup({}, experts=(card("secret", labels=frozenset({"legal"})),)).orchestrator.run(ask("secret"))
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        (RequestOptions(k=0), "consilium.k"),
+        (RequestOptions(k=99), "consilium.k"),
+        (RequestOptions(pick="best"), "consilium.pick"),
+        (RequestOptions(aggregator="blend"), "consilium.aggregator"),
+        (RequestOptions(allow=("nobody",)), "consilium.allow"),
+        (RequestOptions(deny=("nobody",)), "consilium.deny"),
+    ],
+)
+async def test_a_wrong_option_names_its_field(options: RequestOptions, param: str) -> None:
+    setup = Setup({}, "a")
+
+    with pytest.raises(InvalidRequest) as caught:
+        await setup.orchestrator.run(ask(options=options))
+
+    assert caught.value.param == param
+
+
+async def test_a_router_cannot_be_named_for_a_single_expert() -> None:
+    setup = Setup({}, "a")
+
+    with pytest.raises(InvalidRequest, match="nothing to route"):
+        await setup.orchestrator.run(ask("a", options=RequestOptions(router="skills")))
+
+
+async def test_the_wanted_length_of_the_answer_is_the_experts_affair() -> None:
+    setup = Setup({"a": "2"}, experts=(card("a", context_length=100, chars_per_token=1.0),))
+
+    assert (await setup.orchestrator.run(ask(params={"max_tokens": 4096}))).choices[0].text == "2"
+
+
+async def test_an_unhealthy_expert_with_room_is_not_the_callers_fault() -> None:
+    experts = (card("small", context_length=10, chars_per_token=1.0), card("large", context_length=1000, chars_per_token=1.0))
+    setup = Setup({}, experts=experts)
+    setup.directory.health["large"] = HealthState.OPEN
+
+    with pytest.raises(NoEligibleExpert, match="unhealthy"):
+        await setup.orchestrator.run(ask(text="x" * 100))
+
+
+async def test_hints_do_not_name_experts_that_the_caller_may_not_know() -> None:
+    experts = (card("secret-law", labels=frozenset({"legal"})), card("a"))
+
+    with pytest.raises(ModelNotFound) as unknown:
+        await Setup({}, experts=experts).orchestrator.run(ask("secret-lav"))
+    with pytest.raises(InvalidRequest) as denied:
+        await Setup({}, experts=experts).orchestrator.run(ask(options=RequestOptions(deny=("secret-law",))))
+
+    assert "secret-law" not in str(unknown.value)
+    assert "known are a" in str(denied.value)
+
+
+async def test_routing_counts_against_the_deadline() -> None:
+    setup = Setup({}, "a")
+
+    async def slow(query: object, snapshot: object) -> RoutingDecision:
+        return await asyncio.get_running_loop().create_future()
+
+    setup.router.route = slow  # type: ignore[method-assign]
+
+    with pytest.raises(DeadlineExceeded, match="routed"):
+        await setup.orchestrator.run(ask(options=RequestOptions(timeout_s=0.01)))
