@@ -94,7 +94,6 @@ def _view(trace: Trace) -> Json:
         "session_id": trace.session_id,
         "messages": None if trace.messages is None else [dict(message) for message in trace.messages],
         "answer": trace.answer,
-        "detail": trace.detail,
     }
     # Through JSON once, so that enumerations and tuples in free-form parts look the same to the tag and to the caller.
     plain: Json = orjson.loads(orjson.dumps(view))
