@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -78,6 +79,14 @@ def _from_row(row: sa.RowMapping) -> ExpertCard:
 EXPERTS = VersionedTable(kind="expert", table=experts, to_row=_to_row, from_row=_from_row)
 
 
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A card as it is stored now, and the skills that became known with it."""
+
+    card: ExpertCard
+    new_skills: tuple[str, ...] = ()
+
+
 class ExpertStore:
     """Expert cards. Every method is one transaction; every change bumps the registry's version."""
 
@@ -97,27 +106,36 @@ class ExpertStore:
     async def create(self, card: ExpertCard) -> ExpertCard:
         """Store a new card; its version is the store's to give.
 
-        Raises ``Conflict`` when the id is taken, ``InvalidRequest`` when it declares a skill that nobody knows.
+        Skills that it declares and nobody knew become known. Raises ``Conflict`` when the id is taken, ``InvalidRequest``
+        when it declares what looks like a misspelling of a known skill.
         """
-        async with self._database.session() as connection:
-            await state.lock(connection)
-            await references.require_skills(connection, card)
-            stored = await EXPERTS.insert(connection, card)
-            await state.bump(connection)
-        return stored
+        return (await self.declare(card)).card
 
     async def replace(self, card: ExpertCard, if_version: int | None = None) -> ExpertCard:
         """Put *card* in the place of the one with its id and return it with its new, higher version.
 
-        Raises ``NotFound``, ``PreconditionFailed`` when the stored version is not *if_version* (None: whichever it is),
-        ``InvalidRequest`` when it declares a skill that nobody knows.
+        Skills are treated as in ``create``. Raises ``NotFound``, ``PreconditionFailed`` when the stored version is not
+        *if_version* (None: whichever it is), ``InvalidRequest``.
         """
+        return (await self.redeclare(card, if_version)).card
+
+    async def declare(self, card: ExpertCard) -> Declared:
+        """``create`` that tells which skills are new."""
         async with self._database.session() as connection:
             await state.lock(connection)
-            await references.require_skills(connection, card)
+            new_skills = await references.add_declared_skills(connection, card)
+            stored = await EXPERTS.insert(connection, card)
+            await state.bump(connection)
+        return Declared(stored, new_skills)
+
+    async def redeclare(self, card: ExpertCard, if_version: int | None = None) -> Declared:
+        """``replace`` that tells which skills are new."""
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            new_skills = await references.add_declared_skills(connection, card)
             stored = await EXPERTS.update(connection, card, if_version)
             await state.bump(connection)
-        return stored
+        return Declared(stored, new_skills)
 
     async def delete(self, expert_id: str, if_version: int | None = None) -> None:
         """Remove a card. What was measured stays, and counts again when the id comes back.

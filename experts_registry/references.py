@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Conflict, InvalidRequest
 from domain.experts import ExpertCard
 from domain.strategy import Strategy
-from experts_registry.nearest import did_you_mean
+from experts_registry.nearest import did_you_mean, near_miss
 from experts_registry.tables import experts, labelled_questions, profile_counts, skills, strategies
 
 
@@ -21,9 +23,28 @@ async def require_skills(connection: AsyncConnection, card: ExpertCard) -> None:
         if skill not in known:
             raise InvalidRequest(
                 f"expert {card.id!r} declares the unknown skill {skill!r}; {did_you_mean(skill, known)} "
-                "(a new skill has to be added to the skills first)",
+                "(a new skill has to be listed under `skills:`)",
                 param=f"skills[{position}]",
             )
+
+
+async def add_declared_skills(connection: AsyncConnection, card: ExpertCard) -> tuple[str, ...]:
+    """Make every declared skill known, and return those that were not; ``InvalidRequest`` for one that looks like a
+    misspelling of a known one: two spellings of one skill would split what is measured about it."""
+    if not card.skills:
+        return ()
+    known = set((await connection.scalars(sa.select(skills.c.name))).all())
+    new = [(position, skill) for position, skill in enumerate(card.skills) if skill not in known]
+    for position, skill in new:
+        if near := near_miss(skill, known):
+            raise InvalidRequest(
+                f"expert {card.id!r} declares the unknown skill {skill!r}; did you mean {near!r}? "
+                f"If it is another skill, add it first: consilium skills add {shlex.quote(skill)}",
+                param=f"skills[{position}]",
+            )
+    if new:
+        await connection.execute(skills.insert(), [{"name": skill, "description": ""} for _, skill in new])
+    return tuple(skill for _, skill in new)
 
 
 async def require_experts(connection: AsyncConnection, strategy: Strategy) -> None:

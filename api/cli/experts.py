@@ -87,7 +87,8 @@ async def add_expert(
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Calls at once; more wait.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add one expert; it can be asked at once."""
+    """Add one expert; it can be asked at once. Skills that nobody knew become known with it; what looks like a misspelling of a
+    known skill is refused: 'consilium skills add' makes it a skill of its own."""
     given: dict[str, Any] = {
         "id": expert, "backend": backend, "model": model, "base_url": base_url, "api_key": api_key, "adapter_of": adapter_of,
         "description": description, "skills": names(skills), "capabilities": names(capabilities), "roles": names(roles),
@@ -99,6 +100,8 @@ async def add_expert(
         print_json(made)
     else:
         print(f"added {made['id']}; try it with 'consilium experts check {made['id']}'")
+        for skill in made["new_skills"]:
+            print(f"new skill: {skill}")
 
 
 @app.command("apply")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from time import perf_counter
 from typing import Annotated
 
@@ -20,31 +21,63 @@ from api.services import Services
 from domain.errors import Conflict, ExpertError
 from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertFailure, Outcome
+from experts_registry.experts import Declared, ExpertStore
 from experts_registry.manifest import parse
 from experts_registry.models import ExpertModel
 
 router = APIRouter(prefix="/experts")
 _SCHEMA = described_by(ExpertModel)
-_SERVED = frozenset({"version", "health"})
+_SERVED = frozenset({"version", "health", "new_skills"})
 
 
 def _body_of(card: ExpertCard) -> Json:
     return ExpertModel.from_card(card).model_dump(mode="json")
 
 
+class _DeclaringStore:
+    """The expert store as one request uses it; remembers the skills that became known by it."""
+
+    def __init__(self, store: ExpertStore) -> None:
+        self._store = store
+        self.new_skills: tuple[str, ...] | None = None
+        """None until something was written."""
+
+    async def list(self) -> builtins.list[ExpertCard]:
+        return await self._store.list()
+
+    async def get(self, expert_id: str) -> ExpertCard:
+        return await self._store.get(expert_id)
+
+    async def create(self, card: ExpertCard) -> ExpertCard:
+        return self._kept(await self._store.declare(card))
+
+    async def replace(self, card: ExpertCard, if_version: int | None = None) -> ExpertCard:
+        return self._kept(await self._store.redeclare(card, if_version))
+
+    async def delete(self, expert_id: str, if_version: int | None = None) -> None:
+        await self._store.delete(expert_id, if_version)
+
+    def _kept(self, declared: Declared) -> ExpertCard:
+        self.new_skills = declared.new_skills
+        return declared.card
+
+
 def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
+    store = _DeclaringStore(services.expert_store)
+
     def view(card: ExpertCard) -> Json:
         health = {
             "state": services.directory.health_of(card.id).value,
             "in_flight": services.workers.in_flight(card.id),
             "queued": services.workers.queued(card.id),
         }
-        return {**_body_of(card), "health": health}
+        written = {} if store.new_skills is None else {"new_skills": list(store.new_skills)}
+        return {**_body_of(card), "health": health, **written}
 
     return VersionedResource(
         kind="expert",
         path="/admin/api/experts",
-        store=services.expert_store,
+        store=store,
         item_of=lambda body: parse(ExpertModel, body).to_card(),
         body_of=_body_of,
         view_of=view,
@@ -75,7 +108,8 @@ async def list_experts(
 
 @router.post("", status_code=201, openapi_extra=_SCHEMA)
 async def create_expert(resource: Resource, body: Body) -> Response:
-    """Add an expert; it can be asked at once. 409 when the id is taken."""
+    """Add an expert; it can be asked at once. Declared skills that nobody knew become known (`new_skills` tells them); one that
+    looks like a misspelling of a known skill is a 400. 409 when the id is taken."""
     return await resource.create(body)
 
 

@@ -133,6 +133,24 @@ def test_experts_are_listed_shown_added_and_removed(consilium: Consilium) -> Non
     assert "sql" not in consilium("experts", "list").out
 
 
+def test_an_expert_may_declare_skills_that_nobody_knew(consilium: Consilium) -> None:
+    """They become known, and the command says so; a misspelling is refused with the way to mean it."""
+    new = ("--backend", "litellm", "--model", "anthropic/claude", "--api-key", "env:ANTHROPIC_API_KEY")
+
+    added = consilium("experts", "add", "claude", *new, "--skills", "law, algebra, essays")
+    refused = consilium("experts", "add", "other", *new, "--skills", "Essay")
+    meant = consilium("skills", "add", "Essay")
+    again = consilium("experts", "add", "other", *new, "--skills", "Essay", "--json")
+
+    assert added.code == 0
+    assert added.out.splitlines()[1:] == ["new skill: law", "new skill: essays"]
+    assert "law" in consilium("skills", "list").out
+    assert refused.code == 2
+    assert "did you mean 'essays'? If it is another skill, add it first: consilium skills add Essay" in refused.err
+    assert meant.code == again.code == 0
+    assert json.loads(again.out)["new_skills"] == []
+
+
 def test_an_expert_in_use_is_not_removed(consilium: Consilium) -> None:
     ran = consilium("experts", "remove", "bad")
 

@@ -107,6 +107,32 @@ async def test_a_bad_field_is_named_with_the_nearest_valid_value(
     assert "sk-secret" not in response.text
 
 
+async def test_a_skill_that_nobody_knew_becomes_known(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    """POST, PUT and PATCH add it, tell it in ``new_skills``, and it is live at once; what GET gives can be sent back."""
+    made = await client.post("/experts", json={**NEW, "skills": ["algebra", "law"]})
+    put = await client.put("/experts/sql", json={**NEW, "skills": ["law", "tax"]})
+    patched = await client.patch("/experts/sql", json={"skills": ["essays"]})
+    back = await client.put("/experts/sql", json=patched.json())
+
+    assert [made.status_code, put.status_code, patched.status_code, back.status_code] == [201, 200, 200, 200]
+    assert [r.json()["new_skills"] for r in (made, put, patched, back)] == [["law"], ["tax"], ["essays"], []]
+    assert "new_skills" not in (await client.get("/experts/sql")).json()
+    assert parts.services is not None
+    assert {"law", "tax", "essays"} <= parts.services.directory.snapshot().skills.keys()
+
+
+async def test_a_misspelt_skill_changes_nothing(client: httpx.AsyncClient) -> None:
+    """Nothing is stored, not even the skill beside it that is really new."""
+    refused = await client.post("/experts", json={**NEW, "skills": ["law", "Roman-Numeral"]})
+
+    assert refused.status_code == 400
+    assert error_of(refused)["param"] == "skills[1]"
+    assert "did you mean 'roman numerals'?" in error_of(refused)["message"]
+    assert "consilium skills add Roman-Numeral" in error_of(refused)["message"]
+    assert (await client.get("/skills/law")).status_code == 404
+    assert (await client.get("/experts/sql")).status_code == 404
+
+
 @pytest.mark.parametrize("body", [b"", b"[1]", b"{", b"\xff{}"])
 async def test_a_body_that_is_no_object_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     response = await client.post("/experts", content=body, headers={"content-type": "application/json"})

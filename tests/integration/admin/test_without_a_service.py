@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -42,6 +43,18 @@ def test_the_registry_is_worked_on_in_process(tmp_path: Path, capsys: pytest.Cap
     assert "working in this process" in err
     assert (tmp_path / "data" / "consilium.db").exists()
     assert not (tmp_path / "data" / "admin.key").exists()
+
+
+def test_the_readme_s_expert_can_be_added_beside_the_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command as the README gives it, on the registry that a first start makes."""
+    monkeypatch.setenv("CONSILIUM_SEED_ZOO", "true")
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("consilium experts add ")]
+
+    code = run(shlex.split(line, comments=True)[1:])
+
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert "new skill: essays" in out
 
 
 def test_looking_at_the_registry_loads_no_model(tmp_path: Path) -> None:
