@@ -19,6 +19,22 @@ from workers.litellm_errors import expert_error_of
 from workers.reasoning import split_choice, split_stream
 from workers.wire import candidate_of, chunk_of, request_body
 
+_CALLER_ARGUMENTS = frozenset(
+    {
+        "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens",
+        "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key", "reasoning_effort",
+        "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream_options", "temperature", "tool_choice",
+        "tools", "top_logprobs", "top_p", "user", "verbosity", "web_search_options",
+    }
+)  # fmt: skip
+"""OpenAI's chat fields that LiteLLM takes as arguments of the same meaning.
+
+Everything else that it takes is the steward's to say, on the card: an address, a key, headers, other models to fall back to.
+A caller who could set them would be sent the provider's key.
+"""
+_NEVER_IN_BODY = frozenset({"model", "messages", "stream", "azure_ad_token"})
+"""What LiteLLM, or the client below it, reads from ``extra_body`` instead of sending it, or lets it replace the call itself."""
+
 
 def _import_litellm() -> ModuleType:
     # Without this, importing it fetches its price list from the internet.
@@ -34,7 +50,8 @@ def _import_litellm() -> ModuleType:
 class LiteLLMWorker:
     """Chat completions of ``provider/model``. Retries are the pool's, so LiteLLM makes none.
 
-    A field that the provider does not know is an error naming it; ``extra_body: {drop_params: true}`` on a card makes
+    What a caller sends beyond OpenAI's fields goes into the provider's request body as it is; only a card's ``extra_body``
+    reaches LiteLLM's own arguments. A field that the provider does not know is an error naming it; ``extra_body: {drop_params: true}`` on a card makes
     LiteLLM leave such fields out instead.
     """
 
@@ -89,7 +106,7 @@ class LiteLLMWorker:
 
     async def _call(self, call: ExpertCall, *, stream: bool) -> Any:
         card = call.expert
-        arguments = request_body(call, stream=stream)
+        arguments = _arguments(call, stream=stream)
         arguments |= {
             "api_base": card.base_url,
             "api_key": resolve_api_key(card.api_key, self._environ),
@@ -105,6 +122,19 @@ class LiteLLMWorker:
             raise
         except Exception as error:
             raise expert_error_of(error, card.id) from error
+
+
+def _arguments(call: ExpertCall, *, stream: bool) -> dict[str, Any]:
+    """LiteLLM's arguments: the caller's OpenAI fields, the card's ``extra_body``, and the caller's other fields as mere data."""
+    card = call.expert
+    known = {name: value for name, value in call.params.items() if name in _CALLER_ARGUMENTS}
+    others = {
+        name: value for name, value in call.params.items() if name not in _CALLER_ARGUMENTS | _NEVER_IN_BODY and name not in card.extra_body
+    }
+    arguments = request_body(replace(call, params=known), stream=stream)
+    if body := {**others, **(card.extra_body.get("extra_body") or {})}:
+        arguments["extra_body"] = body
+    return arguments
 
 
 def _is_made_up(events: Any) -> bool:

@@ -142,6 +142,41 @@ async def test_the_card_s_extra_body_wins_over_the_caller(http_case: Case) -> No
     assert (body["temperature"], body["top_p"], body["seed"]) == (0.5, 0.9, 1)
 
 
+async def test_a_caller_cannot_send_the_key_elsewhere(http_case: Case) -> None:
+    """Whatever a body holds, address, key, headers, model and messages are the card's and the pipeline's."""
+    hostile = {
+        "base_url": _NOWHERE, "api_base": _NOWHERE, "api_key": "sk-caller", "api_version": "1", "extra_headers": {"X-Stolen": "yes"},
+        "headers": {"X-Stolen": "yes"}, "organization": "caller", "custom_llm_provider": "anthropic", "model_list": [{"model_name": "x"}],
+        "fallbacks": [{"model": "openai/other", "api_base": _NOWHERE}], "mock_response": "mocked", "mock_tool_calls": [],
+        "num_retries": 9, "timeout": 0.001, "drop_params": True, "metadata": {"guardrails": ["x"]}, "deployment_id": "other",
+        "model": "other", "messages": [{"role": "user", "content": "other"}], "stream": "maybe", "litellm_params": {"api_base": _NOWHERE},
+        "extra_body": {"model": "other", "messages": []}, "extra_query": {"a": "b"}, "azure_ad_token": "x", "cache": {"no-cache": True},
+    }  # fmt: skip
+    plain = await http_case.pool.complete(call_of(http_case.speaker, temperature=0.5, **hostile))
+    stream = await streamed(http_case, call_of(http_case.speaker, temperature=0.5, **hostile))
+
+    assert (plain.text, stream.contents[0]) == (ANSWER, ANSWER)
+    assert len(upstream_of(http_case).requests) == 2
+    for request, streams in zip(upstream_of(http_case).requests, (False, True), strict=True):
+        assert request.headers["Authorization"] == "Bearer sk-stub"
+        assert "X-Stolen" not in request.headers
+        assert (request.body["model"], request.body["temperature"]) == ("speaker", 0.5)
+        assert [message["content"] for message in request.body["messages"]] == ["Say it."]
+        assert bool(request.body.get("stream")) is streams
+
+
+async def test_a_caller_of_a_card_without_an_address_cannot_name_one(http_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM would go to the provider itself, with the card's key; the fake stands for the caller's server."""
+    monkeypatch.setenv("OPENAI_API_BASE", _NOWHERE)
+    url = upstream_of(http_case).base_url
+    card = replace(http_case.speaker, base_url=None)
+
+    with pytest.raises(ExpertUnreachable):
+        await http_case.pool.complete(call_of(card, base_url=url, api_base=url, extra_body={"api_base": url}))
+
+    assert upstream_of(http_case).requests == []
+
+
 async def test_the_context_overflow_of_a_server_is_the_caller_s_to_mend(http_case: Case) -> None:
     upstream_of(http_case).faults.append(Status(400, message="too long", code="context_length_exceeded"))
 
