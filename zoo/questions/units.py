@@ -55,8 +55,8 @@ def _multiply(n: int, factor: int) -> str:
     if digit < 10:
         return f"{column_steps(n, digit, '*')} {zeros}".rstrip()
     tens, unit = divmod(digit, 10)
-    ones, whole = n * unit, n * tens * 10
-    return f"{n}*{unit}={ones} {n}*{tens}0={whole} {column_steps(whole, ones, '+')}"
+    whole = n * tens * 10
+    return f"{column_steps(n, unit, '*')} {whole} {column_steps(whole, n * unit, '+')}"
 
 
 def _divide(m: int, factor: int) -> str:
@@ -74,8 +74,8 @@ def _divide(m: int, factor: int) -> str:
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.12
     larger, smaller, factor, skill = rng.choice(_CONVERSIONS)
-    # Factors that need a real multiplication stay small; shifting by powers of ten can go far.
-    top = 999 if str(factor).strip("0") == "1" else 99 if factor in (3, 4, 7, 60) else 40
+    # Two-digit factors stay with two-digit operands; wider ranges elsewhere keep the products from being learned by heart.
+    top = 99 if factor in (12, 16, 24) else rng.choice((99, 999))
 
     def make() -> tuple[str, int]:
         count = rng.randint(2, top)
