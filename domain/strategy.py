@@ -8,6 +8,9 @@ from typing import Any
 
 from domain.routing import PickRule
 
+_EXPERT_OPTIONS = ("keyword_expert", "experts")
+"""Router options whose value is an expert's id, or a list of them. Every router keeps to these names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
@@ -28,3 +31,15 @@ class Strategy:
     timeout_s: float = 120.0
     enabled: bool = True
     version: int = 1
+
+    def named_experts(self) -> dict[str, str]:
+        """The id of every expert that is named, by the field that names it ("router_options.experts[0]"). They have to be
+        there as long as the strategy is. A value that is no id is left out: the router refuses it."""
+        values: dict[str, Any] = {"aggregator_expert": self.aggregator_expert, "fallback_expert": self.fallback_expert}
+        for option in _EXPERT_OPTIONS:
+            value, path = self.router_options.get(option), f"router_options.{option}"
+            if isinstance(value, list | tuple):
+                values |= {f"{path}[{position}]": item for position, item in enumerate(value)}
+            else:
+                values[path] = value
+        return {path: value for path, value in values.items() if isinstance(value, str)}

@@ -49,11 +49,11 @@ async def add_declared_skills(connection: AsyncConnection, card: ExpertCard) -> 
 
 async def require_experts(connection: AsyncConnection, strategy: Strategy) -> None:
     """The experts that *strategy* names are there; else ``InvalidRequest`` with the nearest that is."""
-    for field in ("aggregator_expert", "fallback_expert"):
-        expert_id = getattr(strategy, field)
-        if expert_id is None:
-            continue
-        known = (await connection.scalars(sa.select(experts.c.id))).all()
+    named = strategy.named_experts()
+    if not named:
+        return
+    known = set((await connection.scalars(sa.select(experts.c.id))).all())
+    for field, expert_id in named.items():
         if expert_id not in known:
             raise InvalidRequest(
                 f"strategy {strategy.id!r} names the unknown expert {expert_id!r}; {did_you_mean(expert_id, known)}", param=field
@@ -61,11 +61,19 @@ async def require_experts(connection: AsyncConnection, strategy: Strategy) -> No
 
 
 async def require_no_strategy_names(connection: AsyncConnection, expert_id: str) -> None:
-    """Raises ``Conflict`` when a strategy fuses with this expert or falls back on it."""
-    statement = sa.select(strategies.c.id).where(
-        (strategies.c.aggregator_expert == expert_id) | (strategies.c.fallback_expert == expert_id)
+    """Raises ``Conflict`` when a strategy fuses with this expert, falls back on it, or names it to its router."""
+    rows = await connection.execute(
+        sa.select(strategies.c.id, strategies.c.router_options, strategies.c.aggregator_expert, strategies.c.fallback_expert)
     )
-    if users := sorted((await connection.scalars(statement)).all()):
+    users = sorted(
+        row.id
+        for row in rows
+        if expert_id
+        in Strategy(row.id, router_options=row.router_options, aggregator_expert=row.aggregator_expert, fallback_expert=row.fallback_expert)
+        .named_experts()
+        .values()
+    )
+    if users:
         raise Conflict(f"expert {expert_id!r} is named by strategy {', '.join(users)}: change that first", param="id")
 
 

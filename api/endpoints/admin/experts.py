@@ -11,19 +11,19 @@ from fastapi import APIRouter, Depends, Response
 from api.dependencies import ServicesDep
 from api.endpoints.admin.discovery import found_models
 from api.endpoints.admin.queries import asks, query_of
-from api.endpoints.admin.resources import Body, Json, Version, described_by, json_response
-from api.endpoints.admin.strategies import experts_in_options
+from api.endpoints.admin.resources import Body, Json, Version, described_by, json_response, require_known
 from api.endpoints.admin.versioned import VersionedResource
 from api.explain import usage_object
 from api.schemas.admin import DiscoverBody
 from api.schemas.admin_queries import ExpertsQuery
 from api.services import Services
-from domain.errors import Conflict, ExpertError
+from domain.errors import ExpertError
 from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertFailure, Outcome
 from experts_registry.experts import Declared, ExpertStore
 from experts_registry.manifest import parse
 from experts_registry.models import ExpertModel
+from orchestrator.aggregation.prompts import TEMPLATES
 
 router = APIRouter(prefix="/experts")
 _SCHEMA = described_by(ExpertModel)
@@ -32,6 +32,11 @@ _SERVED = frozenset({"version", "health", "new_skills"})
 
 def _body_of(card: ExpertCard) -> Json:
     return ExpertModel.from_card(card).model_dump(mode="json")
+
+
+def require_prompt(card: ExpertCard) -> None:
+    """Raise ``InvalidRequest`` when there is no such template: every panel that the expert fuses would be refused."""
+    require_known([card.aggregation_prompt], TEMPLATES, kind="aggregation prompt", param="aggregation_prompt")
 
 
 class _DeclaringStore:
@@ -65,6 +70,11 @@ class _DeclaringStore:
 def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
     store = _DeclaringStore(services.expert_store)
 
+    def item_of(body: Json) -> ExpertCard:
+        card = parse(ExpertModel, body).to_card()
+        require_prompt(card)
+        return card
+
     def view(card: ExpertCard) -> Json:
         health = {
             "state": services.directory.health_of(card.id).value,
@@ -78,7 +88,7 @@ def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
         kind="expert",
         path="/admin/api/experts",
         store=store,
-        item_of=lambda body: parse(ExpertModel, body).to_card(),
+        item_of=item_of,
         body_of=_body_of,
         view_of=view,
         served=_SERVED,
@@ -148,11 +158,8 @@ async def patch_expert(resource: Resource, expert_id: str, body: Body, version: 
 
 
 @router.delete("/{expert_id}", status_code=204)
-async def delete_expert(services: ServicesDep, resource: Resource, expert_id: str, version: Version) -> Response:
+async def delete_expert(resource: Resource, expert_id: str, version: Version) -> Response:
     """Remove an expert; 409 while a strategy names it. What was measured about it counts again when it comes back."""
-    users = [s.id for s in await services.strategy_store.list() if expert_id in experts_in_options(s).values()]
-    if users:
-        raise Conflict(f"expert {expert_id!r} is named in the router options of strategy {', '.join(users)}: change that first", param="id")
     return await resource.delete(expert_id, version)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
+from api.endpoints.admin.experts import require_prompt
 from api.endpoints.admin.queries import asks, query_of
 from api.endpoints.admin.resources import Body, described_by, json_response
 from api.endpoints.admin.strategies import require_usable
@@ -32,9 +33,10 @@ async def get_manifest(services: ServicesDep) -> Response:
 async def apply_manifest(services: ServicesDep, body: Body, asked: Annotated[ApplyQuery, Depends(query_of(ApplyQuery))]) -> Response:
     """Make the registry what a manifest says: all of it or nothing."""
     manifest = load_manifest(parse(ManifestBody, body).yaml)
-    expert_ids = {card.id for card in manifest.to_cards()} | services.directory.snapshot().experts.keys()
+    for card in manifest.to_cards():
+        require_prompt(card)
     for strategy in manifest.to_strategies():
-        require_usable(strategy, services, expert_ids)
+        require_usable(strategy, services)
     changes = await apply(Stores.of(services.database), manifest, prune=asked.prune, dry_run=asked.dry_run)
     if not asked.dry_run:
         await services.directory.refresh()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter, Depends, Response
 
@@ -22,22 +22,22 @@ _SCHEMA = described_by(StrategyModel)
 _SERVED = frozenset({"version"})
 
 
-_EXPERT_OPTIONS = ("keyword_expert",)
-"""Router options that name an expert. The store checks the fields that do; what is inside the options it cannot know."""
+@runtime_checkable
+class ChecksOptions(Protocol):
+    """A router that can say what is wrong with the options of a strategy."""
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ``InvalidRequest`` that names the option."""
 
 
-def require_usable(strategy: Strategy, services: Services, expert_ids: Iterable[str]) -> None:
-    """Raise ``InvalidRequest`` when this service has no such router or aggregator, or the router's options name no expert."""
+def require_usable(strategy: Strategy, services: Services) -> None:
+    """Raise ``InvalidRequest`` for what every request would be refused for: a router or aggregator that this service does not
+    have, options that the router does not take. The experts that it names are the store's to check."""
     require_known([strategy.router], services.routers, kind="router", param="router")
     require_known([strategy.aggregator], AGGREGATORS, kind="aggregator", param="aggregator")
-    for option, expert_id in experts_in_options(strategy).items():
-        require_known([expert_id], expert_ids, kind="expert", param=f"router_options.{option}")
-
-
-def experts_in_options(strategy: Strategy) -> dict[str, str]:
-    """Expert ids by the router option that names them."""
-    named = {option: strategy.router_options.get(option) for option in _EXPERT_OPTIONS}
-    return {option: expert_id for option, expert_id in named.items() if isinstance(expert_id, str)}
+    router = services.routers[strategy.router]
+    if isinstance(router, ChecksOptions):
+        router.check_options(strategy.router_options)
 
 
 def _body_of(strategy: Strategy) -> Json:
@@ -47,7 +47,7 @@ def _body_of(strategy: Strategy) -> Json:
 def _resource(services: ServicesDep) -> VersionedResource[Strategy]:
     def item_of(body: Json) -> Strategy:
         strategy = parse(StrategyModel, body).to_strategy()
-        require_usable(strategy, services, services.directory.snapshot().experts)
+        require_usable(strategy, services)
         return strategy
 
     return VersionedResource(

@@ -93,6 +93,7 @@ async def test_a_taken_id_is_a_conflict(client: httpx.AsyncClient) -> None:
         ({"api_key": "sk-secret"}, "api_key", "env:"),
         ({"base_url": "localhost:8000"}, "base_url", "http"),
         ({"skills": ["algebro"]}, "skills[0]", "algebra"),
+        ({"aggregation_prompt": "compcat"}, "aggregation_prompt", "compact"),
         ({"id": "Has Spaces"}, "id", "has-spaces"),
     ],
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from domain.errors import InvalidRequest
+from routers.catalogue import RouterCatalogue
 from tests.fakes.admin import AdminParts
+from tests.fakes.services import FixedRouter
 
 QUICK = {"id": "quick", "router": "random", "pick": {"kind": "top_k", "k": 1}, "aggregator": "first"}
 
@@ -35,6 +39,7 @@ async def test_a_strategy_is_a_model_at_once(client: httpx.AsyncClient) -> None:
         ({"aggregator_expert": "goood"}, "aggregator_expert", "'good'"),
         ({"fallback_expert": "baad"}, "fallback_expert", "'bad'"),
         ({"router_options": {"keyword_expert": "goood"}}, "router_options.keyword_expert", "'good'"),
+        ({"router_options": {"experts": ["bad", "goood"]}}, "router_options.experts[1]", "'good'"),
         ({"pick": {"kind": "topk"}}, "pick.kind", "'top_k'"),
         ({"max_call": 3}, "max_call", "'max_calls'"),
     ],
@@ -61,8 +66,36 @@ async def test_strategies_have_versions_like_experts(client: httpx.AsyncClient) 
     assert (await client.get("/strategies/panel")).status_code == 404
 
 
-async def test_an_expert_in_a_routers_options_cannot_be_removed(client: httpx.AsyncClient) -> None:
-    await client.post("/strategies", json={**QUICK, "router_options": {"keyword_expert": "worse"}})
+class PickyRouter(FixedRouter):
+    """Takes the option ``floor`` alone."""
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        for name in options:
+            if name != "floor":
+                raise InvalidRequest(f"router option {name!r} is unknown; did you mean 'floor'?", param=f"router_options.{name}")
+
+
+async def test_the_router_checks_its_options_before_they_are_stored(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    """POST, PATCH and a manifest alike: what every request would be refused for is refused at once."""
+    assert parts.services is not None
+    parts.services.routers = cast(Any, RouterCatalogue([PickyRouter()]))
+    wrong, right = {"router_options": {"flor": 0.2}}, {"router_options": {"floor": 0.2}}
+    strategy = {**QUICK, "router": "fixed"}
+
+    refused = [
+        await client.post("/strategies", json={**strategy, **wrong}),
+        await client.patch("/strategies/panel", json=wrong),
+        await client.post("/manifest", json={"yaml": "strategies:\n- {id: quick, router: fixed, router_options: {flor: 0.2}}\n"}),
+    ]
+
+    assert [response.status_code for response in refused] == [400, 400, 400]
+    assert {error_of(response)["param"] for response in refused} == {"router_options.flor"}
+    assert (await client.post("/strategies", json={**strategy, **right})).status_code == 201
+
+
+@pytest.mark.parametrize("options", [{"keyword_expert": "worse"}, {"experts": ["good", "worse"]}])
+async def test_an_expert_in_a_routers_options_cannot_be_removed(client: httpx.AsyncClient, options: dict[str, Any]) -> None:
+    await client.post("/strategies", json={**QUICK, "router_options": options})
 
     response = await client.delete("/experts/worse")
 
@@ -131,6 +164,8 @@ async def test_a_dry_run_changes_nothing(client: httpx.AsyncClient, parts: Admin
         ("expert: []\n", "'experts'"),
         ("strategies:\n- {id: quick, router: randam}\n", "'random'"),
         ("strategies:\n- {id: quick, fallback_expert: goood}\n", "'good'"),
+        ("strategies:\n- {id: quick, router_options: {experts: [goood]}}\n", "'good'"),
+        ("experts:\n- {id: sql, backend: embedded, model: sql, aggregation_prompt: compcat}\n", "'compact'"),
         ("experts:\n- {id: sql, backend: embedded, model: sql, skills: [algebraa]}\n", "'algebra'"),
     ],
 )
