@@ -155,12 +155,25 @@ class ExpertError(ConsiliumError):
 
     code = "expert_error"
     retryable = False
-    """Whether the same call may be sent again without harm and with hope."""
+    """Whether the same call may be sent again without harm and with hope. One error may know better than its class."""
     expert_at_fault = True
-    """Whether it says something about the expert's health (a refused input does not)."""
+    """Whether it says something about the expert's health (a refused input does not). One error may know better than its
+    class: a caller who gives an expert no time learns nothing about it."""
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        retryable: bool | None = None,
+        expert_at_fault: bool | None = None,
+    ) -> None:
         super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
+        if expert_at_fault is not None:
+            self.expert_at_fault = expert_at_fault
         self.status = status
         """The expert's own HTTP status, when it had one."""
         self.retry_after_s = retry_after_s
@@ -172,6 +185,9 @@ class ExpertUnreachable(ExpertError):
 
 
 class ExpertTimeout(ExpertError):
+    """No answer in time. At fault is an expert that had the time of its card; not one that the request gave less, or whose
+    queue took the request's time."""
+
     code = "expert_timeout"
 
 

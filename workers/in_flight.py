@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from domain.errors import ExpertOverloaded
+from domain.deadline import Deadline
+from domain.errors import ExpertOverloaded, ExpertTimeout
 
 
 class _Gate:
@@ -41,12 +42,13 @@ class InFlight:
         return len(self._gates[expert_id].waiting) if expert_id in self._gates else 0
 
     @asynccontextmanager
-    async def place(self, expert_id: str, *, limit: int, timeout_s: float) -> AsyncIterator[None]:
-        """One of *limit* places, waited for at most *timeout_s*. Raises ``ExpertOverloaded``."""
+    async def place(self, expert_id: str, *, limit: int, timeout_s: float, deadline: Deadline) -> AsyncIterator[None]:
+        """One of *limit* places. Raises ``ExpertOverloaded`` when none was free for *timeout_s* or the queue is full,
+        ``ExpertTimeout``, which is not the expert's fault, when *deadline* came first."""
         gate = self._gates.setdefault(expert_id, _Gate())
         gate.limit = max(1, limit)
         try:
-            await self._enter(gate, expert_id, timeout_s)
+            await self._enter(gate, expert_id, timeout_s, deadline)
             try:
                 yield
             finally:
@@ -56,7 +58,7 @@ class InFlight:
             if not gate.active and not gate.waiting:
                 self._gates.pop(expert_id, None)
 
-    async def _enter(self, gate: _Gate, expert_id: str, timeout_s: float) -> None:
+    async def _enter(self, gate: _Gate, expert_id: str, timeout_s: float, deadline: Deadline) -> None:
         gate.hand_over()  # the limit may have grown
         if gate.active < gate.limit:
             gate.active += 1
@@ -66,8 +68,9 @@ class InFlight:
             raise ExpertOverloaded(msg, retry_after_s=1.0)
         future = asyncio.get_running_loop().create_future()
         gate.waiting.append(future)
+        left = deadline.remaining_s
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(min(timeout_s, left)):
                 await future
         except BaseException as error:
             if future.done() and not future.cancelled():  # the place came in the same moment: give it on
@@ -77,6 +80,9 @@ class InFlight:
                 with suppress(ValueError):
                     gate.waiting.remove(future)
             if isinstance(error, TimeoutError):
+                if left < timeout_s:
+                    msg = f"no place for a call to expert {expert_id!r} before the request's deadline ({gate.limit} are running)"
+                    raise ExpertTimeout(msg, expert_at_fault=False) from error
                 msg = f"no place for a call to expert {expert_id!r} within {timeout_s:.3g} s ({gate.limit} are running)"
                 raise ExpertOverloaded(msg, retry_after_s=1.0) from error
             raise

@@ -17,6 +17,9 @@ class PoolLimits:
     """Wait before the first retry; doubles with every further one."""
     retry_wait_max_s: float = 2.0
     """Longest wait between attempts when the expert names none."""
+    fair_share: float = 0.9
+    """Share of the card's ``timeout_s`` after which an unfinished call is the expert's fault, even if the request's deadline
+    came first. Callers with little time must not open a circuit; a deadline a moment before the card's must not hide a hang."""
     check_timeout_s: float = 30.0
     """Time for the one call of ``check``; enough for a server that loads a model on demand."""
 

@@ -32,6 +32,8 @@ _CALLER_ARGUMENTS = frozenset(
 Everything else that it takes is the steward's to say, on the card: an address, a key, headers, other models to fall back to.
 A caller who could set them would be sent the provider's key.
 """
+_TIMEOUT_MARGIN_S = 5.0
+"""LiteLLM's clock comes after the pool's, which alone knows whose limit it was."""
 _NEVER_IN_BODY = frozenset({"model", "messages", "stream", "azure_ad_token"})
 """What LiteLLM, or the client below it, reads from ``extra_body`` instead of sending it, or lets it replace the call itself."""
 
@@ -51,8 +53,8 @@ class LiteLLMWorker:
     """Chat completions of ``provider/model``. Retries are the pool's, so LiteLLM makes none.
 
     What a caller sends beyond OpenAI's fields goes into the provider's request body as it is; only a card's ``extra_body``
-    reaches LiteLLM's own arguments. A field that the provider does not know is an error naming it; ``extra_body: {drop_params: true}`` on a card makes
-    LiteLLM leave such fields out instead.
+    reaches LiteLLM's own arguments. A field that the provider does not know is an error naming it; with
+    ``extra_body: {drop_params: true}`` on a card LiteLLM leaves such fields out instead.
     """
 
     def __init__(self, limits: HttpLimits, environ: Mapping[str, str]) -> None:
@@ -110,7 +112,7 @@ class LiteLLMWorker:
         arguments |= {
             "api_base": card.base_url,
             "api_key": resolve_api_key(card.api_key, self._environ),
-            "timeout": max(0.001, call.deadline.remaining_s),
+            "timeout": card.timeout_s + _TIMEOUT_MARGIN_S,
             "num_retries": 0,
             "max_retries": 0,
             # With tools, LiteLLM looks for its proxy's tool gateway, and fails where the proxy's packages are not installed.

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
@@ -30,6 +30,16 @@ class Warmable(Protocol):
     """A worker that can load an expert before its first call."""
 
     async def warm(self, card: ExpertCard) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """The time that one call has: the card's, or less when the request has less."""
+
+    deadline: Deadline
+    said: str
+    """How a call that exceeds it is told of it."""
+    expert_at_fault: bool
 
 
 class WorkerPool:
@@ -74,10 +84,10 @@ class WorkerPool:
         return self._places.queued(expert_id)
 
     async def complete(self, call: ExpertCall) -> Candidate:
-        started, limit = self._clock(), self._limit_of(call)
-        async with self._place(call, limit), _within(call, limit):
+        started = self._clock()
+        async with self._place(call) as limit, _within(call, limit):
             worker = await self._worker(call.expert.backend)
-            async for attempt in attempts(self._limits, limit):
+            async for attempt in attempts(self._limits, limit.deadline):
                 with attempt:
                     candidate = await worker.complete(call)
                     return replace(candidate, latency_s=self._clock() - started, num_retries=attempt.num - 1)
@@ -85,8 +95,7 @@ class WorkerPool:
 
     async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         """Pieces of the answer. A failure before the first token is tried again, a later one is the caller's to handle."""
-        limit = self._limit_of(call)
-        async with self._place(call, limit):
+        async with self._place(call) as limit:
             chunks, first = await self._opened(call, limit)
             try:
                 for chunk in first:
@@ -135,20 +144,20 @@ class WorkerPool:
             if isinstance(worker, Warmable):
                 await worker.warm(card)
 
-    def _limit_of(self, call: ExpertCall) -> Deadline:
-        """The earlier of the request's deadline and the card's own limit for one call."""
-        own = Deadline.after(call.expert.timeout_s, clock=self._clock)
-        return own if own.remaining_s < call.deadline.remaining_s else call.deadline
-
     @asynccontextmanager
-    async def _place(self, call: ExpertCall, limit: Deadline) -> AsyncIterator[None]:
+    async def _place(self, call: ExpertCall) -> AsyncIterator[_Limit]:
+        """A place for *call*, and the time it has from here on: the card's limit is for running, not for waiting."""
         card = call.expert
         if call.deadline.expired:
             msg = f"no time was left to call expert {card.id!r}"
-            raise ExpertTimeout(msg)
-        timeout_s = min(card.queue_timeout_s, limit.remaining_s)
-        async with self._places.place(card.id, limit=card.max_in_flight, timeout_s=timeout_s):
-            yield
+            raise ExpertTimeout(msg, expert_at_fault=False)
+        async with self._places.place(card.id, limit=card.max_in_flight, timeout_s=card.queue_timeout_s, deadline=call.deadline):
+            own, left = card.timeout_s, call.deadline.remaining_s
+            yield _Limit(
+                Deadline.after(own, clock=self._clock) if own < left else call.deadline,
+                said=f"within its {own:g} s" if own < left else "before the request's deadline",
+                expert_at_fault=left >= own * self._limits.fair_share,
+            )
 
     async def _worker(self, backend: Backend) -> Worker:
         if (running := self._workers.get(backend)) is not None:
@@ -160,11 +169,11 @@ class WorkerPool:
                 self._workers[backend] = worker
             return self._workers[backend]
 
-    async def _opened(self, call: ExpertCall, limit: Deadline) -> tuple[AsyncGenerator[Chunk, None], list[Chunk]]:
+    async def _opened(self, call: ExpertCall, limit: _Limit) -> tuple[AsyncGenerator[Chunk, None], list[Chunk]]:
         """A stream that has said its first token, and what it has said so far."""
         async with _within(call, limit):
             worker = await self._worker(call.expert.backend)
-            async for attempt in attempts(self._limits, limit):
+            async for attempt in attempts(self._limits, limit.deadline):
                 with attempt:
                     chunks, first = worker.stream(call), []
                     try:
@@ -190,12 +199,10 @@ def _says_something(chunk: Chunk) -> bool:
 
 
 @asynccontextmanager
-async def _within(call: ExpertCall, limit: Deadline) -> AsyncIterator[None]:
-    left = limit.remaining_s
+async def _within(call: ExpertCall, limit: _Limit) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(left):
+        async with asyncio.timeout(limit.deadline.remaining_s):
             yield
     except TimeoutError as error:
-        which = "before the request's deadline" if limit is call.deadline else f"within its {call.expert.timeout_s:g} s"
-        msg = f"expert {call.expert.id!r} did not finish {which}"
-        raise ExpertTimeout(msg) from error
+        msg = f"expert {call.expert.id!r} did not finish {limit.said}"
+        raise ExpertTimeout(msg, expert_at_fault=limit.expert_at_fault) from error

@@ -147,7 +147,7 @@ async def test_closing_a_stream_ends_the_work_at_once(case: Case) -> None:
 async def test_cancelling_a_call_ends_the_work_at_once(case: Case) -> None:
     case.make_slow()
     task = asyncio.create_task(case.pool.complete(call_of(case.endless, max_tokens=4000)))
-    while not case.pool.in_flight("endless"):  # noqa: ASYNC110 - true within a turn or two of the loop
+    while not case.pool.in_flight("endless"):  # true within a turn or two of the loop
         await asyncio.sleep(0)
     if case.upstream is not None:
         await case.upstream.until_open(1)
@@ -162,24 +162,30 @@ async def test_cancelling_a_call_ends_the_work_at_once(case: Case) -> None:
 async def test_a_call_ends_at_the_deadline(case: Case) -> None:
     case.make_slow()
 
-    with pytest.raises(ExpertTimeout, match="deadline"):
+    with pytest.raises(ExpertTimeout, match="deadline") as caught:
         await case.pool.complete(call_of(case.endless, timeout_s=0.3))
     await asyncio.wait_for(case.until_idle(), 5)
+
+    assert not caught.value.expert_at_fault
 
 
 async def test_a_stream_ends_at_the_deadline(case: Case) -> None:
     case.make_slow()
 
-    with pytest.raises(ExpertTimeout):
+    with pytest.raises(ExpertTimeout) as caught:
         await streamed(case, call_of(case.endless, timeout_s=0.3))
     await asyncio.wait_for(case.until_idle(), 5)
+
+    assert not caught.value.expert_at_fault
 
 
 async def test_a_call_ends_at_the_card_s_own_limit(case: Case) -> None:
     case.make_slow()
 
-    with pytest.raises(ExpertTimeout, match=r"within its 0\.3 s"):
+    with pytest.raises(ExpertTimeout, match=r"within its 0\.3 s") as caught:
         await case.pool.complete(call_of(replace(case.endless, timeout_s=0.3)))
+
+    assert caught.value.expert_at_fault
 
 
 async def test_no_call_is_made_after_the_deadline(case: Case) -> None:

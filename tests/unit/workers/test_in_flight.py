@@ -6,20 +6,21 @@ import asyncio
 
 import pytest
 
-from domain.errors import ExpertOverloaded
+from domain.deadline import Deadline
+from domain.errors import ExpertOverloaded, ExpertTimeout
 from workers.in_flight import InFlight
 
 
 class Guest:
     """A call that holds a place until it is told to leave."""
 
-    def __init__(self, places: InFlight, *, limit: int = 1, timeout_s: float = 60) -> None:
+    def __init__(self, places: InFlight, *, limit: int = 1, timeout_s: float = 60, deadline_s: float = 600) -> None:
         self.inside, self.leave = asyncio.Event(), asyncio.Event()
-        self._places, self._limit, self._timeout_s = places, limit, timeout_s
+        self._places, self._limit, self._timeout_s, self._deadline = places, limit, timeout_s, Deadline.after(deadline_s)
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        async with self._places.place("e1", limit=self._limit, timeout_s=self._timeout_s):
+        async with self._places.place("e1", limit=self._limit, timeout_s=self._timeout_s, deadline=self._deadline):
             self.inside.set()
             await self.leave.wait()
 
@@ -64,6 +65,19 @@ async def test_waiting_is_bounded() -> None:
     with pytest.raises(ExpertOverloaded, match="no place") as caught:
         await Guest(places, timeout_s=0).task
     assert caught.value.retry_after_s == 1.0
+    assert places.queued("e1") == 0
+    first.leave.set()
+    await first.task
+
+
+async def test_a_deadline_spent_in_the_queue_is_nobody_s_fault() -> None:
+    places = InFlight(max_queued=10)
+    first = Guest(places)
+    await turn()
+
+    with pytest.raises(ExpertTimeout, match="request's deadline") as caught:
+        await Guest(places, deadline_s=0.01).task
+    assert not caught.value.expert_at_fault
     assert places.queued("e1") == 0
     first.leave.set()
     await first.task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,14 +171,21 @@ async def test_a_backend_is_built_once_however_many_call_at_once() -> None:
     assert built[0].closed
 
 
-async def test_the_earlier_of_deadline_and_card_limit_counts() -> None:
-    class Never(ScriptedWorker):
-        async def complete(self, call: ExpertCall) -> Candidate:
-            await asyncio.Event().wait()
-            raise AssertionError
+class Never(ScriptedWorker):
+    """Hangs in every call."""
 
+    async def complete(self, call: ExpertCall) -> Candidate:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+        await asyncio.Event().wait()
+        yield ROLE
+
+
+async def test_the_earlier_of_deadline_and_card_limit_counts() -> None:
     pool = pool_of(Never())
-    card = ExpertCard("e1", Backend.OPENAI, "m", timeout_s=0.01)
+    card = replace(CARD, timeout_s=0.01)
 
     with pytest.raises(ExpertTimeout, match=r"within its 0\.01 s"):
         await pool.complete(call_in(60, card))
@@ -185,3 +193,42 @@ async def test_the_earlier_of_deadline_and_card_limit_counts() -> None:
         await pool.complete(call_in(0.01))
     with pytest.raises(ExpertTimeout, match="no time"):
         await pool.complete(call_in(0))
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "deadline_s", "at_fault"),
+    [
+        (0.01, 60, True),  # it had all the time of its card
+        (0.01, 0.0099, True),  # as good as all
+        (60, 0.01, False),  # the caller gave it next to none
+        (60, 0, False),
+    ],
+)
+async def test_a_caller_in_a_hurry_says_nothing_about_the_expert(timeout_s: float, deadline_s: float, at_fault: bool) -> None:
+    pool, call = pool_of(Never()), call_in(deadline_s, replace(CARD, timeout_s=timeout_s))
+
+    for run in (pool.complete(call), anext(pool.stream(call))):
+        with pytest.raises(ExpertTimeout) as caught:
+            await run
+        assert caught.value.expert_at_fault is at_fault
+
+
+async def test_time_in_the_queue_is_not_the_call_s() -> None:
+    """Who waits long for a place still has the card's whole time for the call."""
+    clock, release = Clock(), asyncio.Event()
+
+    class Slow(ScriptedWorker):
+        async def complete(self, call: ExpertCall) -> Candidate:
+            await release.wait()
+            return await super().complete(call)
+
+    pool = WorkerPool(embedded_dir=Path(), clock=clock, backends={Backend.OPENAI: lambda _: Slow()})
+    card = replace(CARD, max_in_flight=1, timeout_s=5.0, queue_timeout_s=60.0)
+    call = ExpertCall(card, (), {}, Deadline(clock.now + 1000.0, clock), "r1")
+    calls = [asyncio.create_task(pool.complete(call)) for _ in range(2)]
+    while not pool.queued("e1"):
+        await asyncio.sleep(0)
+    clock.now += 20.0
+    release.set()
+
+    assert [candidate.text for candidate in await asyncio.gather(*calls)] == ["yes", "yes"]
