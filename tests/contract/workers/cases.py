@@ -96,7 +96,7 @@ async def embedded_case(folder: Path) -> AsyncIterator[Case]:
     await pool.warm([speaker, endless])
 
     async def until_idle() -> None:
-        while pool._workers[Backend.EMBEDDED].num_live:  # type: ignore[attr-defined]  # noqa: ASYNC110 - another thread's fact
+        while pool._workers[Backend.EMBEDDED].num_live:  # type: ignore[attr-defined]  # another thread's fact
             await asyncio.sleep(0)
 
     try:
