@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from domain.errors import ExpertProtocolError
 from workers.embedded.model import LoadedModel
 from workers.embedded.sequence import Progress, Sequence
 from workers.limits import EmbeddedLimits
+
+_log = logging.getLogger(__name__)
 
 Report = Callable[[Sequence, Progress], None]
 
@@ -65,8 +69,15 @@ class Batch:
     def _advance(self, sequences: list[Sequence], logits: Any) -> None:
         likeliest: list[int] = logits.argmax(-1).tolist()
         for i, sequence in enumerate(sequences):
-            token, logprobs = (likeliest[i], None) if sequence.plain else sequence.choose(logits[i].numpy())
-            if (progress := sequence.take(token, logprobs)) is not None:
+            try:
+                token, logprobs = (likeliest[i], None) if sequence.plain else sequence.choose(logits[i].numpy())
+                progress = sequence.take(token, logprobs)
+            except Exception as error:  # noqa: BLE001 - logged and told to the one concerned
+                # The model has done its part for everyone: what goes wrong from here on is this request's own.
+                _log.warning("a sequence of %s failed", self._model.name, exc_info=True)
+                msg = f"{self._model.name} could not go on with this answer: {error}"
+                progress = sequence.fail(ExpertProtocolError(msg, retryable=False, expert_at_fault=False))
+            if progress is not None:
                 self._report(sequence, progress)
 
     def _retire(self) -> None:

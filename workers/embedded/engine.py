@@ -58,7 +58,7 @@ class Engine:
         with self._wake:
             if self._closing:
                 msg = "the embedded engine is shutting down"
-                raise ExpertUnreachable(msg)
+                raise ExpertUnreachable(msg, retryable=False)
             if self.num_waiting + len(sequences) > self._limits.max_waiting:
                 msg = f"{self.num_waiting} sequences wait for the embedded experts already; the queue is full"
                 raise ExpertOverloaded(msg, retry_after_s=1.0)
@@ -72,7 +72,7 @@ class Engine:
                 for model, batch in tuple(self._batches.items()):
                     self._step(model, batch)
                 self._deliver()
-        self._fail(ExpertUnreachable("the embedded engine is shutting down"), tuple(self._batches.values()))
+        self._fail(ExpertUnreachable("the embedded engine is shutting down", retryable=False), tuple(self._batches.values()))
         self._deliver()
 
     def _take_in(self) -> bool:
@@ -94,7 +94,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - logged and told to everyone concerned
             # One model's failure is that of its sequences; the others go on.
             _log.exception("a step of %s failed", model.name)
-            self._fail(ExpertProtocolError(f"{model.name} failed while it answered: {error}"), (batch,))
+            # Whoever brought it down would do so again.
+            self._fail(ExpertProtocolError(f"{model.name} failed while it answered: {error}", retryable=False), (batch,))
             del self._batches[model]
             return
         if not batch.busy:

@@ -40,6 +40,10 @@ class LoadedModel:
     def max_length(self) -> int:
         return self.decoder.shape.max_length
 
+    @property
+    def vocab_size(self) -> int:
+        return self.decoder.shape.vocab_size
+
     def prompt_of(self, messages: Sequence[Message], params: Mapping[str, Any]) -> list[int]:
         """The rendered chat as tokens, up to where the assistant begins. Raises ``ExpertRejected``."""
         if not getattr(self.tokenizer, "chat_template", None):
@@ -57,6 +61,9 @@ class LoadedModel:
         except (ValueError, TypeError, _template_error()) as error:
             raise ExpertRejected(f"the chat template of {self.name} does not take these messages: {error}") from error
         ids: list[int] = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        # A token without an embedding, or no token at all, would fail everybody's step.
+        if not ids or max(ids) >= self.vocab_size:
+            raise ExpertRejected(f"{self.name} cannot read these messages: {'nothing is left of them' if not ids else 'unknown token'}")
         return ids
 
     def grammar(self) -> Any:
@@ -65,9 +72,7 @@ class LoadedModel:
             if self._grammar is None:
                 from workers.embedded.grammar import GrammarCompiler
 
-                self._grammar = GrammarCompiler(
-                    self.tokenizer, self.decoder.shape.vocab_size, self.end_ids, self.limits.grammar_cache_bytes
-                )
+                self._grammar = GrammarCompiler(self.tokenizer, self.vocab_size, self.end_ids, self.limits.grammar_cache_bytes)
             return self._grammar
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +47,11 @@ class Generation:
     """vLLM's ``ignore_eos``: go on to ``max_tokens`` whatever the model says. For benchmarks."""
 
 
-def generation_of(params: Mapping[str, Any], defaults: Mapping[str, Any], limits: EmbeddedLimits) -> Generation:
+_MAX_LOGIT_BIAS = 100
+"""OpenAI's bound. More would say no more: it is beyond any difference between two logits."""
+
+
+def generation_of(params: Mapping[str, Any], defaults: Mapping[str, Any], limits: EmbeddedLimits, vocab_size: int) -> Generation:
     """The fields of *params*, for those left out the model's own *defaults* (``generation_config.json``).
 
     Unknown fields are ignored, as every server does. Raises ``ExpertRejected`` naming the field.
@@ -62,7 +65,7 @@ def generation_of(params: Mapping[str, Any], defaults: Mapping[str, Any], limits
         min_p=_number(given, "min_p", 0, 1, own.get("min_p") or 0.0),
         presence_penalty=_number(given, "presence_penalty", -2, 2, 0.0),
         frequency_penalty=_number(given, "frequency_penalty", -2, 2, 0.0),
-        logit_bias=_logit_bias(given.get("logit_bias", {})),
+        logit_bias=_logit_bias(given.get("logit_bias", {}), vocab_size),
         seed=_integer(given, "seed", -(2**63), 2**64, None),
     )
     name = "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
@@ -80,7 +83,7 @@ def generation_of(params: Mapping[str, Any], defaults: Mapping[str, Any], limits
 
 def _number(given: Mapping[str, Any], name: str, low: float, high: float, default: float) -> float:
     value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ExpertRejected(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
     return float(value)
 
@@ -101,8 +104,12 @@ def _stop(value: Any, max_strings: int) -> tuple[str, ...]:
     return tuple(text for text in strings if text)
 
 
-def _logit_bias(value: Any) -> dict[int, float]:
-    try:
-        return {int(token): float(bias) for token, bias in value.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ExpertRejected(f"logit_bias must be an object from token ids to numbers, not {value!r}") from None
+def _logit_bias(value: Any, vocab_size: int) -> dict[int, float]:
+    if not isinstance(value, Mapping):
+        raise ExpertRejected(f"logit_bias must be an object from token ids to numbers, not {value!r}")
+    biases = {}
+    for name, bias in value.items():
+        if not (str(name).isascii() and str(name).isdigit() and len(str(name)) < 10 and int(name) < vocab_size):
+            raise ExpertRejected(f"logit_bias: {str(name)[:40]!r} is no token id of this expert (0 to {vocab_size - 1})")
+        biases[int(name)] = _number({f"logit_bias[{name}]": bias}, f"logit_bias[{name}]", -_MAX_LOGIT_BIAS, _MAX_LOGIT_BIAS, 0.0)
+    return biases

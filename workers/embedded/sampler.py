@@ -23,6 +23,10 @@ class TokenLogprobs:
     """The likeliest tokens, likeliest first."""
 
 
+class NoTokenLeft(ValueError):
+    """The model's logits, or what was ruled out of them, leave nothing to choose from."""
+
+
 class Sampler:
     """Chooses the tokens of one sequence. With a seed, the same choices every time, whoever shares the batch."""
 
@@ -31,16 +35,20 @@ class Sampler:
         # Every choice of one request draws from a stream of its own.
         self._random = np.random.default_rng(None if sampling.seed is None else [abs(sampling.seed), index])
         self._counts: Counter[int] = Counter()
+        self._biased = np.fromiter(sampling.logit_bias, dtype=np.int64)
+        self._biases = np.fromiter(sampling.logit_bias.values(), dtype=np.float32)
 
     def choose(self, logits: Logits) -> int:
-        """The next token. *logits* (vocabulary,) are changed."""
+        """The next token, always one of the vocabulary. *logits* (vocabulary,) are changed. Raises ``NoTokenLeft``."""
         s = self._sampling
-        for token, bias in s.logit_bias.items():
-            if 0 <= token < len(logits):
-                logits[token] += bias
+        if len(self._biased):
+            logits[self._biased] += self._biases
         if s.presence_penalty or s.frequency_penalty:
             for token, count in self._counts.items():
                 logits[token] -= s.presence_penalty + s.frequency_penalty * count
+        # One number that is none would make every probability none.
+        if not np.isfinite(logits.max()):
+            raise NoTokenLeft("its logits hold no finite maximum")
         token = int(logits.argmax()) if s.temperature == 0 else self._draw(logits)
         self._counts[token] += 1
         return token
@@ -60,7 +68,9 @@ class Sampler:
             # The smallest set that reaches top_p; the likeliest token is always in it.
             probabilities[order[1:][before[1:] >= s.top_p]] = 0
         cumulative = np.cumsum(probabilities)
-        return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+        # Rounding may lift the product to the total, which lies behind the last token.
+        drawn = min(self._random.random() * cumulative[-1], np.nextafter(cumulative[-1], 0))
+        return int(np.searchsorted(cumulative, drawn, side="right"))
 
 
 def logprobs_of(logits: Logits, token: int, num_top: int) -> TokenLogprobs:

@@ -47,6 +47,7 @@ class Sequence:
     events: Events
     guide: Guide | None = None
     cancelled: bool = False
+    failed: bool = False
     finish_reason: str | None = None
     num_tokens: int = 0
     last_token: int = -1
@@ -67,7 +68,7 @@ class Sequence:
 
     @property
     def done(self) -> bool:
-        return self.finish_reason is not None or self.cancelled
+        return self.finish_reason is not None or self.cancelled or self.failed
 
     def choose(self, logits: Logits) -> tuple[int, TokenLogprobs | None]:
         """The next token by *logits* (vocabulary,), which are changed, and its log probabilities if they are wanted."""
@@ -77,6 +78,11 @@ class Sequence:
             self.guide.restrict(logits)
         token = self._sampler.choose(logits)
         return token, logprobs_of(original, token, num_top) if num_top is not None else None
+
+    def fail(self, error: ExpertError) -> Progress:
+        """End this sequence with *error*."""
+        self.failed = True
+        return Progress(self.index, error=error)
 
     def take(self, token: int, logprobs: TokenLogprobs | None) -> Progress | None:
         """Go on with *token*; what the reader is to be told, if anything."""

@@ -99,7 +99,7 @@ class EmbeddedWorker:
         """The call as sequences for the engine, one for each choice. Raises ``ExpertRejected``."""
         card, params = call.expert, {**call.params, **call.expert.extra_body}
         model = await self._model(card)
-        generation = generation_of(params, model.defaults, self._limits)
+        generation = generation_of(params, model.defaults, self._limits, model.vocab_size)
         prompt = await self._prompt(model, call.messages, params)
         context = min(card.context_length, model.max_length)
         if len(prompt) >= context:

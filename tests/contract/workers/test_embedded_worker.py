@@ -14,8 +14,11 @@ import pytest
 
 from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertRejected, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
+from domain.plan import Candidate
 from tests.contract.workers.cases import Case, call_of, embedded_case, streamed
 from tests.contract.workers.tiny_models import write_adapter, write_random_model
+from workers.embedded.model import LoadedModel
+from workers.embedded.sequence import Sequence
 from workers.embedded.worker import EmbeddedWorker
 from workers.limits import EmbeddedLimits
 from workers.pool import WorkerPool
@@ -152,7 +155,14 @@ async def test_with_tool_choice_auto_the_answer_is_plain(case: Case) -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"n": 1000}, "n must be"),
         ({"stop": [1]}, "stop"),
-        ({"logit_bias": {"a": 1}}, "logit_bias"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"logit_bias": {"a": 1}}, "logit_bias: 'a' is no token id"),
+        ({"logit_bias": {"288": 1}}, "logit_bias: '288' is no token id of this expert"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 1e39}}, r"logit_bias\[5\] must be a number from -100 to 100"),
+        ({"logit_bias": {"5": float("nan")}}, r"logit_bias\[5\]"),
+        ({"logit_bias": {"5": "1"}}, r"logit_bias\[5\]"),
+        ({"logit_bias": [5]}, "logit_bias must be an object"),
         ({"top_logprobs": 99, "logprobs": True}, "top_logprobs"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
@@ -213,6 +223,60 @@ async def test_a_failing_step_fails_its_own_sequences_only(case: Case, random_ca
     assert outcomes[1].text == "abcdefghij"
     monkeypatch.undo()
     assert (await worker.complete(call_of(random_card, max_tokens=3))).usage.completion_tokens == 3
+
+
+async def test_a_step_that_fails_is_not_tried_again(case: Case, random_card: ExpertCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    await case.pool.warm([random_card])
+    worker: Any = case.pool._workers[Backend.EMBEDDED]
+    failures = []
+
+    def fail(*_: object) -> None:
+        failures.append(1)
+        msg = "out of memory"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(worker._models["random", None].decoder, "prefill", fail)
+    for run in (case.pool.complete(call_of(random_card)), streamed(case, call_of(random_card))):
+        with pytest.raises(ExpertProtocolError, match="out of memory"):
+            await run
+
+    assert len(failures) == 2
+
+
+async def test_a_sequence_that_cannot_go_on_fails_alone(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shares its batch with one that goes on, is not tried again, and says nothing about the expert."""
+    choose, failures = Sequence.choose, []
+
+    def fail_third(sequence: Sequence, logits: Any) -> Any:
+        if sequence.num_tokens == 2:
+            failures.append(1)
+            msg = "no token is left"
+            raise ValueError(msg)
+        return choose(sequence, logits)
+
+    monkeypatch.setattr(Sequence, "choose", fail_third)
+    sampled = call_of(case.endless, max_tokens=60, temperature=1, top_k=1)
+    good, bad = await asyncio.gather(
+        case.pool.complete(call_of(case.endless, max_tokens=60)), case.pool.complete(sampled), return_exceptions=True
+    )
+
+    assert isinstance(bad, ExpertProtocolError)
+    assert "no token is left" in bad.message
+    assert not bad.expert_at_fault
+    assert len(failures) == 1
+    assert isinstance(good, Candidate)
+    assert good.text == "klm" * 20
+
+
+async def test_a_prompt_of_unknown_tokens_is_rejected(case: Case, random_card: ExpertCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer may know more tokens than the weights do."""
+    await case.pool.warm([random_card])
+    worker: Any = case.pool._workers[Backend.EMBEDDED]
+    monkeypatch.setattr(LoadedModel, "vocab_size", 40)
+    assert worker._models["random", None].vocab_size == 40
+
+    with pytest.raises(ExpertRejected, match="unknown token"):
+        await case.pool.complete(call_of(random_card))
 
 
 async def test_closing_fails_what_still_runs(folder: Path) -> None:

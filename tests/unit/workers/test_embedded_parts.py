@@ -17,7 +17,7 @@ from workers.discovery import DiscoveredModel, discovered_models
 from workers.embedded.constraint import JsonAnswer, ToolCall, constraint_of
 from workers.embedded.folder import find_folder
 from workers.embedded.params import Sampling, generation_of
-from workers.embedded.sampler import Sampler, logprobs_of
+from workers.embedded.sampler import NoTokenLeft, Sampler, logprobs_of
 from workers.embedded.text import TextAssembler, Vocabulary
 from workers.limits import EmbeddedLimits
 from zoo.training.tokenizer import build_tokenizer
@@ -61,6 +61,29 @@ def test_penalties_make_a_greedy_sequence_move_on() -> None:
     sampler = Sampler(Sampling(presence_penalty=1.5), 0)
 
     assert [sampler.choose(LOGITS.copy()) for _ in range(3)] == [0, 1, 0]
+
+
+class _AlmostOne:
+    """A source of the largest number below 1."""
+
+    def random(self) -> float:
+        return float(np.nextafter(1.0, 0.0))
+
+
+def test_a_draw_never_lies_behind_the_last_token() -> None:
+    for logits in ([0.0] * 3, [0.0, 1.0, -np.inf], [5.0, 2.2, 0.1]):
+        sampler = Sampler(Sampling(temperature=1), 0)
+        sampler._random = _AlmostOne()  # type: ignore[assignment]
+        token = sampler.choose(np.array(logits, dtype=np.float32))
+
+        assert token == (1 if logits[-1] == -np.inf else 2)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("logits", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]])
+def test_logits_that_leave_nothing_to_choose_are_an_error(logits: list[float], temperature: float) -> None:
+    with pytest.raises(NoTokenLeft):
+        Sampler(Sampling(temperature=temperature), 0).choose(np.array(logits, dtype=np.float32))
 
 
 def test_log_probabilities_sum_to_one() -> None:
@@ -117,15 +140,15 @@ def test_half_a_character_waits_for_its_other_half(vocabulary: Vocabulary) -> No
 
 
 def test_the_model_s_own_defaults_count_only_where_it_samples() -> None:
-    greedy = generation_of({}, {"do_sample": False, "temperature": 0.7}, LIMITS).sampling
-    sampling = generation_of({"top_p": 0.5}, {"do_sample": True, "temperature": 0.7, "top_k": 5}, LIMITS).sampling
+    greedy = generation_of({}, {"do_sample": False, "temperature": 0.7}, LIMITS, 288).sampling
+    sampling = generation_of({"top_p": 0.5}, {"do_sample": True, "temperature": 0.7, "top_k": 5}, LIMITS, 288).sampling
 
     assert greedy == Sampling(temperature=0)
     assert sampling == Sampling(temperature=0.7, top_p=0.5, top_k=5)
 
 
 def test_null_is_the_same_as_left_out() -> None:
-    assert generation_of({"temperature": None, "stop": None, "n": None}, {}, LIMITS) == generation_of({}, {}, LIMITS)
+    assert generation_of({"temperature": None, "stop": None, "n": None}, {}, LIMITS, 288) == generation_of({}, {}, LIMITS, 288)
 
 
 def test_what_binds_an_answer() -> None:
