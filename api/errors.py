@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from api.dependencies import services_of
 from api.schemas.validation import first_problem
 from domain import errors
+from domain.experts import HealthState
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,9 @@ _HTTP_CODES: Mapping[int, str] = {
     415: "unsupported_media_type",
 }
 
+_LASTING = frozenset({errors.ExpertAuthFailed.code, errors.ExpertRejected.code, errors.ExpertContextTooLong.code})
+"""Failures of an expert that the same call would meet again."""
+
 _EXPECTED = (errors.NotReady, errors.NoEligibleExpert)
 """5xx of a service that does as it should: no line in the log for each."""
 
@@ -72,9 +77,13 @@ class WireError:
     status: int
     body: Mapping[str, Any]
     retry_after_s: float | None = None
+    is_lasting: bool = False
+    """The same request would fail again. Clients retry 5xx by themselves; OpenAI's leave it when ``x-should-retry`` says so."""
 
     def response(self) -> Response:
         headers = {} if self.retry_after_s is None else {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
+        if self.is_lasting:
+            headers["x-should-retry"] = "false"
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         return Response(orjson.dumps(self.body), status_code=self.status, headers=headers, media_type="application/json")
@@ -85,7 +94,22 @@ def status_of(error: errors.ConsiliumError) -> int:
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
-def to_wire(error: BaseException) -> WireError:
+HealthOf = Callable[[str], HealthState]
+
+
+def is_lasting(error: errors.ConsiliumError, health_of: HealthOf) -> bool:
+    """Whether the same request would fail again until somebody changes something: nobody is eligible although everybody is
+    healthy, or all that were asked refused for good."""
+    match error:
+        case errors.NoEligibleExpert():
+            return all(health_of(expert_id) is HealthState.CLOSED for expert_id in error.reasons)
+        case errors.AllExpertsFailed() if error.failures:
+            return {failure.code for failure in error.failures} <= _LASTING
+        case _:
+            return False
+
+
+def to_wire(error: BaseException, health_of: HealthOf = lambda _: HealthState.CLOSED) -> WireError:
     """*error* in OpenAI's shape. What is not ours is told as an internal error, without its text."""
     match error:
         case errors.ConsiliumError():
@@ -98,7 +122,8 @@ def to_wire(error: BaseException) -> WireError:
             retry_after_s = getattr(error, "retry_after_s", None)
             if retry_after_s is None and status == 429:
                 retry_after_s = 1.0
-            return WireError(status, wire_body(status, error.message, error.code, error.param, **more), retry_after_s)
+            body = wire_body(status, error.message, error.code, error.param, **more)
+            return WireError(status, body, retry_after_s, is_lasting(error, health_of))
         case RequestValidationError():
             problem = first_problem(error.errors(), error.body)
             return WireError(400, wire_body(400, problem.message, errors.InvalidRequest.code, problem.param))
@@ -119,7 +144,7 @@ def install(app: FastAPI) -> None:
     """Answer every exception of *app* in OpenAI's shape."""
 
     async def known(request: Request, error: Exception) -> Response:
-        wire = to_wire(error)
+        wire = to_wire(error, services_of(request).directory.health_of)
         if isinstance(error, HTTPException) and error.status_code in (404, 405):
             message = f"{request.method} {request.url.path}: {str(error.detail).lower()}; see /docs for what there is"
             code = _HTTP_CODES[error.status_code]
@@ -128,7 +153,10 @@ def install(app: FastAPI) -> None:
             return response
         if wire.status >= 500 and not isinstance(error, _EXPECTED):
             log.warning("%s %s: %s", request.method, request.url.path, error)
-        return wire.response()
+        response = wire.response()
+        if wire.status >= 500 or wire.status == 429:
+            response.headers.update(getattr(request.state, "known_headers", {}))
+        return response
 
     app.add_exception_handler(errors.ConsiliumError, known)
     app.add_exception_handler(RequestValidationError, known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.headers import EXPLICIT
 from domain.chat import Usage
 from domain.routing import RoutingDecision
 from domain.trace import Trace
@@ -14,21 +15,25 @@ def usage_object(usage: Usage) -> dict[str, int]:
     return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens, "total_tokens": usage.total_tokens}
 
 
-def decision_object(decision: RoutingDecision) -> dict[str, Any]:
-    """A routing decision for people and programs."""
+_UNDECIDED = RoutingDecision(router="", selected=(), considered=())
+
+
+def decision_object(decision: RoutingDecision | None) -> dict[str, Any]:
+    """A routing decision for people and programs; of a request that failed before one, the same keys with nothing in them."""
+    told = decision or _UNDECIDED
     return {
-        "router": decision.router,
-        "reason": decision.reason,
-        "selected": list(decision.selected),
+        "router": told.router or None,
+        "reason": told.reason,
+        "selected": list(told.selected),
         "skills": [
-            {"skill": m.skill, "similarity": round(float(m.similarity), 4), "weight": round(float(m.weight), 4)} for m in decision.skills
+            {"skill": m.skill, "similarity": round(float(m.similarity), 4), "weight": round(float(m.weight), 4)} for m in told.skills
         ],
-        "category": decision.category,
-        "fallback": decision.fallback,
+        "category": told.category,
+        "fallback": told.fallback,
         "considered": [
-            {"expert": e.expert_id, "score": round(float(e.score), 6), "selected": e.selected, "why": e.why} for e in decision.considered
+            {"expert": e.expert_id, "score": round(float(e.score), 6), "selected": e.selected, "why": e.why} for e in told.considered
         ],
-        "detail": dict(decision.detail),
+        "detail": dict(told.detail),
     }
 
 
@@ -37,8 +42,8 @@ def explain_object(trace: Trace) -> dict[str, Any]:
     timings = trace.timings
     return {
         "request_id": trace.request_id,
-        "strategy": trace.strategy,
-        **(decision_object(trace.decision) if trace.decision else {"router": None, "reason": "", "skills": [], "considered": []}),
+        "strategy": trace.strategy or (EXPLICIT if trace.decision else None),
+        **decision_object(trace.decision),
         "calls": [
             {
                 "expert": call.expert_id,

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from starlette.requests import Request
+
+from domain.chat import ChatRequest
 from domain.plan import CallRole
+from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision
 from domain.trace import Trace
+from orchestrator.resolve import resolve
 from orchestrator.stream import AnswerStream
 
 MAX_VALUE_CHARS = 512
 """Longest header value: common proxies bound all headers together at 8 kB."""
 
+EXPLICIT = "explicit"
+"""What is told as the strategy when one expert was asked for by its id."""
+
+
+def asked_strategy(request: Request, asked: ChatRequest, snapshot: RegistrySnapshot) -> str:
+    """The strategy that *asked* names, ``EXPLICIT`` for an expert's id. Raises ``ModelNotFound``.
+
+    It is kept with *request*, together with the router: an error of the service carries them (``api.errors``).
+    """
+    target = resolve(asked.model, snapshot, asked.labels)
+    strategy = EXPLICIT if target.expert is not None else target.strategy.id
+    router = asked.options.router or target.strategy.router
+    request.state.known_headers = _clean({"x-consilium-strategy": strategy, "x-consilium-router": router})
+    return strategy
+
 
 def decision_headers(*, strategy: str | None, decision: RoutingDecision | None) -> dict[str, str]:
-    """What is known when the routing is done, which is before the first token."""
+    """What is known when the routing is done, which is before the first token. No strategy: one expert was asked for."""
     found: dict[str, str | None] = {"x-consilium-strategy": strategy}
     if decision is not None:
         found |= {
+            "x-consilium-strategy": strategy or EXPLICIT,
             "x-consilium-router": decision.router,
             "x-consilium-experts": _list(decision.selected),
             "x-consilium-skills": _list(match.skill for match in decision.skills),
@@ -47,6 +68,8 @@ def stream_headers(stream: AnswerStream) -> dict[str, str]:
             "x-consilium-aggregator": stream.announced_aggregator,
             "x-consilium-calls": str(stream.num_planned_calls),
             "x-consilium-route-ms": f"{stream.route_ms:.2f}",
+            # So far: nothing but routing takes time before the experts. The final figure is in the object ``consilium``.
+            "x-consilium-overhead-ms": f"{stream.route_ms:.2f}",
         }
     )
 

@@ -9,7 +9,7 @@ from api.answers import Envelope, chat_choice, chat_pieces, frames, whole
 from api.body import json_object, request_id_of, session_id_of, wants_explanation
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
-from api.headers import stream_headers, trace_headers
+from api.headers import asked_strategy, stream_headers, trace_headers
 from api.openapi import ERRORS, body_of
 from api.schemas.chat import ChatBody, parse_chat
 from api.sse import EventStream
@@ -27,6 +27,7 @@ async def create_chat_completion(request: Request, services: ReadyServices) -> R
         session_id=session_id_of(request),
         explain=wants_explanation(request),
     )
+    asked_strategy(request, asked, services.directory.snapshot())
     if not asked.stream:
         answer = await unless_gone(request, services.orchestrator.run(asked))
         envelope = Envelope.of(asked, prefix="chatcmpl", object="chat.completion")

@@ -10,7 +10,7 @@ from api.body import json_object, request_id_of, session_id_of, wants_explanatio
 from api.completion_shapes import text_choice, text_pieces
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
-from api.headers import stream_headers, trace_headers
+from api.headers import asked_strategy, stream_headers, trace_headers
 from api.openapi import ERRORS, body_of
 from api.schemas.completions import CompletionBody, parse_completion
 from api.sse import EventStream
@@ -27,6 +27,7 @@ async def create_completion(request: Request, services: ReadyServices) -> Respon
         session_id=session_id_of(request),
         explain=wants_explanation(request),
     )
+    asked_strategy(request, asked, services.directory.snapshot())
     envelope = Envelope.of(asked, prefix="cmpl", object="text_completion")
     if not asked.stream:
         answer = await unless_gone(request, services.orchestrator.run(asked))

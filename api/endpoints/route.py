@@ -11,7 +11,7 @@ from api.body import json_object, request_id_of, session_id_of
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
 from api.explain import decision_object
-from api.headers import decision_headers
+from api.headers import asked_strategy, decision_headers
 from api.openapi import ERRORS, body_of
 from api.schemas.chat import ChatBody, parse_chat
 
@@ -22,6 +22,7 @@ router = APIRouter(tags=["routing"], dependencies=[Depends(require_key)])
 async def decide_route(request: Request, services: ReadyServices) -> Response:
     """The body of a chat request; answers who would be asked, with scores and reasons. Runs no expert."""
     asked = parse_chat(await json_object(request), request_id=request_id_of(request), session_id=session_id_of(request))
+    strategy = asked_strategy(request, asked, services.directory.snapshot())
     began = time.perf_counter()
     decision = await unless_gone(request, services.orchestrator.decide(asked))
     route_ms = (time.perf_counter() - began) * 1e3
@@ -29,8 +30,9 @@ async def decide_route(request: Request, services: ReadyServices) -> Response:
         "object": "consilium.routing_decision",
         "request_id": asked.id,
         "model": asked.model,
+        "strategy": strategy,
         **decision_object(decision),
         "timings_ms": {"route": round(route_ms, 3)},
     }
-    headers = decision_headers(strategy=None, decision=decision) | {"x-consilium-route-ms": f"{route_ms:.2f}"}
+    headers = decision_headers(strategy=strategy, decision=decision) | {"x-consilium-route-ms": f"{route_ms:.2f}"}
     return Response(orjson.dumps(payload), media_type="application/json", headers=headers)

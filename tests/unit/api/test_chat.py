@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertUnreachable
+from domain.errors import ExpertAuthFailed, ExpertOverloaded, ExpertProtocolError, ExpertUnreachable, NoEligibleExpert
 from domain.experts import HealthState
-from tests.fakes.services import card, parts
-from tests.fakes.workers import Fails, Says
+from tests.fakes.services import FixedRouter, card, parts
+from tests.fakes.workers import Fails, Says, Stalls
 
 ASK: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "What is 6 times 7?"}]}
 
@@ -118,6 +118,76 @@ async def test_model_names(serve: Any, model: str) -> None:
     assert response.json()["choices"][0]["message"]["content"] == "42"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_one_expert_asked_for_by_id(serve: Any, stream: bool) -> None:
+    """The strategy is then called ``explicit``, in the header and in the explain object."""
+    http = await serve(parts({"maths": "42"}))
+    body = ASK | {"model": "maths", "stream": stream, "consilium": {"explain": True}}
+    response = await http.post("/v1/chat/completions", json=body)
+
+    assert response.headers["x-consilium-strategy"] == "explicit"
+    assert '"strategy":"explicit"' in response.text
+
+
+@pytest.mark.parametrize(
+    ("model", "step", "status", "strategy"),
+    [
+        ("auto", Fails(ExpertUnreachable("refused")), 502, "auto"),
+        ("a", Fails(ExpertUnreachable("refused")), 502, "explicit"),
+        ("consilium/panel", Fails(ExpertOverloaded("full")), 429, "panel"),
+        ("auto", Stalls(), 504, "auto"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_an_error_of_the_service_tells_what_was_known(
+    serve: Any, *, path: str, model: str, step: Any, status: int, strategy: str
+) -> None:
+    """Request id, strategy and router stand on 429, 502, 503 and 504 too."""
+    http = await serve(parts({"a": step}))
+    said = {"prompt": "hi"} if path == "/v1/completions" else {"messages": ASK["messages"]}
+    response = await http.post(path, json={"model": model, "consilium": {"timeout_s": 0.05}} | said, headers={"x-request-id": "r-1"})
+
+    assert response.status_code == status
+    assert response.headers["x-request-id"] == "r-1"
+    assert response.headers["x-consilium-strategy"] == strategy
+    assert response.headers["x-consilium-router"] == ("explicit" if model == "a" else "fixed")
+
+
+async def test_an_error_of_the_caller_is_not_about_a_strategy(serve: Any) -> None:
+    """A 404 knows none."""
+    response = await (await serve(parts({"a": "1"}))).post("/v1/chat/completions", json=ASK | {"model": "gpt"})
+
+    assert not [name for name in response.headers if name.startswith("x-consilium-")]
+
+
+async def refuses(*_: Any) -> Any:
+    raise NoEligibleExpert("the query is like nothing that any expert was measured on")
+
+
+async def test_a_lasting_refusal_is_not_retried(serve: Any, sdk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's client, which retries every 5xx by itself, asks once when the query is like nothing known."""
+    import openai
+
+    monkeypatch.setattr(FixedRouter, "route", refuses)
+    made = parts({"a": "1"})
+    http = await serve(made)
+    with pytest.raises(openai.InternalServerError) as caught:
+        await sdk(http).with_options(max_retries=2).chat.completions.create(**ASK)
+
+    assert caught.value.status_code == 503
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert len(made.traces.traces) == 1
+
+
+async def test_experts_that_refuse_for_good_are_not_asked_again(serve: Any) -> None:
+    """A key that is wrong stays wrong; an expert that was not reachable may be back."""
+    http = await serve(parts({"a": Fails(ExpertAuthFailed("wrong key")), "b": Fails(ExpertUnreachable("refused"))}))
+    responses = [await http.post("/v1/chat/completions", json=ASK | {"model": model}) for model in ("a", "b", "consilium/panel")]
+
+    assert [response.status_code for response in responses] == [502, 502, 502]
+    assert [response.headers.get("x-should-retry") for response in responses] == ["false", None, None]
+
+
 async def test_all_experts_fail(serve: Any, sdk: Any) -> None:
     """502 names every expert that failed, and how."""
     import openai
@@ -154,6 +224,16 @@ async def test_no_eligible_expert(serve: Any) -> None:
     assert error["code"] == "no_eligible_expert"
     assert error["experts"][0]["expert"] == "a"
     assert "unhealthy" in error["experts"][0]["message"]
+    assert "x-should-retry" not in response.headers, "the expert may be well again soon"
+
+
+async def test_nobody_can_do_what_is_asked(serve: Any) -> None:
+    """Everybody is healthy, nobody has the capability: asking again is of no use."""
+    http = await serve(parts({}, card("a", capabilities=frozenset())))
+    response = await http.post("/v1/chat/completions", json=ASK | {"n": 2})
+
+    assert response.status_code == 503
+    assert response.headers["x-should-retry"] == "false"
 
 
 async def test_context_overflow(serve: Any) -> None:

@@ -51,6 +51,7 @@ async def test_stream_ends_with_done(serve: Any) -> None:
     assert response.headers["x-accel-buffering"] == "no"
     assert response.headers["x-consilium-experts"] == "maths"
     assert response.headers["x-consilium-skills"] == "algebra"
+    assert float(response.headers["x-consilium-overhead-ms"]) >= float(response.headers["x-consilium-route-ms"])
     assert response.headers["x-request-id"]
     assert events(response.text)[-1] == "[DONE]"
     assert not any("consilium" in event or "usage" in event for event in events(response.text)[:-1])

@@ -176,6 +176,7 @@ async def test_route_runs_no_expert(serve: Any) -> None:
     told = response.json()
     assert told["selected"] == ["a"]
     assert told["router"] == "fixed"
+    assert told["strategy"] == response.headers["x-consilium-strategy"] == "auto"
     assert [(e["expert"], e["selected"], e["why"]) for e in told["considered"]] == [("a", True, "in order"), ("b", False, "in order")]
     assert told["timings_ms"]["route"] >= 0
     assert response.headers["x-consilium-experts"] == "a"
