@@ -1,4 +1,4 @@
-"""How well queries are routed: ``python benchmarks/routing_quality.py [--num 60]``.
+"""How well queries are routed: ``python benchmarks/routing_quality.py [--num 80] [--validation 120]``.
 
 Labelled questions are the zoo generators' validation split, queries their test split. Experts are simulated: per domain a
 specialist that is right in 97 % of its own questions and 5 % of the others, and a generalist. Four tables: the right domain
@@ -40,7 +40,6 @@ from zoo.questions import GENERATORS
 from zoo.questions.base import Question, Split
 
 OWN, OTHER = 0.97, 0.05
-NUM_VALIDATION = 104
 
 
 def questions_of(split: Split, num: int, *, tricky: float, seed: int) -> list[Question]:
@@ -115,7 +114,7 @@ async def accuracy(console: Console, encoder: Encoder, validation: Sequence[Ques
         world = await world_of(encoder, validation, generalist=generalist)
         for label, options in {
             "shrunk, global_weight 0": {"global_weight": 0.0},
-            "shrunk, 0.02 (default)": {},
+            "shrunk, 0.01 (default)": {},
             "shrunk, 0.1": {"global_weight": 0.1},
             "shrunk, 2 (the paper's)": {"global_weight": 2.0},
             "symbolic": {"scoring": "symbolic"},
@@ -189,10 +188,11 @@ async def newcomers(console: Console, encoder: Encoder, validation: Sequence[Que
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description="How well queries are routed.")
-    parser.add_argument("--num", type=int, default=60, help="test questions a domain")
+    parser.add_argument("--num", type=int, default=80, help="test questions a domain")
+    parser.add_argument("--validation", type=int, default=120, help="labelled questions a domain")
     arguments = parser.parse_args()
     console = Console(width=120)
-    validation = questions_of("validation", NUM_VALIDATION, tricky=0.25, seed=1)
+    validation = questions_of("validation", arguments.validation, tricky=0.25, seed=1)
     tests = questions_of("test", arguments.num, tricky=0.15, seed=2)
     with tempfile.TemporaryDirectory() as folder:
         encoder = Encoder.for_model(DEFAULT_MODEL, cache_dir=Path(folder), num_threads=os.cpu_count() or 1)

@@ -26,15 +26,15 @@ class SkillsOptions:
     floor: float = 0.33
     """Similarity below which a query is like nothing known. On the zoo it turns away about 1 % of the queries that belong and
     lets in 5 % of those that do not (docs/adr/0004-routing.md has the table)."""
-    temperature: float = 0.03
+    temperature: float = 0.02
     """Of the skills' shares: a skill that is this much less similar gets 1/e of the weight. Chosen by the likelihood of the
     right skill."""
-    global_weight: float = 0.02
+    global_weight: float = 0.01
     """Exponent of an expert's overall strength in ``shrunk``: enough to decide between equals, too little to outweigh the
     query's skills."""
-    prior_strength: float = 2.0
+    prior_strength: float = 1.0
     """Answers that an expert's overall accuracy is worth on a skill where it was not measured."""
-    declared_strength: float = 4.0
+    declared_strength: float = 2.0
     """Correct answers that declaring a skill is worth; measured answers outweigh them soon."""
     sticky: bool = False
     """Whether an unclear query stays with the expert of its session (``x-session-id``)."""

@@ -48,7 +48,7 @@ def skill_accuracy(counts: Counts, overall: Floats, *, prior_strength: float, de
     """(E, M) in [0, 1]: ``(num_correct + a) / (num_answered + a + b)`` per skill.
 
     The pseudo-counts say what to expect before the first answer: the expert's overall accuracy, and more where it declares
-    the skill. An expert that was measured keeps nothing of its claim: after 100 answers it moves the accuracy by 0.03.
+    the skill. An expert that was measured keeps nothing of its claim: after 100 answers it moves the accuracy by 0.02.
     """
     claim = declared_strength * counts.declared
     prior_correct = prior_strength * overall[:, None] + claim
