@@ -24,9 +24,9 @@ def counts_of(
     return Counts(asked, right, claims, asked.sum(axis=1), right.sum(axis=1), symbolic)
 
 
-def shrunk(counts: Counts, weights: Sequence[float], *, global_weight: float = 0.02) -> list[float]:
+def shrunk(counts: Counts, weights: Sequence[float], *, global_weight: float = 0.01) -> list[float]:
     overall = overall_accuracy(counts, pool_accuracy=0.3)
-    accuracy = skill_accuracy(counts, overall, prior_strength=2, declared_strength=4)
+    accuracy = skill_accuracy(counts, overall, prior_strength=1, declared_strength=2)
     return [float(score) for score in shrunk_scores(accuracy, overall, np.array(weights), global_weight=global_weight)]
 
 
