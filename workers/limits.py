@@ -67,4 +67,5 @@ class EmbeddedLimits:
     grammar_cache_bytes: int = 8 * 2**20
     """Compiled grammars that are kept, for each tokenizer."""
     inline_prompt_chars: int = 16_384
-    """Up to this length a prompt is rendered on the event loop (well under a millisecond); longer ones in a thread."""
+    """Up to this length a prompt is rendered on the event loop (well under a millisecond); longer ones, and those with tools or
+    flags for the template, in a thread."""

@@ -16,6 +16,7 @@ from domain.errors import ExpertRejected, ExpertUnreachable
 from workers.embedded.decoder import Decoder
 from workers.embedded.folder import ExpertFolder, read_json
 from workers.embedded.shape import load_shape
+from workers.embedded.template import template_flags
 from workers.embedded.text import Vocabulary
 from workers.embedded.weights import load_weights
 from workers.limits import EmbeddedLimits
@@ -49,14 +50,14 @@ class LoadedModel:
         if not getattr(self.tokenizer, "chat_template", None):
             msg = f"{self.name} has no chat template (tokenizer_config.json or chat_template.jinja)"
             raise ExpertRejected(msg)
-        extra = params.get("chat_template_kwargs")
+        flags = template_flags(params.get("chat_template_kwargs"), self.tokenizer.special_tokens_map)
         try:
             text = self.tokenizer.apply_chat_template(
                 [_plain_message(message) for message in messages],
                 tools=params.get("tools") or None,
                 add_generation_prompt=True,
                 tokenize=False,
-                **(extra if isinstance(extra, Mapping) else {}),
+                **flags,
             )
         except (ValueError, TypeError, _template_error()) as error:
             raise ExpertRejected(f"the chat template of {self.name} does not take these messages: {error}") from error

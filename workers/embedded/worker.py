@@ -115,7 +115,8 @@ class EmbeddedWorker:
         ]
 
     async def _prompt(self, model: LoadedModel, messages: Messages, params: Mapping[str, Any]) -> list[int]:
-        if sum(len(text_of(message)) for message in messages) <= self._limits.inline_prompt_chars:
+        short = sum(len(text_of(message)) for message in messages) <= self._limits.inline_prompt_chars
+        if short and not params.get("tools") and not params.get("chat_template_kwargs"):
             return model.prompt_of(messages, params)
         return await asyncio.to_thread(model.prompt_of, messages, params)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,42 @@ async def test_with_tool_choice_auto_the_answer_is_plain(case: Case) -> None:
 async def test_a_bad_field_is_rejected_by_name(case: Case, params: dict[str, Any], message: str) -> None:
     with pytest.raises(ExpertRejected, match=message):
         await case.pool.complete(call_of(case.speaker, **params))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["chat_template", "tokenize", "add_generation_prompt", "messages", "conversation", "tools", "documents", "return_dict", "return_x",
+     "continue_final_message", "tokenizer_kwargs", "raise_exception", "eos_token", "_x", "a b"],
+)  # fmt: skip
+async def test_a_caller_cannot_change_how_a_chat_is_rendered(case: Case, name: str) -> None:
+    with pytest.raises(ExpertRejected, match=f"chat_template_kwargs.{name}"):
+        await case.pool.complete(call_of(case.speaker, chat_template_kwargs={name: "{{ 1 }}"}))
+
+
+@pytest.mark.parametrize("flag", [{"a": 1}, [1], float("nan"), "x" * 1000])
+async def test_a_flag_for_the_template_is_a_plain_value(case: Case, flag: Any) -> None:
+    with pytest.raises(ExpertRejected, match=r"chat_template_kwargs\.thinking must be"):
+        await case.pool.complete(call_of(case.speaker, chat_template_kwargs={"thinking": flag}))
+    with pytest.raises(ExpertRejected, match="chat_template_kwargs must be an object"):
+        await case.pool.complete(call_of(case.speaker, chat_template_kwargs=[flag]))
+
+
+async def test_the_template_reads_its_flags_off_the_event_loop(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered, prompt_of = [], LoadedModel.prompt_of
+
+    def spy(model: LoadedModel, messages: Any, params: Any) -> list[int]:
+        rendered.append(threading.current_thread() is threading.main_thread())
+        return prompt_of(model, messages, params)
+
+    monkeypatch.setattr(LoadedModel, "prompt_of", spy)
+    worker: Any = case.pool._workers[Backend.EMBEDDED]
+    template = "{% if thinking %}ab{% else %}abcdef{% endif %}"
+    monkeypatch.setattr(worker._models["speaker", None].tokenizer, "chat_template", template)
+    flagged = await case.pool.complete(call_of(case.speaker, max_tokens=1, chat_template_kwargs={"thinking": True}))
+    plain = await case.pool.complete(call_of(case.speaker, max_tokens=1))
+
+    assert (flagged.usage.prompt_tokens, plain.usage.prompt_tokens) == (2, 6)
+    assert rendered == [False, True]
 
 
 async def test_content_parts_are_read_and_pictures_refused(case: Case) -> None:
