@@ -47,9 +47,9 @@ class ScoreTable:
         for expert_id, row in row_of.items():
             if profile_of := snapshot.profiles.get(expert_id):
                 overall[:, row] = profile_of.overall.num_answered, profile_of.overall.num_correct
-                for skill, count in profile_of.by_skill.items():
-                    answered[row, column_of[skill]] = count.num_answered
-                    correct[row, column_of[skill]] = count.num_correct
+                columns = [column_of[skill] for skill in profile_of.by_skill]
+                answered[row, columns] = [count.num_answered for count in profile_of.by_skill.values()]
+                correct[row, columns] = [count.num_correct for count in profile_of.by_skill.values()]
             for skill in claims.get(expert_id, ()):
                 declared[row, column_of[skill]] = 1.0
         total_answered = overall[0].sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,6 +61,7 @@ class SkillsRouter:
         self._defaults = defaults or SkillsOptions()
         self._sessions = sessions or SessionMemory()
         self._table: tuple[int, RoutingIndex, ScoreTable] | None = None
+        self._building = asyncio.Lock()
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """1. find the skills, 2. unknown: session, fallback or refusal, 3. score, 4. pick, 5. say why.
@@ -71,7 +73,7 @@ class SkillsRouter:
         pick.check(query.pick)
         index = self._holder.index()
         annotation = await self._annotators[options.annotator].annotate(query, snapshot, index, options)
-        table = self._table_for(snapshot, index)
+        table = await self._table_for(snapshot, index)
         expert_ids = [card.id for card in query.experts]
         annotation, counts, unsupported = _supported(annotation, table, expert_ids)
         scored = _Scored(expert_ids, _scores(annotation.skills, counts, table, options), why_scores(annotation.skills, counts))
@@ -113,10 +115,12 @@ class SkillsRouter:
         remembered = self._sessions.recall(session_id)
         return remembered if remembered in expert_ids else None
 
-    def _table_for(self, snapshot: RegistrySnapshot, index: RoutingIndex) -> ScoreTable:
-        if self._table is None or self._table[0] != snapshot.version or self._table[1] is not index:
-            self._table = (snapshot.version, index, ScoreTable.build(snapshot, index))
-        return self._table[2]
+    async def _table_for(self, snapshot: RegistrySnapshot, index: RoutingIndex) -> ScoreTable:
+        """The counts as matrices, made at the first query after a change; off the event loop, for a large registry takes 0.1 s."""
+        async with self._building:
+            if self._table is None or self._table[0] != snapshot.version or self._table[1] is not index:
+                self._table = (snapshot.version, index, await asyncio.to_thread(ScoreTable.build, snapshot, index))
+            return self._table[2]
 
 
 def _scores(skills: tuple[SkillMatch, ...], counts: Counts, table: ScoreTable, options: SkillsOptions) -> Floats:
