@@ -66,6 +66,16 @@ class EmbeddedLimits:
     """Up to this size weights are widened to float32, which is faster on CPUs without bfloat16 units; larger ones stay as stored."""
     grammar_cache_bytes: int = 8 * 2**20
     """Compiled grammars that are kept, for each tokenizer."""
+    max_schema_chars: int = 32_768
+    """Letters of all schemas of one request, as JSON. Compiling takes most schemas of this size milliseconds, few seconds."""
+    max_schema_depth: int = 64
+    """Levels of JSON in a schema, two for each nested object. Compiling takes the cube of it: 0.03 s here, 5 s at 400."""
+    max_schema_keys: int = 512
+    """Keys of one object in a schema. Compiling takes the cube of it as well: 0.5 s here, 50 s at 2000."""
+    num_compiling: int = 1
+    """Schemas compiled at once. It is CPU work, which the engine needs too."""
+    max_compiling: int = 64
+    """Schemas that may be compiled or wait for it."""
     inline_prompt_chars: int = 16_384
     """Up to this length a prompt is rendered on the event loop (well under a millisecond); longer ones, and those with tools or
     flags for the template, in a thread."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from domain.errors import ExpertRejected
+from workers.limits import EmbeddedLimits
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _ANY_OBJECT = '{"type": "object"}'
@@ -32,15 +33,17 @@ class ToolCall:
 Constraint = JsonAnswer | ToolCall
 
 
-def constraint_of(params: Mapping[str, Any]) -> Constraint | None:
+def constraint_of(params: Mapping[str, Any], limits: EmbeddedLimits) -> Constraint | None:
     """What ``tool_choice`` or, without it, ``response_format`` demand; None when the answer is free.
 
     ``tool_choice: auto`` leaves the answer free: experts of this size were never taught to decide on a call.
+    Raises ``ExpertRejected`` naming the field, also for schemas beyond *limits*.
     """
-    return _tool_call(params.get("tools") or [], params.get("tool_choice")) or _json_answer(params.get("response_format"))
+    constraint = _tool_call(params.get("tools") or [], params.get("tool_choice"), limits)
+    return constraint or _json_answer(params.get("response_format"), limits)
 
 
-def _json_answer(wanted: Any) -> JsonAnswer | None:
+def _json_answer(wanted: Any, limits: EmbeddedLimits) -> JsonAnswer | None:
     kind = wanted.get("type") if isinstance(wanted, Mapping) else wanted
     match kind:
         case None | "text":
@@ -53,15 +56,15 @@ def _json_answer(wanted: Any) -> JsonAnswer | None:
             if not isinstance(schema, Mapping):
                 msg = "response_format.json_schema.schema must be a JSON schema (an object)"
                 raise ExpertRejected(msg)
-            return JsonAnswer(json.dumps(schema))
+            return JsonAnswer(_schema_text(schema, "response_format.json_schema.schema", limits))
     msg = f"response_format.type must be text, json_object or json_schema, not {kind!r}"
     raise ExpertRejected(msg)
 
 
-def _tool_call(tools: Any, choice: Any) -> ToolCall | None:
+def _tool_call(tools: Any, choice: Any, limits: EmbeddedLimits) -> ToolCall | None:
     if choice is None or choice in ("auto", "none"):
         return None
-    schemas = _tool_schemas(tools)
+    schemas = _tool_schemas(tools, limits)
     if choice == "required":
         if not schemas:
             msg = "tool_choice is 'required', but tools is empty"
@@ -78,8 +81,11 @@ def _tool_call(tools: Any, choice: Any) -> ToolCall | None:
     return ToolCall(((name, schemas[name]),))
 
 
-def _tool_schemas(tools: Any) -> dict[str, str]:
-    schemas = {}
+def _tool_schemas(tools: Any, limits: EmbeddedLimits) -> dict[str, str]:
+    if not isinstance(tools, list | tuple):
+        msg = f"tools must be a list, not {type(tools).__name__}"
+        raise ExpertRejected(msg)
+    schemas: dict[str, str] = {}
     for position, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, Mapping) else None
         function = function if isinstance(function, Mapping) else {}
@@ -87,5 +93,37 @@ def _tool_schemas(tools: Any) -> dict[str, str]:
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
             msg = f"tools[{position}].function.name must be 1 to 64 letters, digits, '_', '-' or '.', not {name!r}"
             raise ExpertRejected(msg)
-        schemas[name] = json.dumps(function.get("parameters") or {"type": "object", "properties": {}})
+        schema = function.get("parameters") or {"type": "object", "properties": {}}
+        schemas[name] = _schema_text(schema, f"tools[{position}].function.parameters", limits)
+        if sum(map(len, schemas.values())) > limits.max_schema_chars:
+            msg = f"the schemas in tools have more than {limits.max_schema_chars} letters together, which this expert does not enforce"
+            raise ExpertRejected(msg)
     return schemas
+
+
+def _schema_text(schema: Any, field: str, limits: EmbeddedLimits) -> str:
+    """*schema* as JSON, when it is small enough to be compiled: what a few letters cost is in ``EmbeddedLimits``."""
+
+    def too(much: str) -> ExpertRejected:
+        return ExpertRejected(f"{field} is too large to be enforced: {much}")
+
+    num_values, level = 0, [schema]
+    for depth in range(limits.max_schema_depth + 1):
+        num_values += len(level)  # no value is written in less than one letter
+        if num_values > limits.max_schema_chars:
+            raise too(f"it has more than {limits.max_schema_chars} letters")
+        if depth == limits.max_schema_depth:
+            raise too(f"it is nested more than {limits.max_schema_depth} levels deep")
+        if any(isinstance(value, Mapping) and len(value) > limits.max_schema_keys for value in level):
+            raise too(f"one object has more than {limits.max_schema_keys} keys")
+        level = [inner for value in level for inner in _inside(value)]
+        if not level:
+            break
+    text = json.dumps(schema)
+    if len(text) > limits.max_schema_chars:
+        raise too(f"it has {len(text)} letters, {limits.max_schema_chars} at most")
+    return text
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()

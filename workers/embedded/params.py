@@ -76,7 +76,7 @@ def generation_of(params: Mapping[str, Any], defaults: Mapping[str, Any], limits
         stop=_stop(given.get("stop", ()), limits.max_stop_strings),
         num_choices=_integer(given, "n", 1, limits.max_choices, 1) or 1,
         top_logprobs=top_logprobs if given.get("logprobs") else None,
-        constraint=constraint_of(given),
+        constraint=constraint_of(given, limits),
         ignore_end=bool(given.get("ignore_eos")),
     )
 

@@ -14,7 +14,7 @@ from domain.errors import ExpertContextTooLong
 from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertCall
 from workers.embedded.answer import ChoiceWriter, merged
-from workers.embedded.constraint import Constraint
+from workers.embedded.compiling import Compiling
 from workers.embedded.engine import Engine
 from workers.embedded.folder import find_folder
 from workers.embedded.guide import Guide
@@ -34,6 +34,7 @@ class EmbeddedWorker:
         self._embedded_dir = embedded_dir
         self._limits = limits
         self._engine = Engine(limits)
+        self._compiling = Compiling(limits)
         self._models: OrderedDict[_Key, LoadedModel] = OrderedDict()
         self._loading = asyncio.Lock()
 
@@ -46,6 +47,7 @@ class EmbeddedWorker:
         self._engine.start()
 
     async def close(self) -> None:
+        self._compiling.close()
         await asyncio.to_thread(self._engine.close)
         self._models.clear()
 
@@ -108,7 +110,7 @@ class EmbeddedWorker:
         max_tokens = min(generation.max_tokens or context, context - len(prompt))
         guides: list[Guide | None] = [None] * generation.num_choices
         if generation.constraint is not None:
-            guides = await asyncio.to_thread(_guides, model, generation.constraint, generation.num_choices, max_tokens)
+            guides = [*await self._compiling.guides(model, generation.constraint, generation.num_choices, max_tokens)]
         loop, events = asyncio.get_running_loop(), Events()
         return [
             Sequence(model, prompt, generation, max_tokens, index, streaming, loop, events, guide) for index, guide in enumerate(guides)
@@ -135,12 +137,6 @@ class EmbeddedWorker:
 
 def _load(card: ExpertCard, embedded_dir: Path, limits: EmbeddedLimits) -> LoadedModel:
     return load_model(find_folder(card, embedded_dir), limits)
-
-
-def _guides(model: LoadedModel, constraint: Constraint, num_choices: int, max_tokens: int) -> list[Guide | None]:
-    compiler = model.grammar()
-    compiled = compiler.compile(constraint)
-    return [Guide(compiler, compiled, max_tokens) for _ in range(num_choices)]
 
 
 def _writers(sequences: list[Sequence]) -> list[ChoiceWriter]:

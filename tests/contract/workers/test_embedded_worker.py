@@ -13,11 +13,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertRejected, ExpertUnreachable
+from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertRejected, ExpertTimeout, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
 from domain.plan import Candidate
 from tests.contract.workers.cases import Case, call_of, embedded_case, streamed
 from tests.contract.workers.tiny_models import write_adapter, write_random_model
+from workers.embedded.grammar import GrammarCompiler
 from workers.embedded.model import LoadedModel
 from workers.embedded.sequence import Sequence
 from workers.embedded.worker import EmbeddedWorker
@@ -121,6 +122,42 @@ async def test_a_constrained_answer_has_no_reasoning_and_fits_the_token_limit(ca
         assert "reasoning_content" not in choice.message
         assert "<think>" not in choice.text
         jsonschema.validate(json.loads(choice.text), schema)
+
+
+async def test_slow_schemas_delay_nobody_else(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for each other in a bounded queue, no longer than their deadlines, and a plain call passes them by."""
+    release, compile_ = threading.Event(), GrammarCompiler.compile
+    begun = []
+
+    def slow(compiler: GrammarCompiler, constraint: Any) -> Any:
+        begun.append(1)
+        release.wait()
+        return compile_(compiler, constraint)
+
+    monkeypatch.setattr(GrammarCompiler, "compile", slow)
+    json_object = {"response_format": {"type": "json_object"}, "max_tokens": 40}
+    worker = EmbeddedWorker(ZOO.parent, EmbeddedLimits(max_compiling=40))
+    worker._models = case.pool._workers[Backend.EMBEDDED]._models  # type: ignore[attr-defined]
+    await worker.start()
+    waiting = [asyncio.create_task(worker.complete(call_of(case.speaker, **json_object))) for _ in range(40)]
+    while not begun:
+        await asyncio.sleep(0)
+
+    assert (await worker.complete(call_of(case.speaker))).text == "abcdefghij"
+    with pytest.raises(ExpertOverloaded, match="schemas wait"):
+        await worker.complete(call_of(case.speaker, **json_object))
+    with pytest.raises(ExpertTimeout, match="deadline") as caught:
+        await case.pool.complete(call_of(case.speaker, timeout_s=0.05, **json_object))
+    assert not caught.value.expert_at_fault
+    for task in waiting[2:]:
+        task.cancel()
+    await asyncio.wait(waiting[2:])
+    release.set()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    await worker.close()
+
+    assert [type(outcome) for outcome in done] == [Candidate] * 2 + [asyncio.CancelledError] * 38
+    assert len(begun) <= 3  # the pool's one, and two here: who left the queue is not compiled
 
 
 async def test_json_object_is_some_object(case: Case, random_card: ExpertCard) -> None:

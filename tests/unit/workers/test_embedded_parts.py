@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors import ExpertAuthFailed, ExpertProtocolError, ExpertUnreachable
+from domain.errors import ExpertAuthFailed, ExpertProtocolError, ExpertRejected, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
 from workers.credentials import resolve_api_key
 from workers.discovery import DiscoveredModel, discovered_models
@@ -154,10 +156,50 @@ def test_null_is_the_same_as_left_out() -> None:
 def test_what_binds_an_answer() -> None:
     tool = {"type": "function", "function": {"name": "up", "parameters": {"type": "object"}}}
 
-    assert constraint_of({"response_format": {"type": "text"}}) is None
-    assert constraint_of({"tools": [tool], "tool_choice": "none"}) is None
-    assert constraint_of({"response_format": {"type": "json_object"}}) == JsonAnswer('{"type": "object"}')
-    assert constraint_of({"tools": [tool], "tool_choice": "required"}) == ToolCall((("up", '{"type": "object"}'),))
+    assert constraint_of({"response_format": {"type": "text"}}, LIMITS) is None
+    assert constraint_of({"tools": [tool], "tool_choice": "none"}, LIMITS) is None
+    assert constraint_of({"response_format": {"type": "json_object"}}, LIMITS) == JsonAnswer('{"type": "object"}')
+    assert constraint_of({"tools": [tool], "tool_choice": "required"}, LIMITS) == ToolCall((("up", '{"type": "object"}'),))
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (nested(32), "nested more than 64 levels"),
+        (nested(100_000), "nested more than 64 levels"),
+        ({"properties": {str(i): {} for i in range(513)}}, "more than 512 keys"),
+        ({"enum": ["x" * 40_000]}, "letters, 32768 at most"),
+        ({"enum": [0] * 40_000}, "more than 32768 letters"),
+    ],
+)
+def test_a_schema_too_large_to_compile_is_refused_by_name(schema: dict[str, Any], message: str) -> None:
+    tool = {"type": "function", "function": {"name": "up", "parameters": schema}}
+
+    with pytest.raises(ExpertRejected, match=rf"response_format\.json_schema\.schema .*{message}"):
+        constraint_of({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}, LIMITS)
+    with pytest.raises(ExpertRejected, match=rf"tools\[0\]\.function\.parameters .*{message}"):
+        constraint_of({"tools": [tool], "tool_choice": "required"}, LIMITS)
+
+
+def test_schemas_of_many_tools_count_together() -> None:
+    tools = [{"type": "function", "function": {"name": f"t{i}", "parameters": {"enum": ["x" * 5_000]}}} for i in range(7)]
+
+    assert constraint_of({"tools": tools[:6], "tool_choice": "required"}, LIMITS) is not None
+    with pytest.raises(ExpertRejected, match="32768 letters together"):
+        constraint_of({"tools": tools, "tool_choice": "required"}, LIMITS)
+
+
+def test_a_schema_of_ordinary_size_is_taken_as_it_is() -> None:
+    text = json.dumps(nested(31))
+
+    assert constraint_of({"response_format": {"type": "json_schema", "json_schema": {"schema": nested(31)}}}, LIMITS) == JsonAnswer(text)
 
 
 def test_an_adapter_s_base_is_its_sibling(tmp_path: Path) -> None:
