@@ -91,14 +91,16 @@ class ProfileStore:
                 await set_run_state(connection, run_id, RunState.FINISHED, now=self._now())
             return await _one_run(connection, run_id)
 
-    async def rollback_run(self, run_id: str) -> ProfileRunRecord:
+    async def rollback_run(self, run_id: str, *, require: Callable[[ProfileRunRecord], object] = lambda _: None) -> ProfileRunRecord:
         """Take a run back, finished or not: its counts vanish from the profiles, and what it replaced counts again.
 
-        The outcomes themselves stay readable. Doing it twice changes nothing. Raises ``NotFound``.
+        The outcomes themselves stay readable. Doing it twice changes nothing. Raises ``NotFound``, and what *require* raises
+        about the run as it is now.
         """
         async with self._database.session() as connection:
             await state.lock(connection)
             run = await _one_run(connection, run_id)
+            require(run)
             if run.state is not RunState.ROLLED_BACK:
                 await outcome_rows.retire(connection, run_id)
                 await set_run_state(connection, run_id, RunState.ROLLED_BACK, now=self._now())

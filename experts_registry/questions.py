@@ -10,14 +10,22 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.errors import InvalidRequest
+from domain.errors import InvalidRequest, NotFound
 from domain.skills import LabelledQuestion
 from experts_registry import state
 from experts_registry.database import Database
+from experts_registry.nearest import did_you_mean
 from experts_registry.skills import add_missing_skills
 from experts_registry.tables import labelled_questions, question_vectors
 
 T = TypeVar("T")
+
+Require = Callable[[LabelledQuestion | None], object]
+"""Raises when the stored question is not what the caller thinks. Asked while nobody else can change it."""
+
+
+def _anything(_: LabelledQuestion | None) -> None: ...
+
 
 CHUNK = 500
 """Rows in one statement: SQLite takes at most 32,766 parameters, PostgreSQL 32,767."""
@@ -111,6 +119,35 @@ class QuestionStore:
                 await state.bump(connection, questions=True)
         return num_changed
 
+    async def put(self, question: LabelledQuestion, *, source: str, require: Require = _anything) -> bool:
+        """Add or overwrite one question; whether it is new. Raises what *require* raises about the one that is there now
+        (None: there is none), ``InvalidRequest`` when it cannot be stored."""
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            before = await _find(connection, question.id)
+            require(before)
+            if await write_questions(connection, [question], source=source, now=self._now()):
+                await state.bump(connection, questions=True)
+        return before is None
+
+    async def edit(self, question_id: str, change: Callable[[LabelledQuestion], LabelledQuestion], *, source: str) -> LabelledQuestion:
+        """Put what *change* makes of a question in its place and return it. Nobody else can change it in between; when *change*
+        raises, nothing is changed. Raises ``NotFound``, ``InvalidRequest`` when it cannot be stored."""
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            after = change(await _one(connection, question_id))
+            if await write_questions(connection, [after], source=source, now=self._now()):
+                await state.bump(connection, questions=True)
+        return after
+
+    async def remove(self, question_id: str, *, require: Require = _anything) -> None:
+        """Remove one question. Raises ``NotFound``, and what *require* raises about the question as it is now."""
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            require(await _one(connection, question_id))
+            await connection.execute(labelled_questions.delete().where(labelled_questions.c.id == question_id))
+            await state.bump(connection, questions=True)
+
     async def delete(self, question_ids: Collection[str]) -> int:
         """Remove questions and their vectors; returns how many there were. What was measured with them stays."""
         num_deleted = 0
@@ -147,6 +184,20 @@ class QuestionStore:
                 rows = [{"encoder_id": encoder_id, "question_id": i, "vector": vectors[i]} for i in some]
                 await connection.execute(question_vectors.insert(), rows)
         return len(ids)
+
+
+async def _find(connection: AsyncConnection, question_id: str) -> LabelledQuestion | None:
+    statement = sa.select(labelled_questions).where(labelled_questions.c.id == question_id)
+    row = (await connection.execute(statement)).mappings().one_or_none()
+    return None if row is None else _from_row(row)
+
+
+async def _one(connection: AsyncConnection, question_id: str) -> LabelledQuestion:
+    found = await _find(connection, question_id)
+    if found is None:
+        known = (await connection.scalars(sa.select(labelled_questions.c.id))).all()
+        raise NotFound(f"there is no labelled question {question_id!r}; {did_you_mean(question_id, known)}", param="id")
+    return found
 
 
 def _wording(question: LabelledQuestion) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -22,6 +22,13 @@ class Skill:
 
     name: str
     description: str = ""
+
+
+Require = Callable[[Skill], object]
+"""Raises when the stored skill is not what the caller thinks. Asked while nobody else can change it."""
+
+
+def _anything(_: Skill) -> None: ...
 
 
 async def read_skills(connection: AsyncConnection) -> dict[str, str]:
@@ -76,20 +83,21 @@ class SkillStore:
             await state.bump(connection)
         return skill
 
-    async def replace(self, skill: Skill) -> Skill:
-        """Give a skill a new description. Raises ``NotFound``."""
+    async def replace(self, skill: Skill, *, require: Require = _anything) -> Skill:
+        """Give a skill a new description. Raises ``NotFound``, and what *require* raises about the skill as it is now."""
         async with self._database.session() as connection:
             await state.lock(connection)
-            await _one(connection, skill.name)
+            require(await _one(connection, skill.name))
             await write_skills(connection, {skill.name: skill.description})
             await state.bump(connection)
         return skill
 
-    async def delete(self, name: str) -> None:
-        """Raises ``NotFound``, or ``Conflict`` while a card, a labelled question or a profile uses the skill."""
+    async def delete(self, name: str, *, require: Require = _anything) -> None:
+        """Raises ``NotFound``, what *require* raises about the skill as it is now, or ``Conflict`` while a card, a labelled
+        question or a profile uses it."""
         async with self._database.session() as connection:
             await state.lock(connection)
-            await _one(connection, name)
+            require(await _one(connection, name))
             if users := await references.users_of_skill(connection, name):
                 raise Conflict(f"skill {name!r} is used by {', '.join(users)}: remove it there first", param="name")
             await connection.execute(skills.delete().where(skills.c.name == name))

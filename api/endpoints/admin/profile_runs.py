@@ -138,10 +138,12 @@ async def cancel_run(services: ServicesDep, tasks: RunTasksDep, run_id: str) -> 
 @router.delete("/{run_id}", status_code=204)
 async def roll_back_run(services: ServicesDep, tasks: RunTasksDep, run_id: str, version: Version) -> Response:
     """Take a run back: its counts leave the profiles, and what it replaced counts again. Its answers stay readable."""
-    run = await services.profile_store.get_run(run_id)
-    version.check(etag_of(_view(run, tasks.find(run_id))), f"profile run {run_id!r}")
-    await tasks.cancel(run_id)
-    await services.profile_store.rollback_run(run_id)
+
+    def is_at_version(run: ProfileRunRecord) -> None:
+        version.check(etag_of(_view(run, tasks.find(run_id))), f"profile run {run_id!r}")
+
+    await services.profile_store.rollback_run(run_id, require=is_at_version)
+    await tasks.cancel(run_id)  # afterwards: what it still has to write is refused, and was not wanted
     await services.directory.refresh()
     return no_content()
 

@@ -11,6 +11,7 @@ from api.dependencies import ServicesDep
 from api.endpoints.admin.queries import asks, query_of
 from api.endpoints.admin.resources import (
     Body,
+    IfMatch,
     Json,
     Version,
     described_by,
@@ -30,8 +31,12 @@ from api.services import Services
 from domain.skills import LabelledQuestion
 from evaluation.labelled import parse_labelled, row_of
 from experts_registry.manifest import parse
+from experts_registry.questions import Require
 
 router = APIRouter(prefix="/questions")
+
+_SOURCE = "api"
+"""Where a question comes from that was written here."""
 
 
 @router.get("", openapi_extra=asks(QuestionsQuery))
@@ -66,28 +71,31 @@ async def get_question(services: ServicesDep, question_id: str) -> Response:
 @router.put("/{question_id:path}")
 async def put_question(services: ServicesDep, question_id: str, body: Body, version: Version) -> Response:
     """Replace a question, or add it when there is none."""
-    current = {question.id: question for question in await services.question_store.list()}.get(question_id)
-    if current is None:
-        version.require_existing(f"labelled question {question_id!r}")
-    else:
-        version.check(etag_of(row_of(current)), f"labelled question {question_id!r}")
-    return await _store(services, same_id(body, question_id), status=200 if current else 201)
+    (question,) = _parsed([same_id(body, question_id)])
+    is_new = await services.question_store.put(question, source=_SOURCE, require=_is_at(version, question_id))
+    await services.directory.refresh()
+    return _one(question, status=201 if is_new else 200)
 
 
 @router.patch("/{question_id:path}")
 async def patch_question(services: ServicesDep, question_id: str, body: Body, version: Version) -> Response:
     """Change some fields of a question (JSON merge patch)."""
-    current = row_of(await _stored(services, question_id))
-    version.check(etag_of(current), f"labelled question {question_id!r}")
-    return await _store(services, same_id(merged(current, body), question_id), status=200)
+    require = _is_at(version, question_id)
+
+    def change(current: LabelledQuestion) -> LabelledQuestion:
+        require(current)
+        (question,) = _parsed([same_id(merged(row_of(current), body), question_id)])
+        return question
+
+    changed = await services.question_store.edit(question_id, change, source=_SOURCE)
+    await services.directory.refresh()
+    return _one(changed)
 
 
 @router.delete("/{question_id:path}", status_code=204)
 async def delete_question(services: ServicesDep, question_id: str, version: Version) -> Response:
     """Remove a question. What was measured with it stays."""
-    current = await _stored(services, question_id)
-    version.check(etag_of(row_of(current)), f"labelled question {question_id!r}")
-    await services.question_store.delete([question_id])
+    await services.question_store.remove(question_id, require=_is_at(version, question_id))
     await services.directory.refresh()
     return no_content()
 
@@ -99,11 +107,15 @@ async def _stored(services: Services, question_id: str) -> LabelledQuestion:
     return stored[question_id]
 
 
-async def _store(services: Services, row: Json, *, status: int) -> Response:
-    (question,) = _parsed([row])
-    await services.question_store.add([question], source="api")
-    await services.directory.refresh()
-    return _one(question, status=status)
+def _is_at(version: IfMatch, question_id: str) -> Require:
+    def check(current: LabelledQuestion | None) -> None:
+        what = f"labelled question {question_id!r}"
+        if current is None:
+            version.require_existing(what)
+        else:
+            version.check(etag_of(row_of(current)), what)
+
+    return check
 
 
 def _one(question: LabelledQuestion, *, status: int = 200) -> Response:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.queries import PAGED, Page
-from api.endpoints.admin.resources import Body, Json, Version, described_by, etag_of, merged, no_content, one, page, same_id
+from api.endpoints.admin.resources import Body, IfMatch, Json, Version, described_by, etag_of, merged, no_content, one, page, same_id
 from api.services import Services
 from domain.errors import NotFound
 from experts_registry.manifest import parse
@@ -43,26 +45,23 @@ async def put_skill(services: ServicesDep, name: str, body: Body, version: Versi
     """Describe a skill, or add it when there is none."""
     body = same_id(body, name, key="name")
     try:
-        current = await services.skill_store.get(name)
+        return await _replace(services, body, version)
     except NotFound:
         version.require_existing(f"skill {name!r}")
         return await _create(services, body)
-    return await _replace(services, current, body, version)
 
 
 @router.patch("/{name:path}", openapi_extra=_SCHEMA)
 async def patch_skill(services: ServicesDep, name: str, body: Body, version: Version) -> Response:
     """Change a skill's description (JSON merge patch)."""
     current = await services.skill_store.get(name)
-    return await _replace(services, current, same_id(merged(_view(current), body), name, key="name"), version)
+    return await _replace(services, same_id(merged(_view(current), body), name, key="name"), version)
 
 
 @router.delete("/{name:path}", status_code=204)
 async def delete_skill(services: ServicesDep, name: str, version: Version) -> Response:
     """Remove a skill; 409 while an expert, a labelled question or a profile uses it."""
-    current = await services.skill_store.get(name)
-    version.check(etag_of(_view(current)), f"skill {name!r}")
-    await services.skill_store.delete(name)
+    await services.skill_store.delete(name, require=_is_at(version))
     await services.directory.refresh()
     return no_content()
 
@@ -74,12 +73,15 @@ async def _create(services: Services, body: Json) -> Response:
     return _one(stored, status=201, location=f"/admin/api/skills/{stored.name}")
 
 
-async def _replace(services: Services, current: Skill, body: Json, version: Version) -> Response:
+async def _replace(services: Services, body: Json, version: IfMatch) -> Response:
     given = parse(SkillModel, body)
-    version.check(etag_of(_view(current)), f"skill {current.name!r}")
-    stored = await services.skill_store.replace(Skill(given.name, given.description))
+    stored = await services.skill_store.replace(Skill(given.name, given.description), require=_is_at(version))
     await services.directory.refresh()
     return _one(stored)
+
+
+def _is_at(version: IfMatch) -> Callable[[Skill], None]:
+    return lambda skill: version.check(etag_of(_view(skill)), f"skill {skill.name!r}")
 
 
 def _one(skill: Skill, *, status: int = 200, location: str | None = None) -> Response:

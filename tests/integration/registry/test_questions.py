@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from domain.errors import InvalidRequest
+from domain.errors import InvalidRequest, NotFound, PreconditionFailed
 from domain.skills import LabelledQuestion
 from experts_registry import state
 from experts_registry.database import Database
@@ -110,3 +112,27 @@ async def test_vectors_of_questions_that_changed_meanwhile_are_not_kept(stores: 
     assert await stores.questions.save_vectors("mini", {"q1": b"old"}, questions_version=encoded_at) == 0
     assert await stores.questions.save_vectors("mini", {"q1": b"new", "gone": b"x"}, questions_version=encoded_at + 1) == 1
     assert await stores.questions.vectors("mini") == {"q1": b"new"}
+
+
+async def test_one_question_is_put_edited_and_removed_where_nobody_can_come_between(stores: Stores) -> None:
+    """Each sees the question as it is under the registry's lock; what the caller raises about it leaves everything as it was."""
+    seen: list[LabelledQuestion | None] = []
+
+    def refuse(question: LabelledQuestion | None) -> None:
+        seen.append(question)
+        raise PreconditionFailed("not this one")
+
+    first = make_question()
+    is_new = await stores.questions.put(first, source="test")
+    is_new_again = await stores.questions.put(replace(first, answer="XIV"), source="test")
+    edited = await stores.questions.edit("q1", lambda question: replace(question, category="numerals"), source="test")
+    for refused in (stores.questions.put(first, source="test", require=refuse), stores.questions.remove("q1", require=refuse)):
+        with pytest.raises(PreconditionFailed):
+            await refused
+
+    assert (is_new, is_new_again) == (True, False)
+    assert seen == [edited, edited] == await stores.questions.list() * 2
+    assert edited == replace(first, answer="XIV", category="numerals")
+    await stores.questions.remove("q1")
+    with pytest.raises(NotFound, match="no labelled question 'q1'"):
+        await stores.questions.edit("q1", lambda question: question, source="test")
