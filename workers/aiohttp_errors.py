@@ -21,6 +21,8 @@ _MAP: tuple[tuple[type[BaseException], type[ExpertError], str], ...] = (
     (TimeoutError, ExpertTimeout, "took too long"),
     (OSError, ExpertUnreachable, "cannot be reached"),
 )
+_LASTING = (aiohttp.NonHttpUrlClientError, aiohttp.InvalidURL)
+"""A wrong address stays wrong, however often it is tried."""
 _LOST = (aiohttp.ClientConnectionError, OSError)
 
 
@@ -42,4 +44,5 @@ def translated(expert_id: str, *, mid_answer: bool = False) -> Iterator[None]:
         yield
     except (aiohttp.ClientError, OSError) as error:
         kind, what = rule_for(type(error), mid_answer=mid_answer)
-        raise kind(f"expert {expert_id!r} {what} ({_said(error)})") from error
+        retryable = False if isinstance(error, _LASTING) else None
+        raise kind(f"expert {expert_id!r} {what} ({_said(error)})", retryable=retryable) from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from domain.errors import ExpertProtocolError
+from domain.errors import ExpertAuthFailed, ExpertError, ExpertOverloaded, ExpertProtocolError
+
+_VERSION = re.compile(r"/v\d+\w*/?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,21 @@ def models_url(base_url: str) -> str:
     return f"{base_url.rstrip('/')}/models"
 
 
+def without_version(base_url: str, error: ExpertError) -> ExpertError:
+    """*error*, met while the models were asked for; when *base_url* lacks its ``/v1``, with that as the likely cause."""
+    # A server answers another path with an error of its own, a redirect, or a page for people. Whoever is not there is not there.
+    answered = error.status is not None or isinstance(error, ExpertProtocolError)
+    if not answered or isinstance(error, ExpertAuthFailed | ExpertOverloaded) or _VERSION.search(base_url):
+        return error
+    said = f"{models_url(base_url)} is no list of models: append /v1 to the address ({base_url.rstrip('/')}/v1). {error.message}"
+    return type(error)(said, status=error.status, retryable=False)
+
+
 def discovered_models(payload: object, base_url: str) -> list[DiscoveredModel]:
     """The models listed in *payload*, whole models before adapters. Raises ``ExpertProtocolError`` when it is no such list."""
     listed = payload.get("data") if isinstance(payload, Mapping) else None
     if not isinstance(listed, list):
-        msg = f"{models_url(base_url)} is no list of models; base_url must be the address with its /v1"
+        msg = f"{models_url(base_url)} answered with something that is no list of models"
         raise ExpertProtocolError(msg)
     models = [_model(entry) for entry in listed if isinstance(entry, Mapping) and isinstance(entry.get("id"), str)]
     # An adapter inherits the context of its base where the server leaves it out.

@@ -45,6 +45,8 @@ _CONTEXT_TEXT = re.compile(
     r"|inputs tokens \+ max_new_tokens|exceeds? the (?:model's )?(?:maximum|available) (?:context|length)",
     re.IGNORECASE,
 )
+LASTING = frozenset({404})
+"""Statuses that no further attempt changes, although their class of error may be tried again: no such model stays so."""
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _SHOWN = 500
 """Characters of a server's own text that are passed on."""
@@ -99,7 +101,7 @@ def error_of_response(expert_id: str, status: int, body: bytes, headers: Mapping
     if code in _QUOTA_CODES:  # a 429 that no waiting helps
         kind, what = ExpertAuthFailed, "has no quota left for our credentials"
     message = f"expert {expert_id!r} {what} (HTTP {status}{': ' + said if said else ''})"
-    return kind(message, status=status, retry_after_s=retry_after_s)
+    return kind(message, status=status, retry_after_s=retry_after_s, retryable=False if status in LASTING else None)
 
 
 def error_of_event(expert_id: str, payload: Mapping[str, Any]) -> ExpertError | None:

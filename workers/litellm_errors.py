@@ -14,7 +14,7 @@ from domain.errors import (
     ExpertTimeout,
     ExpertUnreachable,
 )
-from workers.http_errors import STATUS_ERRORS, context_overflow, is_context_overflow, retry_after_of
+from workers.http_errors import LASTING, STATUS_ERRORS, context_overflow, is_context_overflow, retry_after_of
 
 TRANSLATIONS: Mapping[str, type[ExpertError]] = {
     "APIConnectionError": ExpertUnreachable,
@@ -53,6 +53,8 @@ TRANSLATIONS: Mapping[str, type[ExpertError]] = {
 """By class name, so that LiteLLM need not be imported to read it. A test holds it against ``litellm.exceptions``."""
 
 
+_LASTING = frozenset({"LiteLLMUnknownProvider", "ModelNotMappedError", "NotFoundError"})
+"""There is no such model or provider, and will not be at the next attempt."""
 _NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ClientConnectorError", "ConnectionRefusedError", "gaierror"})
 """What lies at the bottom when no connection came about (httpx, aiohttp, the socket)."""
 
@@ -72,6 +74,7 @@ def expert_error_of(error: Exception, expert_id: str) -> ExpertError:
         f"expert {expert_id!r} failed ({said})",
         status=status if isinstance(status, int) else None,
         retry_after_s=_retry_after(error),
+        retryable=False if status in LASTING or type(error).__name__ in _LASTING else None,
     )
 
 

@@ -147,7 +147,7 @@ class OpenAIWorker:
 def _endpoint(card: ExpertCard) -> str:
     if not card.base_url:
         msg = f"expert {card.id!r} has no base_url; set it to the server's address with its /v1"
-        raise ExpertUnreachable(msg)
+        raise ExpertUnreachable(msg, retryable=False)
     return f"{card.base_url.rstrip('/')}/chat/completions"
 
 

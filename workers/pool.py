@@ -13,11 +13,11 @@ from typing import Protocol, cast, runtime_checkable
 
 from domain.chat import Chunk
 from domain.deadline import Clock, Deadline
-from domain.errors import ExpertProtocolError, ExpertTimeout
+from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout
 from domain.experts import Backend, ExpertCard
 from domain.plan import Candidate, ExpertCall
 from workers.backends import BACKENDS, BackendSettings
-from workers.discovery import DiscoveredModel, discovered_models, models_url
+from workers.discovery import DiscoveredModel, discovered_models, models_url, without_version
 from workers.in_flight import InFlight
 from workers.limits import EmbeddedLimits, HttpLimits, PoolLimits
 from workers.openai_worker import OpenAIWorker
@@ -128,11 +128,12 @@ class WorkerPool:
         worker = cast(OpenAIWorker, await self._worker(Backend.OPENAI))
         try:
             async with asyncio.timeout(self._limits.check_timeout_s):
-                payload = await worker.get_json(models_url(base_url), api_key_ref, name=base_url)
+                return discovered_models(await worker.get_json(models_url(base_url), api_key_ref, name=base_url), base_url)
+        except ExpertError as error:
+            raise without_version(base_url, error) from error
         except TimeoutError as error:
             msg = f"{models_url(base_url)} did not answer within {self._limits.check_timeout_s:g} s"
             raise ExpertTimeout(msg) from error
-        return discovered_models(payload, base_url)
 
     async def warm(self, cards: Sequence[ExpertCard]) -> None:
         """Start the backends of *cards* and load those experts that run in this process, so that no first call waits for it.

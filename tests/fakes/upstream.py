@@ -114,6 +114,12 @@ class Upstream:
     async def list_models(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"object": "list", "data": self.models})
 
+    async def page(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>a page for people</html>", content_type="text/html")
+
+    async def moved(self, _: web.Request) -> web.StreamResponse:
+        raise web.HTTPMovedPermanently("/page/models")
+
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(Received(body, request.headers.copy()))
@@ -265,6 +271,8 @@ async def running_upstream() -> AsyncIterator[Upstream]:
     application = web.Application()
     application.router.add_post("/v1/chat/completions", upstream.chat)
     application.router.add_get("/v1/models", upstream.list_models)
+    application.router.add_get("/page/models", upstream.page)
+    application.router.add_get("/moved/models", upstream.moved)
     runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:

@@ -35,7 +35,7 @@ def find_folder(card: ExpertCard, embedded_dir: Path) -> ExpertFolder:
     named = card.adapter_of or read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         msg = f"{folder.name} is an adapter, but neither adapter_of of expert {card.id!r} nor its {ADAPTER_CONFIG} names the base model"
-        raise ExpertUnreachable(msg)
+        raise ExpertUnreachable(msg, retryable=False)
     # PEFT writes a name or a path; beside the adapter itself is where a sibling lies.
     parent = folder.parent if (folder.parent / named).is_dir() else embedded_dir
     return ExpertFolder(_with_config(_existing(named, parent, card.id), card.id), folder)
@@ -49,13 +49,13 @@ def _existing(name: str, parent: Path, expert_id: str) -> Path:
     nearest = get_close_matches(name, known, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; there are: {', '.join(known)}" if known else ""
     msg = f"the folder {name!r} of expert {expert_id!r} does not exist{hint}"
-    raise ExpertUnreachable(msg)
+    raise ExpertUnreachable(msg, retryable=False)
 
 
 def _with_config(folder: Path, expert_id: str) -> Path:
     if not (folder / "config.json").is_file():
         msg = f"the folder {folder.name!r} of expert {expert_id!r} holds no model (no config.json)"
-        raise ExpertUnreachable(msg)
+        raise ExpertUnreachable(msg, retryable=False)
     return folder
 
 

@@ -107,7 +107,7 @@ def load_model(folder: ExpertFolder, limits: EmbeddedLimits) -> LoadedModel:
         defaults = read_json(folder.base / "generation_config.json")
         vocabulary = Vocabulary(tokenizer.backend_tokenizer)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise ExpertUnreachable(f"the expert in {name!r} cannot be loaded: {error}") from error
+        raise ExpertUnreachable(f"the expert in {name!r} cannot be loaded: {error}", retryable=False) from error
     ends = defaults.get("eos_token_id")
     end_ids = shape.end_ids | frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
     return LoadedModel(name, decoder, tokenizer, vocabulary, defaults, end_ids, limits)

@@ -18,6 +18,7 @@ from domain.experts import Backend, ExpertCard
 from domain.plan import Candidate
 from tests.contract.workers.cases import Case, call_of, embedded_case, streamed
 from tests.contract.workers.tiny_models import write_adapter, write_random_model
+from workers.embedded.folder import ExpertFolder, find_folder
 from workers.embedded.grammar import GrammarCompiler
 from workers.embedded.model import LoadedModel
 from workers.embedded.sequence import Sequence
@@ -262,9 +263,19 @@ async def test_content_parts_are_read_and_pictures_refused(case: Case) -> None:
         await case.pool.complete(picture)
 
 
-async def test_a_folder_that_is_not_there_suggests_the_nearest(case: Case) -> None:
+async def test_a_folder_that_is_not_there_suggests_the_nearest(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is looked for once."""
+    looked: list[ExpertCard] = []
+
+    def look(card: ExpertCard, embedded_dir: Path) -> ExpertFolder:
+        looked.append(card)
+        return find_folder(card, embedded_dir)
+
+    monkeypatch.setattr("workers.embedded.worker.find_folder", look)
     with pytest.raises(ExpertUnreachable, match="did you mean 'speaker'"):
         await case.pool.complete(call_of(replace(case.speaker, model="speeker")))
+
+    assert len(looked) == 1
 
 
 async def test_a_broken_folder_says_what_is_wrong(case: Case, folder: Path) -> None:
@@ -276,8 +287,9 @@ async def test_a_broken_folder_says_what_is_wrong(case: Case, folder: Path) -> N
     (folder / "cut" / "model.safetensors").write_bytes(b"\x10\x00")
 
     for name, message in (("empty", r"no config\.json"), ("gpt", "serve it with vLLM"), ("cut", "cannot be loaded")):
-        with pytest.raises(ExpertUnreachable, match=message):
+        with pytest.raises(ExpertUnreachable, match=message) as caught:
             await case.pool.warm([replace(case.speaker, model=name)])
+        assert not caught.value.retryable
 
 
 async def test_a_failing_step_fails_its_own_sequences_only(case: Case, random_card: ExpertCard, monkeypatch: pytest.MonkeyPatch) -> None:

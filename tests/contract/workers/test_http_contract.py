@@ -45,7 +45,7 @@ async def test_a_server_that_is_not_there_is_unreachable(http_case: Case) -> Non
         (Status(401), ExpertAuthFailed, 1),
         (Status(403), ExpertAuthFailed, 1),
         (Status(422), ExpertRejected, 1),
-        (Status(404), ExpertUnreachable, 3),
+        (Status(404), ExpertUnreachable, 1),
         (Status(429), ExpertOverloaded, 3),
         (Status(500), ExpertProtocolError, 3),
         (Status(503), ExpertProtocolError, 3),

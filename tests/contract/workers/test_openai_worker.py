@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.errors import ExpertProtocolError, ExpertTimeout, ExpertUnreachable
+from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
 from tests.contract.workers.cases import ANSWER, Case, call_of, openai_case, streamed
 from tests.fakes.upstream import Stall, running_upstream
@@ -95,8 +95,10 @@ async def test_an_answer_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base_url", [None, "", "not a url", "ftp://127.0.0.1/v1"])
 async def test_a_card_without_a_usable_address_says_so(case: Case, base_url: str | None) -> None:
-    with pytest.raises(ExpertUnreachable, match="base_url"):
+    with pytest.raises(ExpertUnreachable, match="base_url") as caught:
         await case.pool.complete(call_of(replace(case.speaker, base_url=base_url)))
+
+    assert not caught.value.retryable
 
 
 async def test_discovery_lists_models_before_adapters(case: Case) -> None:
@@ -110,10 +112,20 @@ async def test_discovery_lists_models_before_adapters(case: Case) -> None:
     ]
 
 
-async def test_discovery_of_something_else_says_what_is_wrong(case: Case) -> None:
+async def test_discovery_without_the_version_says_to_append_it(case: Case) -> None:
+    """Whatever a server answers at the wrong path; one that is not there at all is another matter."""
     assert case.upstream is not None
-    with pytest.raises(ExpertUnreachable, match="404"):
-        await case.pool.discover(case.upstream.base_url.removesuffix("/v1"))
+    root = case.upstream.base_url.removesuffix("/v1")
+    for base_url in (root, f"{root}/", f"{root}/page", f"{root}/moved"):
+        with pytest.raises(ExpertError, match=f"append /v1 to the address .{base_url.rstrip('/')}/v1.") as caught:
+            await case.pool.discover(base_url)
+        assert not caught.value.retryable
+    with pytest.raises(ExpertUnreachable, match="404") as caught:
+        await case.pool.discover(f"{root}/v2")
+    assert "append" not in caught.value.message
+    with pytest.raises(ExpertUnreachable) as caught:
+        await case.pool.discover("http://127.0.0.1:9")
+    assert "append" not in caught.value.message
 
 
 async def test_cancelling_one_call_leaves_the_others_alone(case: Case) -> None:

@@ -232,5 +232,5 @@ def test_discovery_reads_what_servers_list() -> None:
     )
 
     assert models == [DiscoveredModel("a"), DiscoveredModel("b", 512), DiscoveredModel("l", 512, "b")]
-    with pytest.raises(ExpertProtocolError, match="/v1"):
+    with pytest.raises(ExpertProtocolError, match="http://h/models"):
         discovered_models([], "http://h")
