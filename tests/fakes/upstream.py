@@ -86,8 +86,8 @@ class Upstream:
     num_open: int = 0
     max_open: int = 0
     num_connections: int = 0
-    trickle_s: float = 0.0
-    """Pause between the tokens of a stream."""
+    pace: asyncio.Semaphore | None = None
+    """When set, each token of a stream waits for a ``release``."""
     models: list[dict[str, Any]] = field(
         default_factory=lambda: [
             {"id": "speaker-lora", "object": "model", "owned_by": "stub", "parent": "speaker", "max_model_len": None},
@@ -193,6 +193,8 @@ class Upstream:
         for position, (token, reason) in enumerate(_tokens(body)):
             if await self._misbehaves(request, response, fault, position):
                 return response
+            if self.pace is not None:
+                await self.pace.acquire()
             for index in range(num):
                 num_tokens += 1
                 delta = {"tool_calls": [{"index": 0, "function": {"arguments": token}}]} if name else {"content": token}
@@ -200,7 +202,6 @@ class Upstream:
                 await send([{"index": index, "delta": delta, "finish_reason": None, "logprobs": logprobs}])
                 if reason:
                     await send([{"index": index, "delta": {}, "finish_reason": reason}])
-            await asyncio.sleep(self.trickle_s)
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": num_tokens, "total_tokens": prompt_tokens + num_tokens}
         if (body.get("stream_options") or {}).get("include_usage"):
             await send([], usage=usage)
