@@ -8,6 +8,7 @@ from __future__ import annotations
 from random import Random
 
 from zoo.questions.base import Question, Split, choose_phrasing, dress
+from zoo.questions.words import MONTHS, NAMES, WEEKDAYS
 
 _COUNTRIES = """
 France|Paris|Europe;Spain|Madrid|Europe;Italy|Rome|Europe;Germany|Berlin|Europe;Portugal|Lisbon|Europe;Norway|Oslo|Europe;
@@ -48,7 +49,7 @@ ELEMENTS = tuple((*row.split(), str(number)) for number, row in enumerate(_ELEME
 _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "capital": (
         "capitals",
-        ("What is the capital of {c}?", "Capital of {c}?", "Name the capital of {c}.", "Which city is the capital of {c}?", "{c}: capital?",
+        ("Help me with the capital of {c}.", "I need the capital of {c}.", "We talk about {c}. What is its capital?", "{c}'s capital, please.", "Of {c}, what is the capital?", "Take {c}: which city is its capital?", "The capital of {c}, what is it?", "Someone asked for the capital of {c}. Which city?", "What is the capital of {c}?", "Capital of {c}?", "Name the capital of {c}.", "Which city is the capital of {c}?", "{c}: capital?",
          "Give me the capital of {c}.", "What's the capital city of {c}?", "The capital of {c} is?", "Tell me {c}'s capital.",
          "Which city governs {c}?", "What is {c}'s capital city?", "Where is the government of {c}?", "Say the capital of {c}.",
          "What city is the capital of {c}?", "The capital city of {c}?", "Do you know the capital of {c}?",
@@ -60,7 +61,7 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "country": (
         "capitals",
-        ("{k} is the capital of which country?", "Which country has {k} as its capital?", "Of which country is {k} the capital?", "{k} is the capital of?",
+        ("I need the country whose capital is {k}.", "Take the capital {k}: which country?", "We talk about {k}. Of which country is it the capital?", "{k} is the capital of which country?", "Which country has {k} as its capital?", "Of which country is {k} the capital?", "{k} is the capital of?",
          "Name the country whose capital is {k}.", "What country's capital is {k}?", "Which country is governed from {k}?", "{k}: capital of which country?",
          "What country has the capital {k}?", "In which country is the capital {k}?", "Which nation has the capital {k}?", "The capital {k} belongs to which country?"),
         ("I fly to {k} on Sunday. It is the capital of which country?", "{k} has many letters. It is the capital of which country?",
@@ -69,7 +70,7 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "continent": (
         "continents",
-        ("On which continent is {c}?", "Which continent is {c} in?", "What continent does {c} belong to?", "{c} is on which continent?", "Name the continent of {c}.",
+        ("We talk about {c}. Which continent is it on?", "I need the continent of {c}.", "Take {c}: on which continent is it?", "On which continent is {c}?", "Which continent is {c} in?", "What continent does {c} belong to?", "{c} is on which continent?", "Name the continent of {c}.",
          "{c}: continent?", "Continent of {c}?", "In which continent does {c} lie?", "Where is {c}: which continent?", "What is the continent of {c}?",
          "Which continent does {c} lie on?", "To which continent does {c} belong?"),
         ("On Tuesday I fly to {c}. Which continent is that?", "The word {c} names a country on which continent?", "For 3 weeks I stay in {c}, on which continent?",
@@ -77,7 +78,7 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "symbol": (
         "chemical symbols",
-        ("What is the chemical symbol of {e}?", "Symbol for {e}?", "What is the symbol for {e}?", "Chemical symbol of {e}?", "Give the symbol of {e}.",
+        ("I need the symbol of {e}.", "We talk about {e}. What is its symbol?", "Take {e}: which symbol does it have?", "The symbol of {e}, what is it?", "What is the chemical symbol of {e}?", "Symbol for {e}?", "What is the symbol for {e}?", "Chemical symbol of {e}?", "Give the symbol of {e}.",
          "Which symbol stands for {e}?", "{e}: chemical symbol?", "How is {e} abbreviated in chemistry?", "Name the symbol of the element {e}.",
          "What symbol does {e} have?", "In the periodic table, what is {e}'s symbol?", "Which chemical symbol does {e} have?",
          "What's the element symbol of {e}?", "Write the chemical symbol for {e}."),
@@ -86,7 +87,7 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "element": (
         "chemical symbols",
-        ("Which element has the symbol {s}?", "What element is {s}?", "{s} is the symbol of which element?", "Name the element with symbol {s}.",
+        ("We talk about {s} in chemistry. Which element is it?", "Take the symbol {s}: which element is it?", "I need the element with the symbol {s}.", "Which element has the symbol {s}?", "What element is {s}?", "{s} is the symbol of which element?", "Name the element with symbol {s}.",
          "What does the chemical symbol {s} stand for?", "Element with the symbol {s}?", "Which chemical element is written {s}?", "The symbol {s} means which element?",
          "In chemistry, what is {s}?", "Which element does {s} denote?"),
         ("The capital letters {s} on a flask name which element?", "5 g of {s}: which element is it?", "In the word list, {s} is which chemical element?",
@@ -94,7 +95,7 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "number": (
         "atomic numbers",
-        ("What is the atomic number of {e}?", "Atomic number of {e}?", "Which atomic number does {e} have?", "Give the atomic number of {e}.",
+        ("We talk about {e}. What is its atomic number?", "I need the atomic number of {e}.", "Take {e}: which atomic number?", "What is the atomic number of {e}?", "Atomic number of {e}?", "Which atomic number does {e} have?", "Give the atomic number of {e}.",
          "How many protons does {e} have?", "{e}: atomic number?", "How many protons are in an atom of {e}?", "What number is {e} in the periodic table?",
          "Name the atomic number of {e}.", "Number of protons in {e}?", "Which number has {e} in the periodic table?", "Tell me {e}'s atomic number."),
         ("On which place of the periodic table is {e}? Give the number.", "A Roman coin of {e}: atomic number of {e}?", "I have 6 kg of {e}. What is its atomic number?",
@@ -102,14 +103,37 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     ),
     "numbered": (
         "atomic numbers",
-        ("Which element has atomic number {n}?", "Element with atomic number {n}?", "What element has {n} protons?", "Name the element with atomic number {n}.",
+        ("We talk about atomic number {n}. Which element is it?", "I need the element with {n} protons.", "Take atomic number {n}: which element?", "Which element has atomic number {n}?", "Element with atomic number {n}?", "What element has {n} protons?", "Name the element with atomic number {n}.",
          "Atomic number {n} is which element?", "Which element is number {n} in the periodic table?", "Which atom has {n} protons?", "Element number {n}?",
          "What is element number {n}?", "The atomic number {n} belongs to which element?"),
         ("Chapter one: element {n} of the periodic table is?", "Add no words: which element has atomic number {n}?", "It took 4 days to learn that element {n} is which element?",
          "In Paris they asked: which element has {n} protons?"),
     ),
 }  # fmt: skip
+_DISTRACTIONS = (
+    "On {d} it rained.", "In {m} we travel.", "It is {n} km away.", "My friend {x} asks:", "For a quiz:", "We have {n} minutes.", "I was born in {m}.",
+    "{x} and {y} do not know.", "Page {n} asks this:", "After {n} days I still wonder:", "It costs {n} dollars to know.", "On {d}, {x} said:",
+)  # fmt: skip
+_AFTERTHOUGHTS = (
+    "{x} wants to know.",
+    "I forgot.",
+    "It is {d} already.",
+    "We have {n} minutes.",
+    "That was the question in {m}.",
+    "Can you tell me?",
+)
 _ANSWER_COLUMN = {"capital": 1, "country": 0, "continent": 2, "symbol": 1, "element": 0, "number": 2, "numbered": 0}
+
+
+def _distracted(rng: Random, text: str) -> str:
+    """*text* between sentences that have nothing to do with it: only in training, so that experts learn what to overlook."""
+    x, y = rng.sample(NAMES, 2)
+    words = {"d": rng.choice(WEEKDAYS), "m": rng.choice(MONTHS), "n": rng.randint(2, 900), "x": x, "y": y}
+    if rng.random() < 0.6:
+        text = f"{rng.choice(_DISTRACTIONS).format(**words)} {text}"
+    if rng.random() < 0.5:
+        text = f"{text} {rng.choice(_AFTERTHOUGHTS).format(**words)}"
+    return text
 
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
@@ -123,4 +147,6 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     else:
         row = rng.choice(ELEMENTS)
         text = phrasing.format(e=row[0], s=row[1], n=row[2])
+    if split == "train" and rng.random() < 0.4:
+        text = _distracted(rng, text)
     return Question(dress(rng, text), row[_ANSWER_COLUMN[relation]], "facts", skill, tricky=tricky)
