@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from api.disconnect import stop
 from api.services import Services
-from domain.errors import ConsiliumError
+from domain.errors import ConsiliumError, NotReady, StorageError
 from domain.experts import ExpertCard
 from domain.registry import RegistrySnapshot
 
@@ -109,7 +109,7 @@ class Startup:
         new = [card for card in cards if self._loaded.get(card.id) != card]
         for i, card in enumerate(new):
             if not self._services.readiness.is_done("experts"):
-                self._services.readiness.set("experts", f"loading {card.id} ({i + 1} of {len(new)})")
+                self._services.readiness.set("experts", f"loading {i + 1} of {len(new)}")
             try:
                 await self._services.workers.warm([card])
             except ConsiliumError as error:
@@ -138,10 +138,21 @@ class Startup:
                 expected = isinstance(error, ConsiliumError)
                 log.warning("%s: %s; next attempt in %g s", name, error, wait_s, exc_info=None if expected else error)
                 if not is_update:
-                    readiness.set(name, str(error) if expected else f"failed ({type(error).__name__}); the log has the details")
+                    readiness.set(name, _told(error))
             else:
                 log.info("%s ready in %.1f s", name, time.perf_counter() - began)
                 readiness.done(name)
                 return
             await self._sleep(wait_s)
             wait_s = min(2 * wait_s, MAX_RETRY_S)
+
+
+def _told(error: Exception) -> str:
+    """*error* as ``/ready`` tells it, which is open to everybody."""
+    match error:
+        case NotReady() | StorageError():
+            return error.public
+        case ConsiliumError():
+            return str(error)
+        case _:
+            return f"failed ({type(error).__name__}); the log has the details"

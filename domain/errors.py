@@ -142,9 +142,19 @@ class Overloaded(ServiceError):
 class NotReady(ServiceError):
     code = "not_ready"
 
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        self.public = public or message
+        """The same for callers who have shown no key: without paths, addresses and names."""
+
 
 class StorageError(ServiceError):
     code = "storage_error"
+
+    def __init__(self, message: str, *, public: str = "the database cannot be used; the log says why") -> None:
+        super().__init__(message)
+        self.public = public
+        """The same for callers who have shown no key: without paths, addresses and names."""
 
 
 # --- one expert failed ----------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from domain.errors import InvalidRequest, NotReady
+from domain.errors import InvalidRequest
 from experts_registry import schema
-from experts_registry.storage_errors import MIGRATE, translated
+from experts_registry.storage_errors import MIGRATE, not_ready, translated
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -130,9 +130,9 @@ class Database:
             current = await schema.current_revision(connection)
         schema.require_known(current, known, self.name)
         if current is None:
-            raise NotReady(f"{self.name}: the database has no tables yet: {MIGRATE}")
+            raise not_ready(self.name, f"the database has no tables yet: {MIGRATE}")
         if current != known[0]:
-            raise NotReady(f"{self.name}: the database is at migration {current}, this version needs {known[0]}: {MIGRATE}")
+            raise not_ready(self.name, f"the database is at migration {current}, this version needs {known[0]}: {MIGRATE}")
 
     async def close(self) -> None:
         """Close every connection."""

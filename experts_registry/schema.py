@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from domain.errors import NotReady, StorageError
+from experts_registry.storage_errors import not_ready, storage_error
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -54,9 +54,10 @@ async def current_revision(connection: AsyncConnection) -> str | None:
 def require_known(current: str | None, known: tuple[str, ...], database: str) -> None:
     """Raise ``NotReady`` when the database was migrated by a newer version than this one."""
     if current is not None and current not in known:
-        raise NotReady(
-            f"{database}: the database is at migration {current}, which this version does not know: "
-            f"a newer Consilium has migrated it (this one knows up to {known[0]}); update Consilium"
+        raise not_ready(
+            database,
+            f"the database is at migration {current}, which this version does not know: "
+            f"a newer Consilium has migrated it (this one knows up to {known[0]}); update Consilium",
         )
 
 
@@ -103,4 +104,4 @@ async def _use_write_ahead_log(engine: AsyncEngine, database: str) -> None:
             if mode == "wal":
                 return
         await asyncio.sleep(_RETRY_EVERY_S)
-    raise StorageError(f"{database}: the database is locked by another process: close what holds it, then try again")
+    raise storage_error(database, "the database is locked by another process: close what holds it, then try again")

@@ -45,6 +45,16 @@ _POSTGRES_CLASSES_SAY = {
 """By the first two characters of SQLSTATE, where the code itself is not in the table above."""
 
 
+def storage_error(database: str, says: str, details: str = "") -> StorageError:
+    """*says* about the database; its name and the *details* are for those who may see them."""
+    return StorageError(f"{database}: {says}{details}", public=says)
+
+
+def not_ready(database: str, says: str) -> NotReady:
+    """Like ``storage_error``, of a schema that is not the one that is needed."""
+    return NotReady(f"{database}: {says}", public=says)
+
+
 @contextmanager
 def translated(database: str) -> Iterator[None]:
     """Raise what the library raises inside as a domain error that names *database* (without its password)."""
@@ -59,13 +69,13 @@ def translate(error: BaseException, database: str) -> ConsiliumError:
     if isinstance(error, UnicodeEncodeError):
         return InvalidRequest("a text holds half a surrogate pair, which is no character: remove it")
     if isinstance(error, sa_exc.TimeoutError):
-        return StorageError(f"{database}: every connection stayed in use for too long: try again, or allow more connections")
+        return storage_error(database, "every connection stayed in use for too long: try again, or allow more connections")
     if isinstance(error, sa_exc.DBAPIError):
         return _translate_driver_error(error, database)
     if isinstance(error, TimeoutError):
-        return StorageError(f"{database}: the database did not answer in time")
+        return storage_error(database, "the database did not answer in time")
     if isinstance(error, OSError):
-        return StorageError(f"{database}: the database cannot be reached ({error.strerror or error})")
+        return storage_error(database, "the database cannot be reached", f" ({error.strerror or error})")
     return StorageError(f"{database}: {error}")
 
 
@@ -73,13 +83,13 @@ def _translate_driver_error(error: sa_exc.DBAPIError, database: str) -> Consiliu
     sqlite_name = getattr(error.orig, "sqlite_errorname", None)
     sqlstate = getattr(error.orig, "sqlstate", None)
     if _schema_is_missing(sqlstate, str(error.orig)):
-        return NotReady(f"{database}: its tables are not those of this version: {MIGRATE}")
+        return not_ready(database, f"its tables are not those of this version: {MIGRATE}")
     if sqlite_name is not None:
         primary_code = "_".join(str(sqlite_name).split("_")[:2])
         if says := _SQLITE_SAYS.get(primary_code):
-            return StorageError(f"{database}: {says}")
+            return storage_error(database, says)
     if sqlstate is not None and (says := _POSTGRES_SAYS.get(sqlstate) or _POSTGRES_CLASSES_SAY.get(sqlstate[:2])):
-        return StorageError(f"{database}: {says}")
+        return storage_error(database, says)
     if isinstance(error, sa_exc.IntegrityError):
         return Conflict("the change contradicts what is stored: something it refers to is gone, or it exists already")
     if isinstance(error, sa_exc.DataError) or (sqlstate or "").startswith("22"):

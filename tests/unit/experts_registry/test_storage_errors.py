@@ -55,6 +55,8 @@ def test_a_database_that_cannot_be_used_says_why(error: Exception, says: str) ->
     assert says in found.message
     assert "hunter2" not in found.message
     assert "SELECT" not in found.message
+    assert "details that nobody should see" not in found.public
+    assert not found.public.startswith("the database: ")
 
 
 @pytest.mark.parametrize("error", [FromSqlite("SQLITE_ERROR", "no such table: experts"), FromPostgres("42P01"), FromPostgres("42703")])
@@ -63,6 +65,7 @@ def test_a_schema_that_is_not_there_says_to_migrate(error: Exception) -> None:
 
     assert type(found) is NotReady
     assert "run `consilium db upgrade`" in found.message
+    assert found.message == f"the database: {found.public}"
 
 
 def test_what_the_caller_can_change_is_the_callers_error() -> None:
@@ -85,6 +88,8 @@ def test_trouble_on_the_way_to_the_database_is_a_storage_error(error: Exception,
         raise error
 
     assert caught.value.__cause__ is error
+    assert "refused" not in caught.value.public
+    assert "odd" not in caught.value.public
 
 
 def test_errors_of_ours_pass_through() -> None:
