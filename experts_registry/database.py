@@ -7,7 +7,6 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -53,7 +52,7 @@ class Database:
         """
         parsed = _parse(url)
         options: dict[str, Any] = {
-            "json_serializer": partial(json.dumps, allow_nan=False),
+            "json_serializer": _to_json,
             "pool_size": max_connections,
             "max_overflow": 0,
             "pool_timeout": POOL_TIMEOUT_S,
@@ -137,6 +136,16 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+class JsonText(str):
+    """JSON as text, ready to be stored: whoever has much of it makes it in a thread. SQLAlchemy binds on the event loop."""
+
+    __slots__ = ()
+
+
+def _to_json(value: Any) -> str:
+    return str(value) if isinstance(value, JsonText) else json.dumps(value, allow_nan=False)
 
 
 def _parse(url: str) -> URL:

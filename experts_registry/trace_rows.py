@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
+from heapq import nlargest
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,11 +15,49 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.trace import Trace
+from experts_registry.database import JsonText
 from experts_registry.questions import chunks
 from experts_registry.tables import trace_experts, traces
 
 _MAX_NESTING = 64
 """Deeper values, which no real request has, are cut off rather than overflowing the stack."""
+
+
+MAX_CONSIDERED = 50
+"""Considered experts that a stored trace keeps: with a thousand of them, each trace would be a hundred kilobytes of reasons why not."""
+_NUM_CONSIDERED = "num_considered"
+"""In the decision's detail, where some were left out: how many there were."""
+_BYTES_EACH = 200
+"""Rough size of a call, a considered expert or a message beside its text."""
+
+
+def compact(trace: Trace) -> Trace:
+    """*trace* as it is kept: of the considered experts those that were selected and the best of the others, in their order."""
+    decision = trace.decision
+    if decision is None or len(decision.considered) <= MAX_CONSIDERED:
+        return trace
+    num_others = max(0, MAX_CONSIDERED - sum(expert.selected for expert in decision.considered))
+    best = nlargest(num_others, (e for e in decision.considered if not e.selected), key=lambda expert: expert.score)
+    kept = {expert.expert_id for expert in best}
+    considered = tuple(expert for expert in decision.considered if expert.selected or expert.expert_id in kept)
+    detail = {**decision.detail, _NUM_CONSIDERED: len(decision.considered)}
+    return replace(trace, decision=replace(decision, considered=considered, detail=detail))
+
+
+def size_of(trace: Trace) -> int:
+    """About how many bytes *trace* holds; what counts is text. Costs no more than looking at each part once."""
+    texts = [trace.answer, trace.error_message]
+    for call in trace.calls:
+        texts += [call.text, call.error]
+    num_parts = 1 + len(trace.calls)
+    for message in trace.messages or ():
+        content = message.get("content")
+        texts.append(content if isinstance(content, str) else repr(content) if content else None)
+        num_parts += 1
+    if trace.decision is not None:
+        num_parts += len(trace.decision.considered)
+        texts += [expert.why for expert in trace.decision.considered]
+    return num_parts * _BYTES_EACH + sum(len(text) for text in texts if text)
 
 
 @cache
@@ -32,7 +73,7 @@ def to_row(trace: Trace) -> dict[str, Any]:
         "model": storable(trace.model, 256),
         "strategy": None if trace.strategy is None else storable(trace.strategy, 64),
         "status": storable(trace.status, 32),
-        "document": _plain(_adapter().dump_python(trace, warnings=False), _MAX_NESTING),
+        "document": JsonText(json.dumps(_plain(_adapter().dump_python(trace, warnings=False), _MAX_NESTING), allow_nan=False)),
     }
 
 

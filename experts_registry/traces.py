@@ -8,6 +8,8 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,24 +24,44 @@ logger = logging.getLogger(__name__)
 
 _MAX_BATCH = 200
 """Traces in one transaction: a disk write is paid once for them all."""
+_MAX_BATCH_BYTES = 4 * 2**20
+"""Their size together: what is written holds the database, and the batch is in memory twice."""
 _MAX_RETRY_S = 30.0
 """Longest pause after a failed write; the pause doubles up to this."""
 _RETRY_AT_END_S = 0.1
 """Pause after a failed write while the service ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """A trace that waits, and about how many bytes it holds."""
+
+    trace: Trace
+    size: int
+
+
 class TraceStore:
     """Satisfies ``orchestrator.ports.TraceSink``: ``emit`` puts into memory, a task of its own writes batches.
 
-    While the database cannot be written, traces wait; when *max_queued* wait, the oldest are dropped and counted in
-    ``num_dropped``. A failed write is tried again after *first_retry_s*, then less and less often. ``close`` writes what waits,
-    for at most *close_timeout_s*.
+    While the database cannot be written, traces wait; when *max_queued* wait, or *max_queued_bytes*, the oldest are dropped
+    and counted in ``num_dropped``. A failed write is tried again after *first_retry_s*, then less and less often. ``close``
+    writes what waits, for at most *close_timeout_s*.
     """
 
-    def __init__(self, database: Database, *, max_queued: int = 2000, close_timeout_s: float = 5.0, first_retry_s: float = 0.5) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_queued: int = 2000,
+        max_queued_bytes: int = 64 * 2**20,
+        close_timeout_s: float = 5.0,
+        first_retry_s: float = 0.5,
+    ) -> None:
         self._database = database
-        self._queue: deque[Trace] = deque()
+        self._queue: deque[_Queued] = deque()
+        self._queued_bytes = 0
         self._max_queued = max_queued
+        self._max_queued_bytes = max_queued_bytes
         self._close_timeout_s = close_timeout_s
         self._first_retry_s = first_retry_s
         self._failing = False
@@ -58,7 +80,10 @@ class TraceStore:
 
     def emit(self, trace: Trace) -> None:
         """Take *trace*; never blocks, never raises. To be called on the event loop."""
-        self._queue.append(trace)
+        kept = trace_rows.compact(trace)
+        queued = _Queued(kept, trace_rows.size_of(kept))
+        self._queue.append(queued)
+        self._queued_bytes += queued.size
         self._drop_oldest_over_limit()
         self._idle.clear()
         self._arrived.set()
@@ -88,6 +113,7 @@ class TraceStore:
             logger.warning("%d traces could not be written before the end", len(self._queue))
             self.num_dropped += len(self._queue)
             self._queue.clear()
+            self._queued_bytes = 0
             self._idle.set()
 
     async def list(
@@ -158,7 +184,7 @@ class TraceStore:
 
     async def _write_batch(self) -> bool:
         """Write the oldest traces that wait; False when they have to wait longer."""
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH))]
+        batch = self._next_batch()
         try:
             await self._write(batch)
         except InvalidRequest:
@@ -179,27 +205,38 @@ class TraceStore:
         self._failing = False
         return True
 
-    async def _write_one_by_one(self, batch: Sequence[Trace]) -> None:
+    def _next_batch(self) -> builtins.list[_Queued]:
+        """The oldest that wait, as many as fit, at least one."""
+        batch: builtins.list[_Queued] = []
+        size = 0
+        while self._queue and len(batch) < _MAX_BATCH and (not batch or size + self._queue[0].size <= _MAX_BATCH_BYTES):
+            size += self._queue[0].size
+            batch.append(self._queue.popleft())
+        self._queued_bytes -= size
+        return batch
+
+    async def _write_one_by_one(self, batch: Sequence[_Queued]) -> None:
         """One trace holds what the database refuses: keep the others."""
-        for trace in batch:
+        for queued in batch:
             try:
-                await self._write([trace])
+                await self._write([queued])
             except ConsiliumError as error:
-                logger.warning("the trace of request %r could not be written: %s", trace.request_id, error)
+                logger.warning("the trace of request %r could not be written: %s", queued.trace.request_id, error)
                 self.num_dropped += 1
 
-    async def _write(self, batch: Sequence[Trace]) -> None:
-        rows = [(trace_rows.to_row(trace), trace_rows.experts_of(trace)) for trace in batch]
+    async def _write(self, batch: Sequence[_Queued]) -> None:
+        rows = await asyncio.to_thread(_rows_of, batch)
         async with self._database.session() as connection:
             await trace_rows.write(connection, rows)
 
-    def _put_back(self, batch: Sequence[Trace]) -> None:
+    def _put_back(self, batch: Sequence[_Queued]) -> None:
         self._queue.extendleft(reversed(batch))
+        self._queued_bytes += sum(queued.size for queued in batch)
         self._drop_oldest_over_limit()
 
     def _drop_oldest_over_limit(self) -> None:
-        while len(self._queue) > self._max_queued:
-            self._queue.popleft()
+        while len(self._queue) > self._max_queued or self._queued_bytes > self._max_queued_bytes:
+            self._queued_bytes -= self._queue.popleft().size
             self.num_dropped += 1
 
     async def _pause(self, seconds: float) -> None:
@@ -209,6 +246,10 @@ class TraceStore:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), seconds)
+
+
+def _rows_of(batch: Sequence[_Queued]) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+    return [(trace_rows.to_row(queued.trace), trace_rows.experts_of(queued.trace)) for queued in batch]
 
 
 async def _one(connection: AsyncConnection, request_id: str) -> Trace:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -16,6 +18,7 @@ from domain.plan import CallRole
 from domain.routing import RoutingDecision, ScoredExpert
 from domain.skills import SkillMatch
 from domain.trace import CallRecord, Timings, Trace
+from experts_registry import trace_rows
 from experts_registry.database import Database
 from experts_registry.traces import TraceStore
 from orchestrator.ports import TraceSink
@@ -47,7 +50,6 @@ FULL = Trace(
     session_id="s1",
     messages=({"role": "user", "content": "Write MCMXCIV 🏛"},),
     answer="1994",
-    detail={"a": [1, None, True]},
 )
 
 
@@ -159,7 +161,7 @@ async def test_what_a_client_sends_never_keeps_a_trace_from_being_written(store:
         "r\0\ud800",
         model="m" * 10_000 + "\0",
         messages=({"role": "user", "content": "\0\ud800", "x": float("nan"), "y": nested, 3: object()},),  # type: ignore[dict-item]
-        detail={"z": float("inf"), "big": 10**30},
+        decision=RoutingDecision("skills", (), (), detail={"z": float("inf"), "big": 10**30}),
     )
     await _written(store, _trace("plain"), awkward)
 
@@ -223,3 +225,46 @@ async def test_closing_does_not_wait_for_a_database_that_is_down(database: Datab
 
     assert store.num_dropped == 1
     assert "1 traces could not be written before the end" in caplog.text
+
+
+async def test_what_waits_is_bounded_in_bytes_too(database: Database) -> None:
+    """A few long conversations cannot fill the memory while the database is away."""
+    store = TraceStore(database, max_queued_bytes=100_000)
+    for number in range(5):
+        store.emit(_trace(f"r{number}", messages=({"role": "user", "content": "x" * 40_000},)))
+    assert (store.num_queued, store.num_dropped) == (2, 3)
+    await store.start()
+    await store.close()
+
+    assert [trace.request_id for trace in await store.list()] == ["r4", "r3"]
+
+
+async def test_a_trace_keeps_the_best_of_many_considered_experts(store: TraceStore) -> None:
+    """Those that were selected, and the best others; how many there were is told."""
+    considered = tuple(ScoredExpert(f"e{number}", number / 1000, selected=number in {0, 7}) for number in range(400))
+    decision = RoutingDecision("skills", ("e7", "e0"), considered, detail={"floor": 0.3})
+    await _written(store, _trace("r1", decision=decision))
+
+    kept = (await store.get("r1")).decision
+    assert kept is not None
+    assert [expert.expert_id for expert in kept.considered] == ["e0", "e7", *(f"e{number}" for number in range(352, 400))]
+    assert kept.detail == {"floor": 0.3, "num_considered": 400}
+
+
+async def test_traces_become_json_beside_the_event_loop(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither turning a trace into a row nor into text happens in the thread that serves requests."""
+    threads: set[int] = set()
+
+    def watched(function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            threads.add(threading.get_ident())
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr("experts_registry.trace_rows.to_row", watched(trace_rows.to_row))
+    monkeypatch.setattr(json, "dumps", watched(json.dumps))
+    await _written(store, FULL)
+
+    assert threads
+    assert threading.get_ident() not in threads
