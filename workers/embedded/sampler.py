@@ -68,9 +68,7 @@ class Sampler:
             # The smallest set that reaches top_p; the likeliest token is always in it.
             probabilities[order[1:][before[1:] >= s.top_p]] = 0
         cumulative = np.cumsum(probabilities)
-        # Rounding may lift the product to the total, which lies behind the last token.
-        drawn = min(self._random.random() * cumulative[-1], np.nextafter(cumulative[-1], 0))
-        return int(np.searchsorted(cumulative, drawn, side="right"))
+        return int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
 
 
 def logprobs_of(logits: Logits, token: int, num_top: int) -> TokenLogprobs:

@@ -65,22 +65,6 @@ def test_penalties_make_a_greedy_sequence_move_on() -> None:
     assert [sampler.choose(LOGITS.copy()) for _ in range(3)] == [0, 1, 0]
 
 
-class _AlmostOne:
-    """A source of the largest number below 1."""
-
-    def random(self) -> float:
-        return float(np.nextafter(1.0, 0.0))
-
-
-def test_a_draw_never_lies_behind_the_last_token() -> None:
-    for logits in ([0.0] * 3, [0.0, 1.0, -np.inf], [5.0, 2.2, 0.1]):
-        sampler = Sampler(Sampling(temperature=1), 0)
-        sampler._random = _AlmostOne()  # type: ignore[assignment]
-        token = sampler.choose(np.array(logits, dtype=np.float32))
-
-        assert token == (1 if logits[-1] == -np.inf else 2)
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("logits", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]])
 def test_logits_that_leave_nothing_to_choose_are_an_error(logits: list[float], temperature: float) -> None:
