@@ -28,7 +28,8 @@ from experts_registry.skills import Skill
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
 from orchestrator.pipeline import Orchestrator
-from tests.fakes.services import ADMIN_KEY, FakeEncoder, FakeRouters, FixedRouter
+from routers.catalogue import RouterCatalogue
+from tests.fakes.services import ADMIN_KEY, FakeEncoder, FixedRouter
 from tests.fakes.workers import ScriptedWorkers
 from workers.discovery import DiscoveredModel
 
@@ -103,7 +104,7 @@ class AdminParts:
         traces = TraceStore(database)
         await directory.start()
         await traces.start()
-        routers = FakeRouters({name: FixedRouter() for name in ("fixed", "explicit", "skills", "random")})
+        routers = RouterCatalogue(FixedRouter(name) for name in ("fixed", "explicit", "skills", "random"))
         unused = cast(Any, None)
         self.services = Services(
             settings=settings,
@@ -120,7 +121,7 @@ class AdminParts:
             directory=directory,
             encoder=cast(Any, FakeEncoder()),
             index_holder=unused,
-            routers=cast(Any, routers),
+            routers=routers,
             workers=cast(Any, self.pool),
             orchestrator=Orchestrator(directory=directory, routers=routers, workers=self.pool, sinks=[traces]),
         )

@@ -14,7 +14,7 @@ from api.metrics import Metrics
 from api.readiness import Readiness
 from api.services import Services
 from api.settings import Settings
-from domain.errors import ConsiliumError, InvalidRequest
+from domain.errors import ConsiliumError
 from domain.experts import Backend, Capability, ExpertCard, ExpertRole, HealthState
 from domain.plan import Outcome
 from domain.registry import RegistrySnapshot
@@ -24,6 +24,7 @@ from domain.strategy import Strategy
 from domain.trace import Trace
 from orchestrator.limits import Limits
 from orchestrator.pipeline import Orchestrator
+from routers.catalogue import RouterCatalogue
 from tests.fakes.workers import ScriptedWorkers
 
 ADMIN_KEY = "the-admin-key"
@@ -67,21 +68,17 @@ class FakeDirectory:
         self.recorded.extend(outcomes)
 
 
+@dataclass(frozen=True, slots=True)
 class FixedRouter:
-    """Takes the eligible experts in the registry's order; the skill is always ``algebra``. Serves ``explicit`` too."""
+    """Takes the eligible experts in the registry's order, under whatever name; the skill is always ``algebra``."""
 
-    name = "fixed"
+    name: str = "fixed"
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         experts = [e for e in query.experts if ExpertRole.CANDIDATE in e.roles]
         selected = tuple(e.id for e in experts[: query.pick.k])
         considered = tuple(ScoredExpert(e.id, 1.0 / (i + 1), e.id in selected, "in order") for i, e in enumerate(experts))
         return RoutingDecision(self.name, selected, considered, "in the registry's order", (SkillMatch("algebra", 0.9, 1.0),), "maths")
-
-
-class FakeRouters(dict[str, FixedRouter]):
-    def __missing__(self, name: str) -> FixedRouter:
-        raise InvalidRequest(f"consilium.router: there is no router {name!r}", param="consilium.router")
 
 
 class FakeEncoder:
@@ -135,7 +132,7 @@ class Parts:
 
         @asynccontextmanager
         async def make(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
-            routers = FakeRouters(fixed=FixedRouter(), explicit=FixedRouter())
+            routers = RouterCatalogue([FixedRouter(), FixedRouter("explicit")])
             orchestrator = Orchestrator(
                 directory=self.directory, routers=routers, workers=self.workers, sinks=[self.traces, metrics], limits=self.limits
             )
@@ -155,7 +152,7 @@ class Parts:
                 directory=cast(Any, self.directory),
                 encoder=cast(Any, FakeEncoder()),
                 index_holder=unused,
-                routers=cast(Any, routers),
+                routers=routers,
                 workers=cast(Any, self.workers),
                 orchestrator=orchestrator,
             )

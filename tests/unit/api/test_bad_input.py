@@ -88,7 +88,6 @@ async def http(serve: Any) -> AsyncIterator[Any]:
         ({"consilium": {"k": 99}}, "consilium.k", "between 1 and"),
         ({"consilium": {"timeout_s": 0}}, "consilium.timeout_s", "greater than 0"),
         ({"consilium": {"allow": "maths"}}, "consilium.allow", "a list"),
-        ({"consilium": {"router": "skils"}}, "consilium.router", "no router 'skils'"),
     ],
 )
 async def test_wrong_field(http: Any, change: dict[str, Any], param: str, words: str) -> None:
@@ -101,6 +100,16 @@ async def test_wrong_field(http: Any, change: dict[str, Any], param: str, words:
     assert words in error["message"]
     assert error["message"].startswith(param.split("[", maxsplit=1)[0].split(".", maxsplit=1)[0])
     assert error["type"] == "invalid_request_error"
+
+
+async def test_unknown_router(http: Any) -> None:
+    """400 says which routers there are, and which was probably meant."""
+    response = await http.post(PATH, json={"messages": USER, "consilium": {"router": "explict"}})
+
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "consilium.router"
+    assert "unknown router 'explict'; known are explicit, fixed" in error_of(response)["message"]
+    assert "Did you mean 'explicit'?" in error_of(response)["message"]
 
 
 @pytest.mark.parametrize(
