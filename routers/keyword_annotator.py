@@ -62,8 +62,9 @@ class KeywordAnnotator:
         """``NUM_SAMPLES`` calls at once, and the fallback's annotation beside them for neighbours and category."""
         by_embedding = await self._fallback.annotate(query, snapshot, index, options)
         expert = snapshot.experts.get(options.keyword_expert or "")
-        if expert is None:
-            return _fell_back(by_embedding, f"the keyword expert {options.keyword_expert!r} is not registered")
+        if expert is None or not expert.enabled:
+            problem = "not registered" if expert is None else "disabled"
+            return _fell_back(by_embedding, f"the keyword expert {options.keyword_expert!r} is {problem}")
         texts, failure = await self._samples(expert, query)
         if len(texts) < 2:
             return _fell_back(by_embedding, f"the keyword expert {expert.id!r} gave {len(texts)} of {NUM_SAMPLES} answers ({failure})")
