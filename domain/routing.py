@@ -17,7 +17,7 @@ class PickRule:
     """How many experts to take from the scores.
 
     ``top_k`` takes the *k* best. ``sample`` draws *k* with replacement, in proportion to the scores (Symbolic-MoE).
-    ``dynamic`` takes the smallest set whose normalised scores reach *threshold*, at most *k* (Cai et al.: dynamic k).
+    ``dynamic`` takes the smallest set whose normalised scores reach *threshold*, at most *k* (Huang et al. 2024).
     """
 
     kind: str = "dynamic"

@@ -14,7 +14,7 @@ from zoo.questions import GENERATORS
 from zoo.questions.base import Question, Split
 from zoo.release import FOLDER
 
-NUM_VALIDATION, NUM_TEST = 120, 80
+NUM_VALIDATION, NUM_TEST = 200, 80
 """Questions per domain."""
 _TRICKY_SHARE = {"validation": 0.25, "test": 0.2}
 
@@ -59,7 +59,7 @@ def _row(question_id: str, question: Question) -> dict[str, object]:
 
 def main() -> None:
     seen: set[str] = set()
-    for name, count, seed in (("test", NUM_TEST, 11), ("validation", NUM_VALIDATION, 12)):
+    for name, count, seed in (("test", NUM_TEST, 21), ("validation", NUM_VALIDATION, 22)):
         split: Split = "test" if name == "test" else "validation"
         rows = draw_split(split, count, seed=seed, seen=seen)
         path: Path = FOLDER / f"{name}.jsonl"
