@@ -19,8 +19,9 @@ from experts_registry.database import Database
 from experts_registry.directory import RegistryDirectory
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
+from orchestrator.guard import GuardedWorkers
 from orchestrator.pipeline import Orchestrator
-from orchestrator.ports import TraceSink
+from orchestrator.ports import TraceSink, Workers
 from routers.annotators import Annotator, EmbeddingAnnotator
 from routers.catalogue import RouterCatalogue
 from routers.encoder import Encoder
@@ -72,7 +73,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     workers = WorkerPool(
         embedded_dir=settings.embedded_dir or release.WEIGHTS, embedded=EmbeddedLimits(num_threads=settings.embedded_threads)
     )
-    routers = _routers(encoder, index_holder, workers)
+    routers = _routers(encoder, index_holder, GuardedWorkers(workers, directory))
     sinks: list[TraceSink] = [metrics, trace_store] if settings.traces else [metrics]
     metrics.watch(_ExpertGauges(directory, workers))
     metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
@@ -99,10 +100,10 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     )
 
 
-def _routers(encoder: Encoder, index_holder: IndexHolder, workers: WorkerPool) -> RouterCatalogue:
+def _routers(encoder: Encoder, index_holder: IndexHolder, workers: Workers) -> RouterCatalogue:
     """Every router that a strategy or a request can name. A new one is entered here."""
     by_embedding = EmbeddingAnnotator(encoder)
-    annotators: dict[str, Annotator] = {"embedding": by_embedding, "keywords": KeywordAnnotator(workers, encoder, by_embedding)}
+    annotators: dict[str, Annotator] = {"embedding": by_embedding, "llm": KeywordAnnotator(workers, encoder, by_embedding)}
     return RouterCatalogue([SkillsRouter(index_holder, annotators), ExplicitRouter(), RandomRouter()])
 
 

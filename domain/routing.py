@@ -9,6 +9,7 @@ from typing import Any
 from domain.chat import ChatRequest
 from domain.deadline import Deadline
 from domain.experts import ExpertCard
+from domain.plan import Outcome
 from domain.skills import SkillMatch
 
 
@@ -51,6 +52,8 @@ class RoutingDecision:
     """The coarse domain of the query, when the router knows it: chooses the aggregator."""
     fallback: bool = False
     """The query was like nothing known, and the strategy's fallback expert was taken."""
+    calls: tuple[Outcome, ...] = ()
+    """Calls that the router itself made to decide, e.g. to name the query's skills."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """What else this router wants to show (neighbours, thresholds). JSON values only."""
 

@@ -92,6 +92,7 @@ class Preparation:
                     decision = await router.route(query, snapshot)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed while the request was being routed") from None
+        recorder.routed(decision.calls)
         filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
         decision = replace(decision, considered=(*decision.considered, *filtered))
         recorder.decision = decision

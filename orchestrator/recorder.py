@@ -24,6 +24,7 @@ class TraceRecorder:
         self._request, self._sinks, self._keep_text = request, sinks, keep_text
         self._began, self._started_at = time.perf_counter(), time.time()
         self._spent = {"route": 0.0, "experts": 0.0, "aggregate": 0.0, "reader": 0.0}
+        self._annotator_ms = 0.0
         self._first_token: float | None = None
         self._calls: list[CallRecord] = []
         self._text: list[str] = []
@@ -57,6 +58,12 @@ class TraceRecorder:
                 error = f"{outcome.code}: {outcome.message}"
                 self._calls.append(CallRecord(outcome.expert_id, role, "error", outcome.latency_s * 1e3, error=error))
 
+    def routed(self, outcomes: Sequence[Outcome]) -> None:
+        """The router made these calls, at once; the wait for them is the experts', not ours."""
+        for outcome in outcomes:
+            self.call(outcome, CallRole.ANNOTATOR)
+        self._annotator_ms = max((outcome.latency_s * 1e3 for outcome in outcomes), default=0.0)
+
     def cancelled(self, call: ExpertCall, latency_s: float) -> None:
         """A call was given up because nobody waits for it any more."""
         self._calls.append(CallRecord(call.expert.id, call.role, "cancelled", latency_s * 1e3))
@@ -78,7 +85,7 @@ class TraceRecorder:
         if self.trace is not None:
             return self.trace
         total = (time.perf_counter() - self._began) * 1e3
-        waited = self._spent["experts"] + self._spent["aggregate"] + self._spent.pop("reader")
+        waited = self._spent["experts"] + self._spent["aggregate"] + self._spent.pop("reader") + self._annotator_ms
         expected = isinstance(error, ConsiliumError)
         self.trace = Trace(
             request_id=self._request.id,

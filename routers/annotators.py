@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from domain.plan import Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingQuery
 from domain.skills import SkillMatch
@@ -43,6 +44,8 @@ class Annotation:
     category: str | None = None
     """The category that most of the neighbours with these skills have."""
     source: str = "embedding"
+    calls: tuple[Outcome, ...] = ()
+    """Calls that were made to find out."""
     notes: tuple[str, ...] = ()
     """What else a person should know: a fallback that was taken, keywords that are no known skill."""
 

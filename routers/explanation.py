@@ -13,7 +13,7 @@ from routers.question_index import Neighbour
 from routers.scoring import Counts
 
 _MAX_SKILLS_PER_EXPERT = 2
-_MAX_SKILLS_LISTED = 20
+_MAX_SKILLS_LISTED = 100
 _MAX_QUESTION_CHARS = 160
 HOW_TO_ADD = "add an expert with `consilium experts add`"
 
@@ -61,16 +61,20 @@ def reason_selected(annotation: Annotation, selected: Sequence[str], why_best: s
 
 def unknown_query(annotation: Annotation, options: SkillsOptions, known_skills: Iterable[str]) -> str:
     """What to say of a query that is like nothing known: how near the nearest skills are, which others there are."""
-    listed = [match.skill for match in annotation.nearest]
-    listed += sorted(set(known_skills).difference(listed))
-    if not listed:
+    skills = known_skills_text([match.skill for match in annotation.nearest], known_skills)
+    if not skills:
         return "no skill is known yet: nothing was measured and no expert declares a skill"
-    more = f" and {len(listed) - _MAX_SKILLS_LISTED} more" if len(listed) > _MAX_SKILLS_LISTED else ""
-    skills = f"known skills, nearest first: {', '.join(listed[:_MAX_SKILLS_LISTED])}{more}"
     notes = "".join(f"; {note}" for note in annotation.notes)
-    if annotation.source == "keywords":
+    if annotation.source == "llm":
         return f"none of the keywords is a known skill{notes}; {skills}"
     return f"the query is like no known skill (best similarity {annotation.similarity:.2f}, needed {options.floor:.2f}){notes}; {skills}"
+
+
+def known_skills_text(nearest: Sequence[str], known_skills: Iterable[str]) -> str:
+    """The skills there are, *nearest* first; "" when there are none."""
+    listed = [*nearest, *sorted(set(known_skills).difference(nearest))]
+    more = f" and {len(listed) - _MAX_SKILLS_LISTED} more" if len(listed) > _MAX_SKILLS_LISTED else ""
+    return f"known skills, nearest first: {', '.join(listed[:_MAX_SKILLS_LISTED])}{more}" if listed else ""
 
 
 def detail_of(annotation: Annotation, options: SkillsOptions, pick: PickRule) -> dict[str, Any]:

@@ -7,6 +7,7 @@ mapped to the nearest known skill. Unlike in the paper's code, a keyword that is
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +15,9 @@ from typing import Protocol
 
 from domain.chat import Message
 from domain.deadline import Deadline
-from domain.errors import ExpertError
+from domain.errors import ExpertError, ExpertTimeout
 from domain.experts import ExpertCard
-from domain.plan import CallRole, Candidate, ExpertCall
+from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingQuery
 from domain.skills import SkillMatch
@@ -65,8 +66,11 @@ class KeywordAnnotator:
         if expert is None or not expert.enabled:
             problem = "not registered" if expert is None else "disabled"
             return _fell_back(by_embedding, f"the keyword expert {options.keyword_expert!r} is {problem}")
-        texts, failure = await self._samples(expert, query)
+        outcomes = await self._samples(expert, query)
+        by_embedding = replace(by_embedding, calls=tuple(outcomes))
+        texts = [outcome.text for outcome in outcomes if isinstance(outcome, Candidate)]
         if len(texts) < 2:
+            failure = next((outcome.message for outcome in outcomes if isinstance(outcome, ExpertFailure)), "no answer")
             return _fell_back(by_embedding, f"the keyword expert {expert.id!r} gave {len(texts)} of {NUM_SAMPLES} answers ({failure})")
         agreed = agreed_keywords([parse_keywords(text) for text in texts])
         if not agreed:
@@ -78,31 +82,30 @@ class KeywordAnnotator:
             skills=skills,
             similarity=skills[0].similarity if skills else by_embedding.similarity,
             category=majority_category(by_embedding.neighbours, skills) or (by_embedding.category if skills else None),
-            source="keywords",
+            source="llm",
             notes=notes,
         )
 
-    async def _samples(self, expert: ExpertCard, query: RoutingQuery) -> tuple[list[str], str]:
-        """The texts of the samples that came, and what went wrong with the others."""
+    async def _samples(self, expert: ExpertCard, query: RoutingQuery) -> list[Outcome]:
+        """One outcome for each sample."""
         text = routed_text(query.request.messages)
         messages: tuple[Message, ...] = ({"role": "user", "content": _PROMPT.format(question=text.with_context or text.last)},)
         deadline = Deadline.after(self._timeout_s)
-        failures: list[str] = ["no answer"]
 
-        async def ask(number: int) -> str | None:
+        async def ask(number: int) -> Outcome:
             params = {**expert.sampling, "temperature": _TEMPERATURE, "max_tokens": _MAX_TOKENS, "seed": query.seed + number}
             call = ExpertCall(expert, messages, params, deadline, query.request.id, CallRole.ANNOTATOR)
+            began = time.perf_counter()
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return (await self._workers.complete(call)).text
-            except ExpertError as exc:
-                failures.append(exc.message)
+                    return await self._workers.complete(call)
+            except ExpertError as error:
+                return ExpertFailure(expert.id, error.code, error.message, time.perf_counter() - began)
             except TimeoutError:
-                failures.append(f"no answer within {self._timeout_s:g} s")
-            return None
+                message = f"no answer within {self._timeout_s:g} s"
+                return ExpertFailure(expert.id, ExpertTimeout.code, message, time.perf_counter() - began)
 
-        answers = await asyncio.gather(*(ask(number) for number in range(NUM_SAMPLES)))
-        return [answer for answer in answers if answer is not None], failures[-1]
+        return list(await asyncio.gather(*(ask(number) for number in range(NUM_SAMPLES))))
 
     async def _map(self, agreed: dict[str, int], index: RoutingIndex) -> tuple[tuple[SkillMatch, ...], list[str]]:
         """Keywords to the skills whose names are nearest, weighted by how often they were named; and those near to none."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from domain.errors import InvalidRequest
 
-_CHOICES = {"scoring": ("shrunk", "symbolic"), "annotator": ("embedding", "keywords")}
+_CHOICES = {"scoring": ("shrunk", "symbolic"), "annotator": ("embedding", "llm")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,9 @@ class SkillsOptions:
     """How queries are annotated and experts scored."""
 
     annotator: str = "embedding"
-    """``embedding`` (nearest labelled questions) or ``keywords`` (the paper's: an expert names the skills)."""
+    """``embedding`` (nearest labelled questions) or ``llm`` (the paper's keyword model: an expert names the skills)."""
     keyword_expert: str | None = None
-    """Which registered expert names the skills; needed by ``keywords``."""
+    """Which registered expert names the skills; needed by ``llm``."""
     scoring: str = "shrunk"
     """``shrunk`` (accuracies with pseudo-counts) or ``symbolic`` (the paper's sums of ±1)."""
     floor: float = 0.33
@@ -49,8 +49,8 @@ def parse_options(values: Mapping[str, Any], defaults: SkillsOptions) -> SkillsO
             raise _invalid(name, f"is no option of the router 'skills'; did you mean {nearest!r}? It knows {', '.join(known)}")
         _check(name, value)
     options = dataclasses.replace(defaults, **values)
-    if options.annotator == "keywords" and not options.keyword_expert:
-        raise _invalid("keyword_expert", "must name a registered expert when the annotator is 'keywords'")
+    if options.annotator == "llm" and not options.keyword_expert:
+        raise _invalid("keyword_expert", "must name a registered expert when the annotator is 'llm'")
     return options
 
 

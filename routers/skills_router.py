@@ -14,7 +14,7 @@ from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
 from domain.skills import SkillMatch
 from routers import pick
 from routers.annotators import Annotation, Annotator
-from routers.explanation import HOW_TO_ADD, detail_of, reason_selected, unknown_query, why_scores
+from routers.explanation import HOW_TO_ADD, detail_of, known_skills_text, reason_selected, unknown_query, why_scores
 from routers.index_holder import IndexHolder, RoutingIndex
 from routers.options import SkillsOptions, parse_options
 from routers.score_table import ScoreTable
@@ -100,6 +100,7 @@ class SkillsRouter:
             category=annotation.category,
             fallback=fallback,
             detail=detail_of(annotation, options, query.pick),
+            calls=annotation.calls,
         )
 
     # --- steps ------------------------------------------------------------------------------------------------------
@@ -154,7 +155,8 @@ def _supported(annotation: Annotation, table: ScoreTable, expert_ids: list[str])
 def _problem(annotation: Annotation, options: SkillsOptions, index: RoutingIndex, unsupported: Sequence[str]) -> str:
     """Why the query cannot be routed by skills."""
     if unsupported:
-        return f"the query needs {', '.join(unsupported)}, and no eligible expert was measured on that or declares it"
+        skills = known_skills_text([match.skill for match in annotation.nearest], index.skills)
+        return f"the query needs {', '.join(unsupported)}, and no eligible expert was measured on that or declares it; {skills}"
     return unknown_query(annotation, options, index.skills)
 
 

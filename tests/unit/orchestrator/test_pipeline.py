@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from domain.chat import ChatRequest, RequestOptions
+from domain.chat import ChatRequest, RequestOptions, Usage
 from domain.errors import (
     AllExpertsFailed,
     DeadlineExceeded,
@@ -337,6 +338,22 @@ async def test_a_bare_k_asks_for_exactly_that_many() -> None:
     await setup.orchestrator.run(ask(options=RequestOptions(k=2, aggregator="vote")))
 
     assert setup.router.queries[0].pick == PickRule("top_k", 2, PickRule().threshold)
+
+
+async def test_calls_of_the_router_itself_are_traced_and_paid_for() -> None:
+    setup = Setup({"a": "2"}, "a")
+    own = Candidate("c", (), Usage(10, 20), latency_s=0.5)
+    decide = setup.router.route
+
+    async def route(query: object, snapshot: object) -> object:
+        return replace(await decide(query, snapshot), calls=(own,))  # type: ignore[arg-type]
+
+    setup.router.route = route  # type: ignore[method-assign,assignment]
+
+    answer = await setup.orchestrator.run(ask())
+
+    assert [(c.expert_id, c.role) for c in setup.trace.calls] == [("c", CallRole.ANNOTATOR), ("a", CallRole.CANDIDATE)]
+    assert answer.usage.total_tokens == 38
 
 
 async def test_overhead_is_the_total_without_the_wait_for_experts() -> None:

@@ -40,7 +40,7 @@ async def annotate(
     encoder, snapshot, workers = HashingEncoder(), snapshot_of(), ScriptedWorkers(answers)
     index = (await holder_for(snapshot, encoder)).index()
     annotator = KeywordAnnotator(workers, encoder, EmbeddingAnnotator(encoder), timeout_s=timeout_s)
-    options = SkillsOptions(annotator="keywords", keyword_expert=expert)
+    options = SkillsOptions(annotator="llm", keyword_expert=expert)
     return await annotator.annotate(query(snapshot, "Name the capital of Kenya.", seed=7), snapshot, index, options), workers
 
 
@@ -49,7 +49,7 @@ async def test_keywords_that_come_more_than_once_become_skills_weighted_by_how_o
     annotation, workers = await annotate(answers)
 
     assert [(match.skill, round(match.weight, 2)) for match in annotation.skills] == [("capitals", 0.6), ("addition", 0.4)]
-    assert annotation.source == "keywords"
+    assert annotation.source == "llm"
     assert annotation.category == "facts"
     assert len(workers.calls) == 5
 
@@ -74,7 +74,7 @@ async def test_a_keyword_near_no_skill_stays_unknown() -> None:
 async def test_one_failing_sample_does_not_matter() -> None:
     annotation, _ = await annotate([None, *["Keywords: capitals"] * 4])
 
-    assert annotation.source == "keywords"
+    assert annotation.source == "llm"
 
 
 @pytest.mark.parametrize(

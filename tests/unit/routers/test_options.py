@@ -27,7 +27,7 @@ def test_an_unknown_option_names_the_nearest_known_one() -> None:
     ("values", "told"),
     [
         ({"scoring": "symbolc"}, "did you mean 'symbolic'"),
-        ({"annotator": "llm"}, "one of embedding, keywords"),
+        ({"annotator": "llm"}, "one of embedding, llm"),
         ({"floor": "high"}, "must be a number"),
         ({"floor": True}, "must be a number"),
         ({"floor": 2}, "between -1 and 1"),
@@ -35,7 +35,7 @@ def test_an_unknown_option_names_the_nearest_known_one() -> None:
         ({"global_weight": -1}, "0 or more"),
         ({"sticky": "yes"}, "true or false"),
         ({"keyword_expert": 3}, "expert's id"),
-        ({"annotator": "keywords"}, "must name a registered expert"),
+        ({"annotator": "llm"}, "must name a registered expert"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_right(values: dict[str, Any], told: str) -> None:
