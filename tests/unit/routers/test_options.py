@@ -27,7 +27,7 @@ def test_an_unknown_option_names_the_nearest_known_one() -> None:
     ("values", "told"),
     [
         ({"scoring": "symbolc"}, "did you mean 'symbolic'"),
-        ({"annotator": "llm"}, "one of embedding, llm"),
+        ({"annotator": "oracle"}, "one of embedding, llm"),
         ({"floor": "high"}, "must be a number"),
         ({"floor": True}, "must be a number"),
         ({"floor": 2}, "between -1 and 1"),
