@@ -1,49 +1,20 @@
-"""Every test of this folder runs on SQLite and on PostgreSQL, each on a fresh, migrated database.
-
-PostgreSQL is the server at ``CONSILIUM_TEST_POSTGRES_URL``; ``CONSILIUM_TEST_POSTGRES=off`` leaves it out on purpose.
-"""
+"""Every test of this folder runs on SQLite and on PostgreSQL, each on a fresh, migrated database."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import make_url
 
 from experts_registry.database import Database
 from experts_registry.schema import known_revisions
 from experts_registry.stores import Stores
 from experts_registry.tables import metadata, registry_state
-
-SERVER_URL = os.environ.get("CONSILIUM_TEST_POSTGRES_URL", "postgresql+asyncpg://root@127.0.0.1:5432/")
-BACKENDS = ["sqlite"] if os.environ.get("CONSILIUM_TEST_POSTGRES") == "off" else ["sqlite", "postgresql"]
-
-
-async def _on_server(statement: str) -> None:
-    url = make_url(SERVER_URL).set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
-    try:
-        connection = await asyncpg.connect(url, timeout=5)
-    except (OSError, TimeoutError) as error:
-        pytest.fail(
-            f"no PostgreSQL answers at {make_url(SERVER_URL)!r} ({error}): start one, name one in CONSILIUM_TEST_POSTGRES_URL, "
-            "or set CONSILIUM_TEST_POSTGRES=off to test on SQLite alone",
-            pytrace=False,
-        )
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _url_of(name: str) -> str:
-    return make_url(SERVER_URL).set(database=name).render_as_string(hide_password=False)
+from tests.fakes.postgres import PostgresServer, postgres_server
 
 
 async def _migrate(url: str) -> None:
@@ -68,15 +39,17 @@ async def _clear(url: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A migrated database, made for this run."""
-    name = f"consilium_test_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_on_server(f'CREATE DATABASE "{name}"'))
-    try:
-        asyncio.run(_migrate(_url_of(name)))
-        yield _url_of(name)
-    finally:
-        asyncio.run(_on_server(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    with postgres.new_database() as url:
+        asyncio.run(_migrate(url))
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -86,21 +59,19 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def empty_database_url(backend: str, tmp_path: Path) -> Iterator[str]:
+def empty_database_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[str]:
     """A database without tables."""
     if backend == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
         return
-    name = f"consilium_test_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_on_server(f'CREATE DATABASE "{name}"'))
-    yield _url_of(name)
-    asyncio.run(_on_server(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    with request.getfixturevalue("postgres").new_database() as url:
+        yield url
 
 
 @pytest.fixture
