@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from random import Random
 
 from zoo.questions.arithmetic import column_steps
@@ -19,29 +18,27 @@ _TRICKY = (
 
 
 def _letters(rng: Random) -> tuple[list[str], str, str]:
-    """Letters with a constant step; the scratch counts from the first to the second, then on from the last."""
+    """Letters with a constant step; the scratch counts on from the last one."""
     step = rng.randint(1, 4)
     start = rng.randint(0, 25 - 4 * step)
     case = rng.choice((str.upper, str.lower))
     alphabet = [case(chr(ord("A") + i)) for i in range(26)]
     at = [start + i * step for i in range(5)]
-    first, last = (" ".join(alphabet[i : i + step + 1]) for i in (at[0], at[3]))
-    return [alphabet[i] for i in at[:4]], alphabet[at[4]], f"{first} +{step} {last}"
+    return [alphabet[i] for i in at[:4]], alphabet[at[4]], f"+{step} {' '.join(alphabet[at[3] : at[4] + 1])}"
 
 
 def _numbers(rng: Random, kind: str) -> tuple[list[str], str, str]:
-    """Numbers; the scratch writes the gaps, which tell a constant step from doubling, then the last sum on paper."""
+    """Numbers; the scratch names the rule, then does the last sum on paper."""
     if kind == "double":
-        start = rng.randint(1, 99)
-        values = [start * 2**i for i in range(5)]
+        start = rng.randint(1, 120)
+        values, rule = [start * 2**i for i in range(5)], "x2"
     else:
-        step = rng.randint(1, 15) * (1 if kind == "up" else -1)
-        start = rng.randint(1, 99) + (4 * -step if kind == "down" else 0)
-        values = [start + i * step for i in range(5)]
-    gaps = " ".join(f"{b - a:+d}" for a, b in pairwise(values[:4]))
+        step = rng.randint(1, 25) * (1 if kind == "up" else -1)
+        start = rng.randint(1, rng.choice((99, 400))) + (4 * -step if kind == "down" else 0)
+        values, rule = [start + i * step for i in range(5)], f"{step:+d}"
     last, change = values[3], values[4] - values[3]
     sum_on_paper = column_steps(last, abs(change), "+" if change > 0 else "-")
-    return [str(v) for v in values[:4]], str(values[4]), f"{gaps} {sum_on_paper}"
+    return [str(v) for v in values[:4]], str(values[4]), f"{rule} {sum_on_paper}"
 
 
 def _terms(rng: Random) -> tuple[str, tuple[list[str], str, str]]:
