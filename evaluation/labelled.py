@@ -1,4 +1,4 @@
-"""Labelled questions as JSONL: reading with errors that name line and field, writing, and asking.
+"""Labelled questions as JSONL: reading with errors that name line and field, and asking.
 
 One object a line: ``question`` and ``answer``, and, where wanted, ``id``, ``category``, ``skills``, ``options``,
 ``grader`` and ``history`` (earlier messages of the conversation, OpenAI's shape).
@@ -66,13 +66,6 @@ def parse_labelled(text: str, *, source: str = "input", also: Iterable[str] = ()
     if not rows:
         raise InvalidRequest(f'{source} holds no question; write one object a line: {{"question": "…", "answer": "…"}}')
     return rows
-
-
-def write_labelled(path: Path, questions: Iterable[LabelledQuestion]) -> int:
-    """Write *questions*, one a line, leaving out what is empty; the number written."""
-    lines = [json.dumps(row_of(question), ensure_ascii=False) for question in questions]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return len(lines)
 
 
 def row_of(question: LabelledQuestion) -> dict[str, Any]:

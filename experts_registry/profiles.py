@@ -17,7 +17,7 @@ from experts_registry.database import Database
 from experts_registry.nearest import did_you_mean
 from experts_registry.skills import add_missing_skills
 from experts_registry.tables import experts, labelled_questions, profile_outcomes, profile_runs
-from experts_registry.tally import tally, to_profiles
+from experts_registry.tally import to_profiles
 
 
 async def insert_run(connection: AsyncConnection, *, expert_ids: Sequence[str], question_ids: Sequence[str], note: str, now: float) -> str:
@@ -130,10 +130,6 @@ class ProfileStore:
                 return await outcome_rows.select(connection, profile_outcomes.c.counts)
             await _one_run(connection, run_id)
             return await outcome_rows.select(connection, profile_outcomes.c.run_id == run_id)
-
-    async def run_profiles(self, run_id: str) -> dict[str, SkillProfile]:
-        """What one run alone says about each expert. Raises ``NotFound``."""
-        return to_profiles(tally(await self.outcomes(run_id)))
 
     async def profiles(self) -> dict[str, SkillProfile]:
         """Expert id to its measured skills."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -147,18 +147,6 @@ class QuestionStore:
             require(await _one(connection, question_id))
             await connection.execute(labelled_questions.delete().where(labelled_questions.c.id == question_id))
             await state.bump(connection, questions=True)
-
-    async def delete(self, question_ids: Collection[str]) -> int:
-        """Remove questions and their vectors; returns how many there were. What was measured with them stays."""
-        num_deleted = 0
-        async with self._database.session() as connection:
-            await state.lock(connection)
-            for ids in chunks(sorted(question_ids)):
-                result = await connection.execute(labelled_questions.delete().where(labelled_questions.c.id.in_(ids)))
-                num_deleted += result.rowcount
-            if num_deleted:
-                await state.bump(connection, questions=True)
-        return num_deleted
 
     async def vectors(self, encoder_id: str) -> dict[str, bytes]:
         """Question id to its vector (float32, little-endian) by this encoder. Questions that have none are not in it."""

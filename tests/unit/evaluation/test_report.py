@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import pytest
@@ -10,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.evaluation import QuestionOutcome
-from domain.skills import AggregatorProfile, SkillCount
 from evaluation.intervals import wilson_interval
-from evaluation.report import accuracy_table, aggregator_table, skill_table, summaries_json
-from evaluation.summary import summarise
+from evaluation.report import Table, accuracy_json, percent
+from evaluation.summary import Accuracy, summarise
 
 OUTCOMES = [
     QuestionOutcome("a", "q1", skills=("x", "y"), category="k", correct=True),
@@ -54,42 +52,26 @@ def test_an_expert_that_was_given_up_before_any_answer_is_shown() -> None:
     assert (summary.overall.share, summary.stopped) == (None, "no key")
 
 
-def test_the_plain_table_is_aligned_and_sorted_best_first() -> None:
-    lines = accuracy_table(summarise(OUTCOMES, stopped={"a": "slow"})).plain().splitlines()
+def test_the_plain_table_is_aligned() -> None:
+    """Names to the left, figures to the right, nothing behind the last column."""
+    cells = ((e, percent(summary.overall, interval=True)) for e, summary in summarise(OUTCOMES).items())
+    lines = Table("Right", ("expert", "overall"), tuple(cells)).plain().splitlines()
 
-    assert [line.split()[0] for line in lines[3:]] == ["b", "a"]
-    assert "50.0 [9.5–90.5]" in lines[4]
-    assert lines[4].endswith("slow")
-    assert lines[1].index("overall") + len("overall") == lines[4].index("90.5]") + len("90.5]")
-
-
-def test_the_rich_table_shows_brackets_as_they_are() -> None:
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=100)
-    console.print(accuracy_table(summarise(OUTCOMES)).rich())
-
-    assert "50.0 [9.5–90.5]" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert lines == [
+        "Right",
+        "expert             overall",
+        "--------------------------",
+        "a          50.0 [9.5–90.5]",
+        "b       100.0 [20.7–100.0]",
+    ]
 
 
-def test_every_skill_has_a_row() -> None:
-    assert [row[:2] for row in skill_table(summarise(OUTCOMES)).rows] == [("a", "y"), ("a", "x"), ("b", "k")]
-
-
-def test_aggregators_are_shown_per_category_with_gaps() -> None:
-    profiles = {
-        "one": AggregatorProfile("one", {"k": SkillCount(4, 1)}, SkillCount(4, 1)),
-        "two": AggregatorProfile("two", {"l": SkillCount(2, 2)}, SkillCount(2, 2)),
-    }
-
-    table = aggregator_table(profiles)
-
-    assert table.columns == ("aggregator", "overall", "k", "l")
-    assert [(row[0], *row[2:]) for row in table.rows] == [("two", "–", "100.0"), ("one", "25.0", "–")]
+def test_nothing_answered_is_a_dash() -> None:
+    assert percent(None) == percent(Accuracy(0, 0)) == "–"
 
 
 def test_the_json_form_is_json() -> None:
-    [first, second] = json.loads(json.dumps(summaries_json(summarise(OUTCOMES))))
+    told = json.loads(json.dumps(accuracy_json(summarise(OUTCOMES)["a"].overall)))
 
-    assert (first["expert"], first["overall"]["accuracy"], first["num_failed"]) == ("a", 0.5, 1)
-    assert second["by_category"]["k"]["num_correct"] == 1
+    assert (told["num_answered"], told["num_correct"], told["accuracy"]) == (2, 1, 0.5)
+    assert told["low"] < 0.5 < told["high"]
