@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -263,6 +264,16 @@ async def test_openapi(serve: Any) -> None:
     assert "aggregator" in schema["components"]["schemas"]["Options"]["properties"]
     for reference in _references(schema):
         assert reference.removeprefix("#/components/schemas/") in schema["components"]["schemas"]
+
+
+async def test_every_endpoint_is_documented(serve: Any) -> None:
+    """docs/http-api.md names each path of the data plane and each resource of the admin plane."""
+    page = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text(encoding="utf-8")
+    paths = (await (await serve(parts({"a": "1"}))).get("/openapi.json")).json()["paths"]
+    admin = {path.split("/")[3] for path in paths if path.startswith("/admin/api/")}
+
+    assert [path for path in paths if not path.startswith("/admin/") and path.replace("{model_id}", "{id}") not in page] == []
+    assert [resource for resource in sorted(admin) if f"`{resource}`" not in page] == []
 
 
 def _references(node: Any) -> list[str]:
