@@ -69,7 +69,7 @@ def stream_headers(stream: AnswerStream) -> dict[str, str]:
             "x-consilium-calls": str(stream.num_planned_calls),
             "x-consilium-route-ms": f"{stream.route_ms:.2f}",
             # So far: nothing but routing takes time before the experts. The final figure is in the object ``consilium``.
-            "x-consilium-overhead-ms": f"{stream.route_ms:.2f}",
+            "x-consilium-overhead-ms": f"{stream.overhead_ms:.2f}",
         }
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from domain.chat import Chunk
 from domain.experts import HealthState
@@ -38,6 +38,10 @@ class Router(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ``InvalidRequest`` for a strategy's options that this router does not know or take; asked when one is stored."""
+        ...
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """Score every expert of *query* and select.

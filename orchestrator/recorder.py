@@ -25,6 +25,7 @@ class TraceRecorder:
         self._began, self._started_at = time.perf_counter(), time.time()
         self._spent = {"route": 0.0, "experts": 0.0, "aggregate": 0.0, "reader": 0.0}
         self._annotator_ms = 0.0
+        self._open_since: float | None = None
         self._first_token: float | None = None
         self._calls: list[CallRecord] = []
         self._text: list[str] = []
@@ -38,15 +39,22 @@ class TraceRecorder:
     def timing(self, stage: str) -> Iterator[None]:
         """Add the block's duration to *stage*: ``route``, ``experts`` (waiting for candidates), ``aggregate``, or ``reader``
         (waiting until the client has taken what was sent)."""
-        began = time.perf_counter()
+        began = self._open_since = time.perf_counter()
         try:
             yield
         finally:
             self._spent[stage] += (time.perf_counter() - began) * 1e3
+            self._open_since = None
 
     def stage_ms(self, stage: str) -> float:
         """Milliseconds spent in *stage* so far."""
         return self._spent[stage]
+
+    def overhead_ms(self, now: float | None = None) -> float:
+        """Milliseconds up to *now* (``perf_counter``) that were not spent waiting for experts or the reader."""
+        now = self._open_since or time.perf_counter() if now is None else now  # a wait that goes on is not ours
+        waited = self._spent["experts"] + self._spent["aggregate"] + self._spent["reader"] + self._annotator_ms
+        return max(0.0, (now - self._began) * 1e3 - waited)
 
     def call(self, outcome: Outcome, role: CallRole) -> None:
         """A call has ended."""
@@ -84,8 +92,9 @@ class TraceRecorder:
         """The finished trace; emitted on the first call, the same one returned on later calls."""
         if self.trace is not None:
             return self.trace
-        total = (time.perf_counter() - self._began) * 1e3
-        waited = self._spent["experts"] + self._spent["aggregate"] + self._spent.pop("reader") + self._annotator_ms
+        now = time.perf_counter()
+        total, overhead = (now - self._began) * 1e3, self.overhead_ms(now)
+        spent = {stage: self._spent[stage] for stage in ("route", "experts", "aggregate")}
         expected = isinstance(error, ConsiliumError)
         self.trace = Trace(
             request_id=self._request.id,
@@ -96,7 +105,7 @@ class TraceRecorder:
             decision=self.decision,
             calls=tuple(self._calls),
             aggregator=self.aggregator,
-            timings=Timings(**self._spent, total=total, overhead=max(0.0, total - waited), first_token=self._first_token),
+            timings=Timings(**spent, total=total, overhead=overhead, first_token=self._first_token),
             usage=self.usage,
             error_code=error.code if isinstance(error, ConsiliumError) else "internal_error" if isinstance(error, Exception) else None,
             error_message=str(error) if expected else type(error).__name__ if error is not None else None,

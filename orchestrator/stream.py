@@ -68,6 +68,11 @@ class AnswerStream:
     def route_ms(self) -> float:
         return self._recorder.stage_ms("route")
 
+    @property
+    def overhead_ms(self) -> float:
+        """Our own milliseconds so far."""
+        return self._recorder.overhead_ms()
+
     def start(self, events: AsyncGenerator[Chunk, None]) -> None:
         self._events = events
         self._first = asyncio.ensure_future(anext(events, None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from domain.errors import InvalidRequest
 from domain.registry import RegistrySnapshot
@@ -16,6 +16,8 @@ class Router(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    def check_options(self, options: Mapping[str, Any]) -> None: ...
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision: ...
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from domain.errors import InvalidRequest, NoEligibleExpert
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
+from routers.options import check_known
 
 
 class ExplicitRouter:
     """Selects the expert that the request names as its model, or those that the strategy names as ``experts``."""
 
     name = "explicit"
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ``InvalidRequest`` for anything but ``experts``; whether they exist is checked where the strategy is stored."""
+        check_known(options, ("experts",), router=self.name)
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """Raises ``NoEligibleExpert`` when a named expert may not be used now, ``InvalidRequest`` when none is named."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +43,22 @@ class SkillsOptions:
 def parse_options(values: Mapping[str, Any], defaults: SkillsOptions) -> SkillsOptions:
     """*defaults* with *values* over them. Raises ``InvalidRequest`` naming the field and the nearest valid value."""
     known = {field.name: field for field in dataclasses.fields(SkillsOptions)}
+    check_known(values, known, router="skills")
     for name, value in values.items():
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise _invalid(name, f"is no option of the router 'skills'; did you mean {nearest!r}? It knows {', '.join(known)}")
         _check(name, value)
     options = dataclasses.replace(defaults, **values)
     if options.annotator == "llm" and not options.keyword_expert:
         raise _invalid("keyword_expert", "must name a registered expert when the annotator is 'llm'")
     return options
+
+
+def check_known(values: Mapping[str, Any], known: Collection[str], *, router: str) -> None:
+    """Raise ``InvalidRequest`` for the first of *values* that *router* does not know."""
+    for name in values:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            hint = f"; did you mean {nearest[0]!r}? It knows {', '.join(known)}" if nearest else "; it has none"
+            raise _invalid(name, f"is no option of the router {router!r}{hint}")
 
 
 def _check(name: str, value: Any) -> None:

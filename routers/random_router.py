@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
 from routers import pick
+from routers.options import check_known
 
 
 class RandomRouter:
     """Every eligible expert is equally likely. Seeded: the same query seed draws the same experts."""
 
     name = "random"
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ``InvalidRequest`` for any option: this router has none."""
+        check_known(options, (), router=self.name)
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:  # noqa: ARG002 - the port's signature
         """``top_k`` draws k different experts, ``sample`` k with replacement, ``dynamic`` one: no query looks hard to it."""

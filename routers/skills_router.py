@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,10 @@ class SkillsRouter:
         self._sessions = sessions or SessionMemory()
         self._table: tuple[int, RoutingIndex, ScoreTable] | None = None
         self._building = asyncio.Lock()
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise ``InvalidRequest`` for options of a strategy that every request would refuse."""
+        parse_options(options, self._defaults)
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """1. find the skills, 2. unknown: session, fallback or refusal, 3. score, 4. pick, 5. say why.

@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The ``/v1`` address of a vLLM server with the generalist and, as a LoRA adapter on it, the sequences expert."""
+    """The ``/v1`` address of a vLLM server with the generalist and, as a LoRA adapter on it, the comparison expert."""
     assert PYTHON.exists(), "vLLM is not installed; run `make vllm`"
     port = free_port()
     command = [
         str(PYTHON), "-m", "vllm.entrypoints.openai.api_server",
         "--model", str(WEIGHTS / "generalist"), "--served-model-name", "generalist",
-        "--enable-lora", "--max-lora-rank", "32", "--lora-modules", f"sequences={WEIGHTS / 'sequences'}",
+        "--enable-lora", "--max-lora-rank", "32", "--lora-modules", f"comparison={WEIGHTS / 'comparison'}",
         "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16", "--max-model-len", "512", "--enforce-eager",
     ]  # fmt: skip
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -36,16 +36,16 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def service(vllm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service whose only experts are the two that vLLM serves, measured on sequences and arithmetic."""
+    """A service whose only experts are the two that vLLM serves, measured on comparisons and facts."""
     folder = tmp_path_factory.mktemp("consilium")
     questions = folder / "questions.jsonl"
     rows = [json.loads(line) for line in (FOLDER / "validation.jsonl").read_text().splitlines()]
-    chosen = [row for row in rows if row["category"] in ("sequences", "facts")][::4]
+    chosen = [row for row in rows if row["category"] in ("comparison", "facts")][::4]
     questions.write_text("".join(json.dumps(row) + "\n" for row in chosen))
     with consilium(folder, CONSILIUM_SEED_ZOO="false") as url:
         command_line("experts", "discover", vllm, "--save", url=url, folder=folder)
         command_line("questions", "add", str(questions), url=url, folder=folder)
-        command_line("profile", "run", "--experts", "generalist,sequences", url=url, folder=folder)
+        command_line("profile", "run", "--experts", "generalist,comparison", url=url, folder=folder)
         yield url
 
 
@@ -53,38 +53,38 @@ def test_discovery_finds_both_experts(service: str) -> None:
     with OpenAI(base_url=f"{service}/v1", api_key="unused") as client:
         names = {model.id for model in client.models.list()}
 
-    assert {"auto", "generalist", "sequences"} <= names
+    assert {"auto", "generalist", "comparison"} <= names
 
 
 def test_auto_takes_the_expert_that_was_measured_to_know(service: str) -> None:
-    question = {"role": "user", "content": "What comes next: 4, 9, 14, 19?"}
+    question = {"role": "user", "content": "Is the number 348 odd or even?"}
     body = {"model": "auto", "messages": [question], "temperature": 0, "consilium": {"explain": True}}
 
     answer = httpx.post(f"{service}/v1/chat/completions", json=body, timeout=60, trust_env=False)
 
     assert answer.status_code == 200, answer.text
     told = answer.json()
-    assert told["choices"][0]["message"]["content"] == "24"
-    assert answer.headers["x-consilium-experts"].split(",")[0].strip() == "sequences"
-    assert told["consilium"]["skills"][0]["skill"] == "sequences"
+    assert told["choices"][0]["message"]["content"] == "even"
+    assert answer.headers["x-consilium-experts"].split(",")[0].strip() == "comparison"
+    assert told["consilium"]["skills"][0]["skill"] == "even and odd"
 
 
 def test_a_stream_through_vllm_is_the_same_answer(service: str) -> None:
     with OpenAI(base_url=f"{service}/v1", api_key="unused") as client:
         chunks = list(
             client.chat.completions.create(
-                model="auto", messages=[{"role": "user", "content": "Continue the sequence 30, 27, 24, 21."}], temperature=0, stream=True
+                model="auto", messages=[{"role": "user", "content": "Is 77 even or odd?"}], temperature=0, stream=True
             )
         )
 
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text == "18"
+    assert text == "odd"
 
 
 def test_vllm_answers_as_the_embedded_engine_does(vllm: str, tmp_path: Path) -> None:
     """The same weights give the same answers in both engines (greedy; ties aside)."""
     rows = [json.loads(line) for line in (FOLDER / "test.jsonl").read_text().splitlines()]
-    questions = [row["question"] for row in rows if row["category"] == "sequences"][:20]
+    questions = [row["question"] for row in rows if row["category"] == "comparison"][:20]
     with (
         consilium(tmp_path / "embedded") as embedded,
         OpenAI(base_url=f"{embedded}/v1", api_key="unused") as ours,
@@ -96,6 +96,6 @@ def test_vllm_answers_as_the_embedded_engine_does(vllm: str, tmp_path: Path) -> 
 
 
 def answer(client: OpenAI, question: str) -> str:
-    """What the sequences expert answers, reasoning cut off (a bare vLLM leaves it in the text)."""
-    made = client.chat.completions.create(model="sequences", messages=[{"role": "user", "content": question}], temperature=0)
+    """What the comparison expert answers, reasoning cut off (a bare vLLM leaves it in the text)."""
+    made = client.chat.completions.create(model="comparison", messages=[{"role": "user", "content": question}], temperature=0)
     return (made.choices[0].message.content or "").rsplit("</think>", 1)[-1]

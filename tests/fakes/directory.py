@@ -64,6 +64,9 @@ class FakeRouter:
         self._selected, self._category, self._choose = selected, category, choose
         self.queries: list[RoutingQuery] = []
 
+    def check_options(self, options: Mapping[str, object]) -> None:
+        """Takes any."""
+
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         self.queries.append(query)
         known = [expert.id for expert in query.experts]
