@@ -27,8 +27,22 @@ def labelled_questions() -> list[dict[str, Any]]:
 
 
 def outcomes() -> list[dict[str, Any]]:
-    """How each expert did on each validation question (``consilium profile export``)."""
-    return _rows("outcomes.jsonl")
+    """How each expert did on each validation question; packed by ``zoo.pack_outcomes``."""
+    questions = {row["id"]: row for row in labelled_questions()}
+    return [
+        {
+            "expert_id": expert_id,
+            "question_id": row["id"],
+            "skills": questions[row["id"]]["skills"],
+            "category": questions[row["id"]]["category"],
+            "correct": expert_id in row["right"],
+            "answer": answer,
+            "latency_ms": 0.0,
+            "error": None,
+        }
+        for row in _rows("outcomes.jsonl")
+        for expert_id, answer in row["answers"].items()
+    ]
 
 
 def aggregator_outcomes() -> list[dict[str, Any]]:
