@@ -32,12 +32,13 @@ def draw_split(split: Split, num_questions: int, *, seed: int, seen: set[str]) -
             if key in seen or (count >= num_tricky and question.tricky):
                 continue
             seen.add(key)
-            rows.append(_row(f"{split}-{domain}-{count:03}", question))
+            rows.append(_row(f"{split}-{domain}-{count:03}", question, mark=split == "test"))
             count += 1
     return rows
 
 
-def _row(question_id: str, question: Question) -> dict[str, object]:
+def _row(question_id: str, question: Question, *, mark: bool) -> dict[str, object]:
+    """*question* as a labelled question; with *mark* it also says when it is tricky, a key of the test set's own."""
     row: dict[str, object] = {
         "id": question_id,
         "question": question.text,
@@ -52,7 +53,7 @@ def _row(question_id: str, question: Question) -> dict[str, object]:
             for turn in question.history
             for role, content in zip(("user", "assistant"), turn, strict=True)
         ]
-    if question.tricky:
+    if mark and question.tricky:
         row["tricky"] = True
     return row
 
@@ -64,7 +65,7 @@ def main() -> None:
         rows = draw_split(split, count, seed=seed, seen=seen)
         path: Path = FOLDER / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        print(f"{path.name}: {len(rows)} questions, {sum(bool(row.get('tricky')) for row in rows)} misleading")
+        print(f"{path.name}: {len(rows)} questions")
 
 
 if __name__ == "__main__":
