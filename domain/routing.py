@@ -12,6 +12,8 @@ from domain.experts import ExpertCard
 from domain.plan import Outcome
 from domain.skills import SkillMatch
 
+PICK_KINDS = ("top_k", "sample", "dynamic")
+
 
 @dataclass(frozen=True, slots=True)
 class PickRule:

@@ -13,7 +13,7 @@ from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, NoEl
 from domain.experts import ExpertCard, HealthState
 from domain.plan import Candidate, Plan
 from domain.registry import RegistrySnapshot
-from domain.routing import PickRule, RoutingDecision, RoutingQuery, ScoredExpert
+from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from domain.strategy import Strategy
 from orchestrator.aggregation.base import AggregationContext, Aggregator, Chosen, Synthesis
 from orchestrator.aggregation.catalogue import aggregator_named
@@ -24,8 +24,6 @@ from orchestrator.planner import make_plan
 from orchestrator.ports import Directory, Router
 from orchestrator.recorder import TraceRecorder
 from orchestrator.resolve import Target, resolve
-
-PICKS = ("top_k", "sample", "dynamic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +131,8 @@ class Preparation:
     def _pick(self, request: ChatRequest, strategy: Strategy) -> PickRule:
         """The strategy's rule with the caller's wishes over it; a bare ``k`` asks for exactly that many."""
         options, rule = request.options, strategy.pick
-        if options.pick is not None and options.pick not in PICKS:
-            raise InvalidRequest(f"consilium.pick must be one of {', '.join(PICKS)}, not {options.pick!r}", param="consilium.pick")
+        if options.pick is not None and options.pick not in PICK_KINDS:
+            raise InvalidRequest(f"consilium.pick must be one of {', '.join(PICK_KINDS)}, not {options.pick!r}", param="consilium.pick")
         if options.k is not None and not 1 <= options.k <= self._limits.max_experts:
             raise InvalidRequest(f"consilium.k must be between 1 and {self._limits.max_experts}, not {options.k}", param="consilium.k")
         kind = options.pick or ("top_k" if options.k is not None and rule.kind == "dynamic" else rule.kind)

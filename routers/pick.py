@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from random import Random
 
 from domain.errors import InvalidRequest
-from domain.routing import PickRule
-
-KINDS = ("top_k", "sample", "dynamic")
+from domain.routing import PICK_KINDS, PickRule
 
 _DYNAMIC_TEMPERATURE = 0.5
 """Shares are of score ** (1 / temperature), as in the paper's global term: a clear lead becomes a clear majority."""
@@ -26,9 +24,11 @@ make every query of a large registry look hard."""
 
 def check(rule: PickRule) -> None:
     """Raise ``InvalidRequest`` when *rule* cannot be followed."""
-    if rule.kind not in KINDS:
-        nearest = difflib.get_close_matches(rule.kind, KINDS, n=1, cutoff=0.0)[0]
-        raise InvalidRequest(f"unknown pick {rule.kind!r}; known are {', '.join(KINDS)}. Did you mean {nearest!r}?", param="consilium.pick")
+    if rule.kind not in PICK_KINDS:
+        nearest = difflib.get_close_matches(rule.kind, PICK_KINDS, n=1, cutoff=0.0)[0]
+        raise InvalidRequest(
+            f"unknown pick {rule.kind!r}; known are {', '.join(PICK_KINDS)}. Did you mean {nearest!r}?", param="consilium.pick"
+        )
     if rule.k < 1:
         raise InvalidRequest(f"k is {rule.k}, it must be 1 or more", param="consilium.k")
     if not 0 < rule.threshold <= 1:
