@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from domain.chat import ChatRequest
 from domain.deadline import Deadline
@@ -12,7 +12,8 @@ from domain.experts import ExpertCard
 from domain.plan import Outcome
 from domain.skills import SkillMatch
 
-PICK_KINDS = ("top_k", "sample", "dynamic")
+PickKind = Literal["top_k", "sample", "dynamic"]
+PICK_KINDS: tuple[str, ...] = get_args(PickKind)
 
 
 @dataclass(frozen=True, slots=True)

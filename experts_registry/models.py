@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price
-from domain.routing import PickRule
+from domain.routing import PICK_KINDS, PickKind, PickRule
 from domain.strategy import Strategy
 from experts_registry.fields import (
     distinct,
@@ -184,7 +184,7 @@ class ExpertModel(_Model):
 class PickModel(_Model):
     """How many experts to take from the scores."""
 
-    kind: Annotated[Literal["top_k", "sample", "dynamic"], BeforeValidator(one_of(["top_k", "sample", "dynamic"]))] = "dynamic"
+    kind: Annotated[PickKind, BeforeValidator(one_of(PICK_KINDS))] = "dynamic"
     """``top_k``: the k best. ``sample``: k draws with replacement. ``dynamic``: as few as reach the threshold, at most k."""
     k: int = Field(default=_STRATEGY.pick.k, ge=1, le=64)
     threshold: float = Field(default=_STRATEGY.pick.threshold, gt=0, le=1)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from api.schemas.validation import validate
 from domain.chat import ChatRequest, RequestOptions
+from domain.routing import PickKind
 
 DEFAULT_MODEL = "auto"
 
@@ -119,7 +120,7 @@ class Options(BaseModel):
 
     router: str | None = None
     k: Annotated[int, Field(ge=1)] | None = None
-    pick: Literal["top_k", "sample", "dynamic"] | None = None
+    pick: PickKind | None = None
     aggregator: Literal["fuse", "vote", "first"] | None = None
     aggregator_expert: str | None = None
     seed: int | None = None
