@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from domain.errors import InvalidRequest
+from domain.nearest import nearest
 
 _PREFIX = "CONSILIUM_"
 
@@ -114,8 +114,8 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     for name in sorted(environ if environ is not None else os.environ):
         if not name.startswith(_PREFIX) or name in known:
             continue
-        near = difflib.get_close_matches(name, known, n=1)
-        warnings.append(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+        near = nearest(name, known)
+        warnings.append(f"{name} is no setting" + (f"; did you mean {near}?" if near else ""))
     return warnings
 
 

@@ -13,12 +13,12 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import re
 from collections.abc import Callable
 
 from domain.answers import final_answer, normalise_answer, tidy, without_reasoning
 from domain.errors import InvalidRequest
+from domain.nearest import did_you_mean
 from domain.skills import LabelledQuestion
 from evaluation.bounded import ComparisonTimeout, comparer
 from evaluation.choices import chosen_letter, letters_of
@@ -149,5 +149,4 @@ def _gold_letter(question: LabelledQuestion) -> str | None:
 def _unusable(name: str) -> str:
     if name == "judge":
         return "grader 'judge' needs an expert as judge: name one"
-    near = difflib.get_close_matches(name, GRADERS, n=1)
-    return f"unknown grader {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"one of {', '.join(GRADERS)}")
+    return f"unknown grader {name!r}; {did_you_mean(name, GRADERS)}"

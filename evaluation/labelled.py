@@ -6,7 +6,6 @@ One object a line: ``question`` and ``answer``, and, where wanted, ``id``, ``cat
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 from domain.chat import Message
 from domain.errors import InvalidRequest
+from domain.nearest import did_you_mean
 from domain.skills import LabelledQuestion
 
 GRADERS = ("exact", "exact_case", "choice", "number", "math", "contains", "regex", "judge")
@@ -108,9 +108,7 @@ def _object_of(line: str, where: str) -> Mapping[str, Any]:
 def _question_of(row: Mapping[str, Any], known: tuple[str, ...], where: str) -> LabelledQuestion:
     for name in row:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
-            raise _wrong(where, name, f"unknown field; {hint}")
+            raise _wrong(where, name, f"unknown field; {did_you_mean(name, known)}")
     text = _text(row, "question", where, required=True)
     answer = _answer(row, where)
     options = _texts(row, "options", where)
@@ -139,9 +137,7 @@ def _answer(row: Mapping[str, Any], where: str) -> str:
 def _grader(row: Mapping[str, Any], answer: str, where: str) -> str | None:
     grader = _text(row, "grader", where) or None
     if grader is not None and grader not in GRADERS:
-        near = difflib.get_close_matches(grader, GRADERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(GRADERS)}"
-        raise _wrong(where, "grader", f"unknown grader {grader!r}; {hint}")
+        raise _wrong(where, "grader", f"unknown grader {grader!r}; {did_you_mean(grader, GRADERS)}")
     if grader == "regex":
         try:
             re.compile(answer)

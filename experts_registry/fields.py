@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from experts_registry.nearest import did_you_mean
+from domain.nearest import did_you_mean
 
 ListT = TypeVar("ListT", bound=list[Any])
 
@@ -29,7 +29,7 @@ def one_of(allowed: type[StrEnum] | Iterable[str]) -> Callable[[object], object]
         if not isinstance(value, str):
             raise ValueError(f"must be one of {', '.join(by_value)}")  # pydantic reports ValueError only
         if value not in by_value:
-            raise ValueError(f"{value[:64]!r} is not known; {did_you_mean(value[:64], by_value)}")
+            raise ValueError(f"{value[:64]!r} is not known; {did_you_mean(value[:64], tuple(by_value))}")
         return by_value[value]
 
     return check

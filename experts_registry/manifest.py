@@ -10,9 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 
 from domain.errors import InvalidRequest
 from domain.experts import ExpertCard
+from domain.nearest import did_you_mean
 from domain.strategy import Strategy
 from experts_registry.models import ExpertModel, Name, StrategyModel, Text
-from experts_registry.nearest import did_you_mean
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 SkillDescription = Annotated[Text, BeforeValidator(lambda value: "" if value is None else value)]
@@ -143,14 +143,13 @@ def _in_data(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
     return tuple(kept)
 
 
-def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterable[str]:
+def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[str, ...]:
     """The field names of the model at *loc* inside *model*."""
     here: Any = model
     for part in loc:
         if isinstance(part, str):
             here = _model_in(here.model_fields[part].annotation)
-    names: Iterable[str] = here.model_fields.keys()
-    return names
+    return tuple(here.model_fields)
 
 
 def _model_in(annotation: Any) -> Any:

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Conflict, InvalidRequest, NotFound
 from domain.evaluation import AggregatorOutcome, ProfileRunRecord, QuestionOutcome, RunState
+from domain.nearest import did_you_mean
 from domain.skills import AggregatorProfile, SkillProfile
 from experts_registry import aggregator_rows, outcome_rows, state
 from experts_registry.database import Database
-from experts_registry.nearest import did_you_mean
 from experts_registry.skills import add_missing_skills
 from experts_registry.tables import experts, labelled_questions, profile_outcomes, profile_runs
 from experts_registry.tally import to_profiles
@@ -158,14 +158,15 @@ async def _require_known(connection: AsyncConnection, table: sa.Table, ids: Sequ
     known = set((await connection.scalars(sa.select(table.c.id))).all())
     for item_id in ids:
         if item_id not in known:
-            raise NotFound(f"there is no {noun} {item_id!r}; {did_you_mean(item_id, known)}", param=f"{noun.rsplit(maxsplit=1)[-1]}_ids")
+            hint = did_you_mean(item_id, sorted(known))
+            raise NotFound(f"there is no {noun} {item_id!r}; {hint}", param=f"{noun.rsplit(maxsplit=1)[-1]}_ids")
 
 
 async def _one_run(connection: AsyncConnection, run_id: str) -> ProfileRunRecord:
     found = await _read_runs(connection, profile_runs.c.id == run_id)
     if not found:
         known = (await connection.scalars(sa.select(profile_runs.c.id))).all()
-        raise NotFound(f"there is no profile run {run_id!r}; {did_you_mean(run_id, known)}", param="id")
+        raise NotFound(f"there is no profile run {run_id!r}; {did_you_mean(run_id, sorted(known))}", param="id")
     return found[0]
 
 

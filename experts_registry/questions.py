@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import InvalidRequest, NotFound
+from domain.nearest import did_you_mean
 from domain.skills import LabelledQuestion
 from experts_registry import state
 from experts_registry.database import Database
-from experts_registry.nearest import did_you_mean
 from experts_registry.skills import add_missing_skills
 from experts_registry.tables import labelled_questions, question_vectors
 
@@ -184,7 +184,7 @@ async def _one(connection: AsyncConnection, question_id: str) -> LabelledQuestio
     found = await _find(connection, question_id)
     if found is None:
         known = (await connection.scalars(sa.select(labelled_questions.c.id))).all()
-        raise NotFound(f"there is no labelled question {question_id!r}; {did_you_mean(question_id, known)}", param="id")
+        raise NotFound(f"there is no labelled question {question_id!r}; {did_you_mean(question_id, sorted(known))}", param="id")
     return found
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Conflict, InvalidRequest
 from domain.experts import ExpertCard
+from domain.nearest import MISSPELT, did_you_mean, nearest
 from domain.strategy import Strategy
-from experts_registry.nearest import did_you_mean, near_miss
 from experts_registry.tables import experts, labelled_questions, profile_counts, skills, strategies
 
 
@@ -22,7 +22,7 @@ async def require_skills(connection: AsyncConnection, card: ExpertCard) -> None:
     for position, skill in enumerate(card.skills):
         if skill not in known:
             raise InvalidRequest(
-                f"expert {card.id!r} declares the unknown skill {skill!r}; {did_you_mean(skill, known)} "
+                f"expert {card.id!r} declares the unknown skill {skill!r}; {did_you_mean(skill, sorted(known))} "
                 "(a new skill has to be listed under `skills:`)",
                 param=f"skills[{position}]",
             )
@@ -36,7 +36,7 @@ async def add_declared_skills(connection: AsyncConnection, card: ExpertCard) -> 
     known = set((await connection.scalars(sa.select(skills.c.name))).all())
     new = [(position, skill) for position, skill in enumerate(card.skills) if skill not in known]
     for position, skill in new:
-        if near := near_miss(skill, known):
+        if near := nearest(skill, known, similarity=MISSPELT):
             raise InvalidRequest(
                 f"expert {card.id!r} declares the unknown skill {skill!r}; did you mean {near!r}? "
                 f"If it is another skill, add it first: consilium skills add {shlex.quote(skill)}",
@@ -56,7 +56,7 @@ async def require_experts(connection: AsyncConnection, strategy: Strategy) -> No
     for field, expert_id in named.items():
         if expert_id not in known:
             raise InvalidRequest(
-                f"strategy {strategy.id!r} names the unknown expert {expert_id!r}; {did_you_mean(expert_id, known)}", param=field
+                f"strategy {strategy.id!r} names the unknown expert {expert_id!r}; {did_you_mean(expert_id, sorted(known))}", param=field
             )
 
 

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Conflict, NotFound
+from domain.nearest import did_you_mean
 from experts_registry import references, state
 from experts_registry.database import Database
-from experts_registry.nearest import did_you_mean
 from experts_registry.tables import skills
 
 
@@ -107,5 +107,5 @@ class SkillStore:
 async def _one(connection: AsyncConnection, name: str) -> Skill:
     known = await read_skills(connection)
     if name not in known:
-        raise NotFound(f"there is no skill {name!r}; {did_you_mean(name, known)}", param="name")
+        raise NotFound(f"there is no skill {name!r}; {did_you_mean(name, sorted(known))}", param="name")
     return Skill(name, known[name])

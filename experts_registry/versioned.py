@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Conflict, NotFound, PreconditionFailed
 from domain.experts import ExpertCard
+from domain.nearest import did_you_mean
 from domain.strategy import Strategy
-from experts_registry.nearest import did_you_mean
 from experts_registry.tables import retired_versions
 
 T = TypeVar("T", ExpertCard, Strategy)
@@ -43,7 +43,7 @@ class VersionedTable(Generic[T]):
         row = (await connection.execute(statement)).mappings().one_or_none()
         if row is None:
             known = (await connection.scalars(sa.select(self.table.c.id))).all()
-            raise NotFound(f"there is no {self.kind} {item_id!r}; {did_you_mean(item_id, known)}", param="id")
+            raise NotFound(f"there is no {self.kind} {item_id!r}; {did_you_mean(item_id, sorted(known))}", param="id")
         return self.from_row(row)
 
     async def insert(self, connection: AsyncConnection, item: T) -> T:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from domain.chat import ChatRequest, text_of
 from domain.errors import ContextTooLong, InvalidRequest, NoEligibleExpert
 from domain.experts import Capability, ExpertCard, ExpertRole, HealthState
+from domain.nearest import did_you_mean
 from domain.registry import RegistrySnapshot
 
 _CONTEXT, _UNHEALTHY = "context", "unhealthy"
@@ -69,9 +69,7 @@ def check_names(names: Sequence[str], request: ChatRequest, snapshot: RegistrySn
     known = sorted(card.id for card in snapshot.experts.values() if visible(card, request))
     for name in names:
         if name not in known:
-            nearest = get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known are {', '.join(known[:12])}"
-            raise InvalidRequest(f"{param}: there is no expert {name!r}{hint}", param=param)
+            raise InvalidRequest(f"{param}: there is no expert {name!r}; {did_you_mean(name, known)}", param=param)
 
 
 def eligible(request: ChatRequest, snapshot: RegistrySnapshot, health_of: Callable[[str], HealthState]) -> Eligibility:

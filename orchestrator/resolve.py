@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from domain.errors import ModelNotFound
 from domain.experts import ExpertCard
+from domain.nearest import did_you_mean
 from domain.registry import RegistrySnapshot
 from domain.strategy import Strategy
 
@@ -59,8 +59,5 @@ def resolve(model: str, snapshot: RegistrySnapshot, labels: frozenset[str] = fro
 
 
 def _unknown(model: str, snapshot: RegistrySnapshot, labels: frozenset[str], *, disabled: bool) -> str:
-    known = model_names(snapshot, labels)
-    nearest = get_close_matches(model, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(n) for n in nearest)}?" if nearest else f"known are {', '.join(known[:12])}"
     state = "is disabled" if disabled else "does not exist"
-    return f"the model {model!r} {state}; {hint}"
+    return f"the model {model!r} {state}; {did_you_mean(model, model_names(snapshot, labels), max_suggested=3)}"

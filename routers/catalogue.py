@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from domain.errors import InvalidRequest
+from domain.nearest import did_you_mean
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 
@@ -23,7 +23,7 @@ class Router(Protocol):
 
 
 class RouterCatalogue(Mapping[str, Router]):
-    """Name to router. Looking up an unknown name, also with ``get``, raises ``InvalidRequest`` with the nearest known one."""
+    """Name to router. Looking up an unknown name, also with ``get``, raises ``InvalidRequest`` that names the known ones."""
 
     def __init__(self, routers: Iterable[Router]) -> None:
         self._routers = {router.name: router for router in routers}
@@ -31,9 +31,8 @@ class RouterCatalogue(Mapping[str, Router]):
     def __getitem__(self, name: str) -> Router:
         if name in self._routers:
             return self._routers[name]
-        nearest = difflib.get_close_matches(name, self._routers, n=1, cutoff=0.0)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise InvalidRequest(f"unknown router {name!r}; known are {', '.join(sorted(self._routers))}.{hint}", param="consilium.router")
+        hint = did_you_mean(name, sorted(self._routers), always_list=True)
+        raise InvalidRequest(f"unknown router {name!r}; {hint}", param="consilium.router")
 
     def __contains__(self, name: object) -> bool:
         return name in self._routers

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domain.errors import InvalidRequest, NoEligibleExpert
+from domain.nearest import nearest
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
 from routers.options import check_known
@@ -54,7 +54,7 @@ class ExplicitRouter:
             raise InvalidRequest(f"{param} is {value!r}, it must be a list of expert ids", param=param)
         for name in value:
             if name not in snapshot.experts:
-                nearest = difflib.get_close_matches(name, snapshot.experts, n=1, cutoff=0.0)
-                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                near = nearest(name, snapshot.experts)
+                hint = f"; did you mean {near!r}?" if near else ""
                 raise InvalidRequest(f"{param} names {name!r}, which is not registered{hint}", param=param)
         return list(value)

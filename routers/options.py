@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from domain.errors import InvalidRequest
+from domain.nearest import did_you_mean, nearest
 
 _CHOICES = {"scoring": ("shrunk", "symbolic"), "annotator": ("embedding", "llm")}
 
@@ -56,16 +56,16 @@ def check_known(values: Mapping[str, Any], known: Collection[str], *, router: st
     """Raise ``InvalidRequest`` for the first of *values* that *router* does not know."""
     for name in values:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            hint = f"; did you mean {nearest[0]!r}? It knows {', '.join(known)}" if nearest else "; it has none"
-            raise _invalid(name, f"is no option of the router {router!r}{hint}")
+            hint = did_you_mean(name, tuple(known), always_list=True) if known else "it has none"
+            raise _invalid(name, f"is no option of the router {router!r}; {hint}")
 
 
 def _check(name: str, value: Any) -> None:
     if name in _CHOICES:
         if value not in _CHOICES[name]:
-            nearest = difflib.get_close_matches(str(value), _CHOICES[name], n=1, cutoff=0.0)[0]
-            raise _invalid(name, f"is {value!r}, it must be one of {', '.join(_CHOICES[name])}; did you mean {nearest!r}?")
+            near = nearest(str(value), _CHOICES[name])
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise _invalid(name, f"is {value!r}, it must be one of {', '.join(_CHOICES[name])}{hint}")
     elif name == "sticky":
         if not isinstance(value, bool):
             raise _invalid(name, f"is {value!r}, it must be true or false")

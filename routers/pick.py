@@ -7,12 +7,12 @@ threshold, at most k (after Huang et al. 2024, "Harder Tasks Need More Experts")
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from random import Random
 
 from domain.errors import InvalidRequest
+from domain.nearest import did_you_mean
 from domain.routing import PICK_KINDS, PickRule
 
 _DYNAMIC_TEMPERATURE = 0.5
@@ -25,10 +25,8 @@ make every query of a large registry look hard."""
 def check(rule: PickRule) -> None:
     """Raise ``InvalidRequest`` when *rule* cannot be followed."""
     if rule.kind not in PICK_KINDS:
-        nearest = difflib.get_close_matches(rule.kind, PICK_KINDS, n=1, cutoff=0.0)[0]
-        raise InvalidRequest(
-            f"unknown pick {rule.kind!r}; known are {', '.join(PICK_KINDS)}. Did you mean {nearest!r}?", param="consilium.pick"
-        )
+        hint = did_you_mean(rule.kind, PICK_KINDS, always_list=True)
+        raise InvalidRequest(f"unknown pick {rule.kind!r}; {hint}", param="consilium.pick")
     if rule.k < 1:
         raise InvalidRequest(f"k is {rule.k}, it must be 1 or more", param="consilium.k")
     if not 0 < rule.threshold <= 1:

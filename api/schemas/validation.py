@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from domain.errors import InvalidRequest
+from domain.nearest import did_you_mean
 
 _WANTED: Mapping[str, str] = {
     "string_type": "a string",
@@ -79,28 +79,20 @@ def _sentence(same: Sequence[Any], param: str | None, path: tuple[str | int, ...
     if kinds == {"missing"}:
         return f"{name} is missing"
     if kinds == {"extra_forbidden"}:
-        key = str(path[-1])
-        return f"{name}: unknown key" + suggestion(key, _fields_at(model, path[:-1]))
+        known = _fields_at(model, path[:-1])
+        return f"{name}: unknown key" + (f"; {did_you_mean(str(path[-1]), known, always_list=True)}" if known else "")
     if kinds <= set(_WANTED):
         wanted = list(dict.fromkeys(_WANTED[error["type"]] for error in same))
         return f"{name} must be {' or '.join(wanted)}, not {_json_name(first['input'])}"
     if first["type"] in {"literal_error", "enum"}:
         known = [value.strip().strip("'") for value in first["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return f"{name}: {_short(first['input'])} is not valid" + suggestion(str(first["input"]), known)
+        return f"{name}: {_short(first['input'])} is not valid; {did_you_mean(str(first['input']), known, always_list=True)}"
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}"
     message = str(first["msg"])
     if message.startswith("Input should be "):
         return f"{name} must be {message.removeprefix('Input should be ')}, not {_short(first['input'])}"
     return f"{name}: {message[:1].lower()}{message[1:]}"
-
-
-def suggestion(given: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` and the list of *known* names, as the tail of a sentence."""
-    names = list(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    tail = f"; did you mean '{near[0]}'?" if near else ";"
-    return f"{tail} Known: {', '.join(names)}" if near else f"{tail} known: {', '.join(names)}"
 
 
 def _clean(loc: Sequence[str | int], payload: object, absent: bool) -> tuple[str | int, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 
 from domain.chat import Message, text_of
 from domain.errors import InvalidRequest
+from domain.nearest import did_you_mean
 from domain.plan import Candidate
 
 _MOA_INSTRUCTIONS = (
@@ -52,8 +52,5 @@ def fuse_messages(messages: Sequence[Message], answers: Sequence[str], template:
     Raises ``InvalidRequest`` for an unknown template.
     """
     if template not in TEMPLATES:
-        nearest = get_close_matches(template, TEMPLATES, n=1)
-        raise InvalidRequest(
-            f"unknown aggregation prompt {template!r}; known are {', '.join(TEMPLATES)}" + (f"; nearest: {nearest[0]}" if nearest else "")
-        )
+        raise InvalidRequest(f"unknown aggregation prompt {template!r}; {did_you_mean(template, tuple(TEMPLATES), always_list=True)}")
     return TEMPLATES[template](messages, answers)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from domain.errors import ExpertUnreachable
 from domain.experts import ExpertCard
+from domain.nearest import did_you_mean
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -46,9 +46,7 @@ def _existing(name: str, parent: Path, expert_id: str) -> Path:
     if folder.is_dir():
         return folder.resolve()
     known = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
-    nearest = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; there are: {', '.join(known)}" if known else ""
-    msg = f"the folder {name!r} of expert {expert_id!r} does not exist{hint}"
+    msg = f"the folder {name!r} of expert {expert_id!r} does not exist; {did_you_mean(name, known)}"
     raise ExpertUnreachable(msg, retryable=False)
 
 

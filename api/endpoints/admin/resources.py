@@ -7,7 +7,6 @@ import binascii
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
@@ -18,11 +17,11 @@ from pydantic import BaseModel
 from api.body import json_object
 from api.schemas.admin_queries import PageQuery
 from domain.errors import InvalidRequest, NotFound, PreconditionFailed
+from domain.nearest import did_you_mean
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
 
-_MAX_NAMES = 20
 """Known names that an error lists; more would hide the sentence."""
 
 
@@ -171,18 +170,8 @@ def decode_cursor(cursor: str) -> str:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """The tail of a sentence about an unknown name: the nearest known one, and what else there is."""
-    names = sorted(known)
-    if not names:
-        return "; there are none yet"
-    close = get_close_matches(given, names, n=1, cutoff=0.5)
-    listed = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
-    return f"; did you mean {close[0]!r}? Known: {listed}" if close else f"; known: {listed}"
-
-
 def not_found(kind: str, given: str, known: Iterable[str]) -> NotFound:
-    return NotFound(f"there is no {kind} {given!r}{nearest(given, known)}")
+    return NotFound(f"there is no {kind} {given!r}; {did_you_mean(given, sorted(known), always_list=True)}")
 
 
 def require_known(given: Iterable[str], known: Iterable[str], *, kind: str, param: str) -> None:
@@ -190,4 +179,5 @@ def require_known(given: Iterable[str], known: Iterable[str], *, kind: str, para
     names = set(known)
     for name in given:
         if name not in names:
-            raise InvalidRequest(f"{param}: there is no {kind} {name!r}{nearest(name, names)}", param=param)
+            hint = did_you_mean(name, sorted(names), always_list=True)
+            raise InvalidRequest(f"{param}: there is no {kind} {name!r}; {hint}", param=param)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from api.endpoints.admin.discovery import found_models
 from api.endpoints.admin.question_choice import choose
-from api.endpoints.admin.resources import decode_cursor, encode_cursor, etag_of, merged, nearest
+from api.endpoints.admin.resources import decode_cursor, encode_cursor, etag_of, merged
 from domain.errors import InvalidRequest
 from domain.experts import Backend, ExpertCard
 from domain.skills import LabelledQuestion
@@ -110,14 +110,6 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
 def test_tags_tell_states_apart() -> None:
     """Equal content has one tag whatever the order of its keys; other content has another."""
     assert etag_of({"a": 1, "b": 2}) == etag_of({"b": 2, "a": 1}) != etag_of({"a": 1, "b": 3})
-
-
-def test_an_unknown_name_gets_the_nearest_and_a_short_list() -> None:
-    names = [f"skill-{number:02}" for number in range(30)]
-
-    assert "did you mean 'skill-07'?" in nearest("skil-07", names)
-    assert nearest("zzz", names).endswith("and 10 more")
-    assert nearest("x", []) == "; there are none yet"
 
 
 async def test_the_admin_plane_is_in_the_published_schema(client: httpx.AsyncClient) -> None:

@@ -142,7 +142,7 @@ async def test_an_id_that_is_taken_or_unknown_is_told(stores: Stores) -> None:
         await stores.experts.create(make_card())
     with pytest.raises(NotFound, match="no expert 'numeral'; did you mean 'numerals'"):
         await stores.experts.get("numeral")
-    with pytest.raises(NotFound, match="no expert 'x'; known: numerals"):
+    with pytest.raises(NotFound, match="no expert 'x'; known are numerals"):
         await stores.experts.replace(make_card("x"))
     with pytest.raises(NotFound, match="no strategy 'autp'; did you mean 'auto'"):
         await stores.strategies.delete("autp")

@@ -71,7 +71,7 @@ def test_fields_that_the_caller_allows_are_handed_back_with_the_row(tmp_path: Pa
         ('{"question": " ", "answer": "5"}', "field 'question': empty"),
         ('{"question": "x", "answer": true}', "field 'answer': expected text, found true or false"),
         ('{"question": "x", "answer": "5", "catgory": "y"}', "field 'catgory': unknown field; did you mean 'category'?"),
-        ('{"question": "x", "answer": "5", "zzz": "y"}', "known fields: id, question"),
+        ('{"question": "x", "answer": "5", "zzz": "y"}', "unknown field; known are id, question"),
         ('{"question": "x", "answer": "5", "skills": "y"}', "field 'skills': expected a list of texts, found text"),
         ('{"question": "x", "answer": "5", "skills": ["y", 1]}', r"field 'skills\[1\]': expected text, found a number"),
         ('{"question": "x", "answer": "5", "options": [""]}', r"field 'options\[0\]': expected text, found an empty one"),

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from domain.evaluation import QuestionOutcome
 from domain.skills import SkillCount
-from experts_registry.nearest import did_you_mean
 from experts_registry.tally import OVERALL, tally, to_profiles
 from tests.fakes.registry import make_outcome
 
@@ -49,10 +48,3 @@ def test_every_answer_is_in_the_overall_count_once(some: list[QuestionOutcome]) 
 
 def test_a_skill_named_twice_counts_once() -> None:
     assert tally([make_outcome(skills=("a", "a"))])["numerals", "a"] == SkillCount(1, 1)
-
-
-def test_suggestions_are_the_nearest_or_what_there_is() -> None:
-    assert did_you_mean("Numeral", ["numerals", "text"]) == "did you mean 'numerals'?"
-    assert did_you_mean("zzz", ["b", "a"]) == "known: a, b"
-    assert did_you_mean("zzz", []) == "there are none yet"
-    assert did_you_mean("zzz", [f"skill {n}" for n in range(20)]).endswith(", …")

@@ -61,7 +61,7 @@ def test_sample_is_uniform_when_nobody_has_a_positive_score() -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest_known_one() -> None:
-    with pytest.raises(InvalidRequest, match="Did you mean 'dynamic'") as caught:
+    with pytest.raises(InvalidRequest, match=r"did you mean 'dynamic'\? Known are top_k, sample, dynamic") as caught:
         check(PickRule("dynamc"))
 
     assert caught.value.param == "consilium.pick"
