@@ -1,4 +1,7 @@
-"""Comparing numbers: the larger, the smaller, order, even or odd."""
+"""Comparing numbers: the larger, the smaller, order, even or odd.
+
+The scratch ends in the places of the numbers to write, "a" for the first one of the question: decided before it is copied.
+"""
 
 from __future__ import annotations
 
@@ -77,11 +80,14 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     elif kind == "sort":
         numbers = draw(split, lambda: _triple(rng))
         text = rng.choice(_SORT).format(s=", ".join(map(str, numbers)))
-        answer, skill, think = ", ".join(map(str, sorted(numbers))), "ordering numbers", ""
+        order = sorted(range(3), key=numbers.__getitem__)
+        answer, skill = ", ".join(str(numbers[i]) for i in order), "ordering numbers"
+        think = " ".join("abc"[i] for i in order)
     else:
         a, b = draw(split, lambda: _pair(rng))
         phrasings = _LARGER_TRICKY if tricky else _LARGER if kind == "larger" else _SMALLER
         text = rng.choice(phrasings).format(a=a, b=b)
-        answer, skill = str(max(a, b) if kind == "larger" else min(a, b)), "comparing numbers"
-        think = _compare(str(a), str(b))
+        first = (a > b) == (kind == "larger")
+        answer, skill = str(a if first else b), "comparing numbers"
+        think = f"{_compare(str(a), str(b))} {'a' if first else 'b'}"
     return Question(dress(rng, text), answer, "comparison", skill, think, tricky=tricky)

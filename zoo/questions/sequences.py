@@ -16,39 +16,52 @@ _TRICKY = (
     "The pages about gold are {s}. Which page follows?", "True readings were {s}. Which reading follows?",
 )  # fmt: skip
 
+_ALPHABET_SHARE = 0.3
+"""Of the letter sequences in training, single letters. There are only 128 of those: they are learned by heart, as the
+alphabet is, so all are trained and none is ever asked in a test. Held-out questions have pairs that were never seen together."""
 
-def _letters(rng: Random) -> tuple[list[str], str, str]:
-    """Letters with a constant step; the scratch counts on from the last one."""
-    step = rng.randint(1, 4)
-    start = rng.randint(0, 25 - 4 * step)
+
+def _letters(rng: Random, num_letters: int) -> tuple[list[str], str, str]:
+    """Terms of one or two letters, each with a constant step of its own; the scratch counts on from the last ones."""
     case = rng.choice((str.upper, str.lower))
     alphabet = [case(chr(ord("A") + i)) for i in range(26)]
-    at = [start + i * step for i in range(5)]
-    return [alphabet[i] for i in at[:4]], alphabet[at[4]], f"+{step} {' '.join(alphabet[at[3] : at[4] + 1])}"
+    terms, scratch = [""] * 5, []
+    for _ in range(num_letters):
+        step = rng.randint(1, 4)
+        start = rng.randint(0, 25 - 4 * step)
+        at = [start + i * step for i in range(5)]
+        terms = [term + alphabet[i] for term, i in zip(terms, at, strict=True)]
+        scratch.append(f"+{step} {' '.join(alphabet[at[3] : at[4] + 1])}")
+    return terms[:4], terms[4], "; ".join(scratch)
 
 
 def _numbers(rng: Random, kind: str) -> tuple[list[str], str, str]:
-    """Numbers; the scratch names the rule, then does the last sum on paper."""
+    """Numbers; the scratch takes the last gap on paper, names the rule, then does the next sum on paper."""
     if kind == "double":
         start = rng.randint(1, 120)
         values, rule = [start * 2**i for i in range(5)], "x2"
     else:
         step = rng.randint(1, 25) * (1 if kind == "up" else -1)
         start = rng.randint(1, rng.choice((99, 400))) + (4 * -step if kind == "down" else 0)
-        values, rule = [start + i * step for i in range(5)], f"{step:+d}"
+        values = [start + i * step for i in range(5)]
+        gap = column_steps(max(values[2:4]), min(values[2:4]), "-")
+        rule = f"{'+' if step > 0 else '-'} {gap} = {abs(step)}"
     last, change = values[3], values[4] - values[3]
     sum_on_paper = column_steps(last, abs(change), "+" if change > 0 else "-")
-    return [str(v) for v in values[:4]], str(values[4]), f"{rule} {sum_on_paper}"
+    return [str(v) for v in values[:4]], str(values[4]), f"{rule}; {sum_on_paper}"
 
 
-def _terms(rng: Random) -> tuple[str, tuple[list[str], str, str]]:
-    kind = rng.choice(("up", "up", "down", "double", "letters"))
-    terms = _letters(rng) if kind == "letters" else _numbers(rng, kind)
+def _terms(rng: Random, kind: str) -> tuple[str, tuple[list[str], str, str]]:
+    terms = _letters(rng, 2) if kind == "letters" else _numbers(rng, kind)
     return f"seq:{terms[0]}", terms
 
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.12
-    shown, answer, think = draw(split, lambda: _terms(rng))
+    kind = rng.choice(("up", "up", "down", "double", "letters"))
+    if kind == "letters" and split == "train" and rng.random() < _ALPHABET_SHARE:
+        shown, answer, think = _letters(rng, 1)
+    else:
+        shown, answer, think = draw(split, lambda: _terms(rng, kind))
     text = rng.choice(_TRICKY if tricky else _PLAIN).format(s=", ".join(shown))
     return Question(dress(rng, text), answer, "sequences", "sequences", think, tricky=tricky)

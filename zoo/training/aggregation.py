@@ -15,9 +15,14 @@ _VALIDATION_SHARE = 20
 
 
 def with_candidates(question: Question, answers: list[str]) -> Question:
-    """*question* followed by its numbered candidates: the service's ``compact`` aggregation prompt."""
-    numbered = "\n".join(f"{number}: {' '.join(answer.split())[:60]}" for number, answer in enumerate(answers, 1))
-    return replace(question, text=f"{question.text}\n{numbered}", think="")
+    """*question* followed by its numbered candidates: the service's ``compact`` aggregation prompt.
+
+    The scratch is the number of the first right candidate, 0 when none is: decided before it is copied.
+    """
+    shown = [" ".join(answer.split())[:60] for answer in answers]
+    numbered = "\n".join(f"{number}: {answer}" for number, answer in enumerate(shown, 1))
+    chosen = shown.index(question.answer) + 1 if question.answer in shown else 0
+    return replace(question, text=f"{question.text}\n{numbered}", think=str(chosen))
 
 
 def choose_candidates(rng: Random, answered: Answered) -> list[str]:

@@ -1,4 +1,4 @@
-"""The decoder in training form: float32 weights, bfloat16 arithmetic, one compiled graph.
+"""The decoder in training form: float32 weights, arithmetic in what the processor is fast at, one compiled graph.
 
 Same function and same parameter names as ``LlamaForCausalLM``, so weights move both ways unchanged. It is written out
 because on a CPU the library's fused attention spends more time in its backward pass than all matrix products together.
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from zoo.training.precision import arithmetic_dtype
 from zoo.training.tokenizer import VOCAB_SIZE
 
 HEAD_SIZE = 32
@@ -54,6 +55,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
+        self.dtype = arithmetic_dtype()
         self.lora_scale = lora_alpha / lora_rank if lora_rank else 0.0
         self.lora = nn.ParameterDict()
         if lora_rank:
@@ -71,29 +73,29 @@ class Decoder(nn.Module):
         if self.lora_scale:
             key = f"{layer}:{linear}".replace(".", "/")
             weight = weight + self.lora_scale * (self.lora[f"{key}/B"] @ self.lora[f"{key}/A"])
-        return weight.bfloat16()
+        return weight.to(self.dtype)
 
     def forward(self, ids: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         """*ids* (batch, length), rotary *cos* and *sin* (length, 16), additive *mask* (batch, 1, length, length)
         to hidden states (batch, length, hidden)."""
         batch, length = ids.shape
         hidden, heads = self.config.hidden_size, self.config.num_attention_heads
-        x = self.model.model.embed_tokens.weight.bfloat16()[ids]
+        x = self.model.model.embed_tokens.weight.to(self.dtype)[ids]
         for i, layer in enumerate(self.model.model.layers):
-            h = F.rms_norm(x, (hidden,), layer.input_layernorm.weight.bfloat16(), 1e-6)
+            h = F.rms_norm(x, (hidden,), layer.input_layernorm.weight.to(self.dtype), 1e-6)
             stacked = torch.cat([self._weight(i, f"self_attn.{p}_proj") for p in "qkv"])
             qkv = F.linear(h, stacked).view(batch, length, 3 * heads, HEAD_SIZE).transpose(1, 2)
             query, key, value = qkv.split(heads, dim=1)
-            scores = _rotate(query, cos, sin) * HEAD_SIZE**-0.5 @ _rotate(key, cos, sin).mT + mask
+            scores = _rotate(query, cos, sin) * HEAD_SIZE**-0.5 @ _rotate(key, cos, sin).mT + mask.to(self.dtype)
             attended = (torch.softmax(scores, -1) @ value).transpose(1, 2).reshape(batch, length, hidden)
             x = x + F.linear(attended, self._weight(i, "self_attn.o_proj"))
-            h = F.rms_norm(x, (hidden,), layer.post_attention_layernorm.weight.bfloat16(), 1e-6)
+            h = F.rms_norm(x, (hidden,), layer.post_attention_layernorm.weight.to(self.dtype), 1e-6)
             gate = F.silu(F.linear(h, self._weight(i, "mlp.gate_proj")))
             x = x + F.linear(gate * F.linear(h, self._weight(i, "mlp.up_proj")), self._weight(i, "mlp.down_proj"))
-        return F.rms_norm(x, (hidden,), self.model.model.norm.weight.bfloat16(), 1e-6)
+        return F.rms_norm(x, (hidden,), self.model.model.norm.weight.to(self.dtype), 1e-6)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.model.model.embed_tokens.weight.bfloat16()).float()
+        return F.linear(hidden, self.model.model.embed_tokens.weight.to(self.dtype)).float()
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotary_tables(length: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """``(cos, sin)`` of shape (length, 16) in bfloat16."""
+    """``(cos, sin)`` of shape (length, 16) in the training arithmetic."""
     frequencies = theta ** (-torch.arange(0, HEAD_SIZE, 2).float() / HEAD_SIZE)
     angles = torch.outer(torch.arange(length).float(), frequencies)
-    return angles.cos().bfloat16(), angles.sin().bfloat16()
+    return angles.cos().to(arithmetic_dtype()), angles.sin().to(arithmetic_dtype())

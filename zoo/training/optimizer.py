@@ -11,12 +11,14 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from zoo.training.precision import arithmetic_dtype
+
 
 def _orthogonalise(batch: Tensor, steps: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrices of *batch* (n, rows, columns), approximately."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = batch.size(1) > batch.size(2)
-    x = (batch.mT if tall else batch).bfloat16()
+    x = (batch.mT if tall else batch).to(arithmetic_dtype())
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
