@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from domain.deadline import Clock
 from domain.errors import ConsiliumError
@@ -113,13 +113,15 @@ class RegistryDirectory:
         """The expert's circuit; ``HALF_OPEN`` means that a trial call is due and none is running."""
         return self._health.state_of(expert_id)
 
-    def begin_trial(self, expert_id: str) -> bool:
-        """Whether a call may begin now; takes the one trial of a half-open circuit. Ask right before the call."""
-        return self._health.begin_trial(expert_id)
+    def begin_call(self, expert_id: str) -> int | None:
+        """The number of a call that may begin now, None when none may; takes the one trial of a half-open circuit. Ask right
+        before the call."""
+        return self._health.begin_call(expert_id)
 
-    def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Learn from *outcomes*: failures that are the expert's own fault open its circuit, an answer closes it."""
-        self._health.record(outcomes)
+    def record(self, outcome: Outcome, *, call: int | None = None) -> None:
+        """Learn from *outcome* of the call with that number: failures that are the expert's own fault open its circuit, an answer
+        closes it."""
+        self._health.record(outcome, call=call)
 
     def _forget_changed(self, before: RegistrySnapshot, after: RegistrySnapshot) -> None:
         changed = [expert_id for expert_id, card in before.experts.items() if after.experts.get(expert_id) != card]

@@ -6,8 +6,9 @@ call may try it; an answer closes the circuit, a fault opens it again for twice 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from itertools import count
 
 from domain.deadline import Clock
 from domain.experts import HealthState
@@ -37,6 +38,8 @@ class Circuit:
     opened_at: float | None = None
     """When it opened last; None while it is closed."""
     cool_down_s: float = 0.0
+    trial: int | None = None
+    """The number of the call that is the running trial: no other call's end may be taken for the trial's."""
     trial_at: float | None = None
     """When the running trial began."""
 
@@ -54,9 +57,10 @@ class Circuit:
         """Closed, with nothing held against the expert."""
         return Circuit()
 
-    def after_fault(self, now: float, policy: HealthPolicy) -> Circuit:
+    def after_fault(self, now: float, policy: HealthPolicy, call: int | None) -> Circuit:
         """1. Closed: one more fault, and open when they are enough. 2. Cooling down: a call that began before; no news.
-        3. Cool-down over: the trial failed, so open again for twice as long."""
+        3. Cool-down over, but *call* is not the trial: it began before as well; no news, and the trial goes on.
+        4. The trial failed, or a call without a number, which is made whatever the circuit says: open again for twice as long."""
         if self.opened_at is None:
             num_faults = self.num_faults + 1
             if num_faults < policy.max_faults:
@@ -64,12 +68,14 @@ class Circuit:
             return Circuit(num_faults, opened_at=now, cool_down_s=policy.cool_down_s)
         if now < self.opened_at + self.cool_down_s:
             return self
+        if call is not None and call != self.trial:
+            return self
         cool_down_s = min(self.cool_down_s * 2, policy.max_cool_down_s)
         return Circuit(self.num_faults + 1, opened_at=now, cool_down_s=cool_down_s)
 
-    def after_no_verdict(self) -> Circuit:
-        """The call ended without saying anything about the expert: the next trial may begin."""
-        return replace(self, trial_at=None)
+    def after_no_verdict(self, call: int | None) -> Circuit:
+        """*call* ended without saying anything about the expert: if it was the trial, the next one may begin."""
+        return self if call is None or call != self.trial else replace(self, trial=None, trial_at=None)
 
 
 class HealthBoard:
@@ -79,39 +85,37 @@ class HealthBoard:
         self._clock = clock
         self._policy = policy or HealthPolicy()
         self._circuits: dict[str, Circuit] = {}
+        self._numbers = count(1)
 
     def state_of(self, expert_id: str) -> HealthState:
         """Reading changes nothing, so the UI and every request may look."""
         circuit = self._circuits.get(expert_id)
         return HealthState.CLOSED if circuit is None else circuit.state(self._clock(), self._policy)
 
-    def begin_trial(self, expert_id: str) -> bool:
-        """Whether a call to the expert may begin now. Of a half-open circuit it is the one trial; until its outcome is recorded
-        the circuit reads as open."""
-        match self.state_of(expert_id):
-            case HealthState.CLOSED:
-                return True
-            case HealthState.OPEN:
-                return False
-            case HealthState.HALF_OPEN:
-                self._circuits[expert_id] = replace(self._circuits[expert_id], trial_at=self._clock())
-                return True
+    def begin_call(self, expert_id: str) -> int | None:
+        """The number of a call to the expert that may begin now; None when none may. Of a half-open circuit it is the one trial;
+        until its outcome is recorded under that number the circuit reads as open."""
+        state = self.state_of(expert_id)
+        if state is HealthState.OPEN:
+            return None
+        number = next(self._numbers)
+        if state is HealthState.HALF_OPEN:
+            self._circuits[expert_id] = replace(self._circuits[expert_id], trial=number, trial_at=self._clock())
+        return number
 
-    def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Learn from *outcomes*, in order."""
-        now = self._clock()
-        for outcome in outcomes:
-            circuit = self._circuits.get(outcome.expert_id, Circuit())
-            if not isinstance(outcome, ExpertFailure):
-                after = circuit.after_answer()
-            elif outcome.expert_at_fault:
-                after = circuit.after_fault(now, self._policy)
-            else:
-                after = circuit.after_no_verdict()
-            if after == Circuit():
-                self._circuits.pop(outcome.expert_id, None)
-            else:
-                self._circuits[outcome.expert_id] = after
+    def record(self, outcome: Outcome, *, call: int | None = None) -> None:
+        """Learn from *outcome*, of the call with the number that ``begin_call`` gave; None if it did not ask."""
+        circuit = self._circuits.get(outcome.expert_id, Circuit())
+        if not isinstance(outcome, ExpertFailure):
+            after = circuit.after_answer()
+        elif outcome.expert_at_fault:
+            after = circuit.after_fault(self._clock(), self._policy, call)
+        else:
+            after = circuit.after_no_verdict(call)
+        if after == Circuit():
+            self._circuits.pop(outcome.expert_id, None)
+        else:
+            self._circuits[outcome.expert_id] = after
 
     def forget(self, expert_ids: Collection[str]) -> None:
         """Start anew with experts that were changed or removed: what was learned is about what they were."""

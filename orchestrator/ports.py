@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from domain.chat import Chunk
@@ -24,12 +24,14 @@ class Directory(Protocol):
         """The expert's circuit. ``HALF_OPEN`` means that a trial call is due and allowed."""
         ...
 
-    def begin_trial(self, expert_id: str) -> bool:
-        """Whether a call may begin now. Of a half-open circuit this takes the one trial, until an outcome is recorded."""
+    def begin_call(self, expert_id: str) -> int | None:
+        """The number of a call that may begin now; None when none may. Of a half-open circuit this takes the one trial, until an
+        outcome is recorded under that number."""
         ...
 
-    def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Learn from *outcomes*: failures that are the expert's own fault open its circuit, an answer closes it."""
+    def record(self, outcome: Outcome, *, call: int | None = None) -> None:
+        """Learn from *outcome* of the call with that number: failures that are the expert's own fault open its circuit, an answer
+        closes it."""
         ...
 
 
@@ -46,7 +48,8 @@ class Router(Protocol):
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """Score every expert of *query* and select.
 
-        Selects only from ``query.experts``; never calls a candidate. Raises ``NoEligibleExpert`` when the query is
+        Selects only from ``query.experts``; never calls a candidate. What it calls itself stands in the decision's ``calls`` and
+        leaves at least one of ``query.max_calls`` for a candidate. Raises ``NoEligibleExpert`` when the query is
         like nothing known and there is no fallback, ``NotReady`` while its index is not there.
         """
         ...

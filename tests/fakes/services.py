@@ -61,11 +61,11 @@ class FakeDirectory:
     def health_of(self, expert_id: str) -> HealthState:
         return self.health.get(expert_id, HealthState.CLOSED)
 
-    def begin_trial(self, expert_id: str) -> bool:
-        return self.health_of(expert_id) is not HealthState.OPEN
+    def begin_call(self, expert_id: str) -> int | None:
+        return None if self.health_of(expert_id) is HealthState.OPEN else 1
 
-    def record(self, outcomes: Sequence[Outcome]) -> None:
-        self.recorded.extend(outcomes)
+    def record(self, outcome: Outcome, *, call: int | None = None) -> None:
+        self.recorded.append(outcome)
 
 
 @dataclass(frozen=True, slots=True)

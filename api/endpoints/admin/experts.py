@@ -175,7 +175,7 @@ async def check_expert(services: ServicesDep, expert_id: str) -> Response:
             result |= {"ok": True, "answer": outcome.text, "usage": usage_object(outcome.usage), "error": None}
         case ExpertFailure():
             result |= {"ok": False, "answer": None, "usage": None, "error": {"code": outcome.code, "message": outcome.message}}
-    services.directory.record([outcome])
+    services.directory.record(outcome)
     return json_response({**result, "health": services.directory.health_of(card.id).value})
 
 

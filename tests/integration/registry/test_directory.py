@@ -166,12 +166,13 @@ async def test_an_expert_that_was_changed_gets_a_new_chance(stores: Stores, dire
     await stores.experts.create(make_card("a"))
     await stores.experts.create(make_card("b"))
     snapshot = await directory.refresh()
-    directory.record([make_failure("a")] * 3 + [make_failure("b")] * 3)
+    for failure in [make_failure("a")] * 3 + [make_failure("b")] * 3:
+        directory.record(failure)
     assert {directory.health_of("a"), directory.health_of("b")} == {HealthState.OPEN}
     await stores.experts.replace(replace(snapshot.experts["a"], base_url=None, description="mended"))
     await directory.refresh()
 
     assert directory.health_of("a") is HealthState.CLOSED
     assert directory.health_of("b") is HealthState.OPEN
-    assert directory.begin_trial("a")
-    assert not directory.begin_trial("b")
+    assert directory.begin_call("a")
+    assert not directory.begin_call("b")

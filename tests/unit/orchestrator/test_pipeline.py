@@ -376,7 +376,7 @@ async def test_reasoning_is_kept_apart_from_candidates_that_are_fused() -> None:
 
 async def test_an_expert_whose_circuit_opened_meanwhile_is_not_called() -> None:
     setup = Setup({"a": "2"}, "a")
-    setup.directory.begin_trial = lambda expert_id: False  # type: ignore[method-assign]
+    setup.directory.begin_call = lambda expert_id: None  # type: ignore[method-assign]
 
     with pytest.raises(NoEligibleExpert, match="unhealthy"):
         await setup.orchestrator.run(ask())
