@@ -54,7 +54,7 @@ def trace_headers(trace: Trace) -> dict[str, str]:
         {
             "x-consilium-experts": _list(expert for expert in (trace.decision.selected if trace.decision else ()) if expert in answered),
             "x-consilium-aggregator": trace.aggregator,
-            "x-consilium-calls": str(len(trace.calls)),
+            "x-consilium-calls": str(trace.num_calls),
             "x-consilium-route-ms": f"{timings.route:.2f}",
             "x-consilium-overhead-ms": f"{timings.overhead:.2f}",
         }

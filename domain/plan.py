@@ -9,6 +9,7 @@ from typing import Any
 
 from domain.chat import Choice, Message, Usage
 from domain.deadline import Deadline
+from domain.errors import ExpertUnavailable
 from domain.experts import ExpertCard
 
 
@@ -68,6 +69,11 @@ class ExpertFailure:
     latency_s: float = 0.0
     expert_at_fault: bool = True
     retry_after_s: float | None = None
+
+    @property
+    def called(self) -> bool:
+        """Whether the expert was called at all: not while its circuit is open."""
+        return self.code != ExpertUnavailable.code
 
 
 Outcome = Candidate | ExpertFailure

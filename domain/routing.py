@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from domain.chat import ChatRequest
 from domain.deadline import Deadline
 from domain.experts import ExpertCard
-from domain.plan import Outcome
+from domain.plan import ExpertFailure, Outcome
 from domain.skills import SkillMatch
 
 PickKind = Literal["top_k", "sample", "dynamic"]
@@ -55,10 +55,18 @@ class RoutingDecision:
     """The coarse domain of the query, when the router knows it: chooses the aggregator."""
     fallback: bool = False
     """The query was like nothing known, and the strategy's fallback expert was taken."""
+    others_fit: bool = True
+    """Whether an expert that was considered with a score may answer in place of selected ones that cannot be called. Not so where
+    the scores do not speak of this query."""
     calls: tuple[Outcome, ...] = ()
     """Calls that the router itself made to decide, e.g. to name the query's skills."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """What else this router wants to show (neighbours, thresholds). JSON values only."""
+
+    @property
+    def num_calls(self) -> int:
+        """Calls that the router has made."""
+        return sum(not isinstance(outcome, ExpertFailure) or outcome.called for outcome in self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +85,5 @@ class RoutingQuery:
     """Router-specific settings of the strategy."""
     deadline: Deadline | None = None
     """The request's; for routers that call an expert themselves."""
+    max_calls: int | None = None
+    """Calls that the request may make in all: the router's own count, and one has to be left for a candidate. None: any number."""

@@ -27,7 +27,7 @@ class Strategy:
     """A fixed fusing expert; None lets the measured aggregator profile choose."""
     fallback_expert: str | None = None
     max_calls: int = 8
-    """Hard cap on calls for one request, aggregator included."""
+    """Hard cap on calls for one request: the router's own, the candidates' and the aggregator's."""
     timeout_s: float = 120.0
     enabled: bool = True
     version: int = 1

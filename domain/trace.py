@@ -11,12 +11,12 @@ from domain.routing import RoutingDecision
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call that was made."""
+    """One call that was made, or skipped."""
 
     expert_id: str
     role: CallRole
     status: str
-    """``ok``, ``error`` or ``cancelled``."""
+    """``ok``, ``error``, ``cancelled``, or ``skipped``: not called, because the expert's circuit was open."""
     latency_ms: float
     usage: Usage = Usage()
     error: str | None = None
@@ -59,3 +59,8 @@ class Trace:
     session_id: str | None = None
     messages: tuple[Message, ...] | None = None
     answer: str | None = None
+
+    @property
+    def num_calls(self) -> int:
+        """Calls that were made, by the router and for the answer."""
+        return sum(call.status != "skipped" for call in self.calls)

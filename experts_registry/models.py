@@ -209,7 +209,7 @@ class StrategyModel(_Model):
     fallback_expert: ExpertId | None = _STRATEGY.fallback_expert
     """Where a query goes that is like nothing known; without it such a query is refused."""
     max_calls: int = Field(default=_STRATEGY.max_calls, ge=1, le=1000)
-    """Hard cap on calls for one request, aggregator included."""
+    """Hard cap on calls for one request: the router's own, the candidates' and the aggregator's."""
     timeout_s: float = Field(default=_STRATEGY.timeout_s, gt=0, le=86_400)
     enabled: bool = _STRATEGY.enabled
 

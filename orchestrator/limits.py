@@ -12,7 +12,7 @@ class Limits:
     max_timeout_s: float = 600.0
     """Longest deadline that a request may have: a forgotten client must not hold experts for hours."""
     max_calls: int = 16
-    """Hard cap on calls for one request: cost grows linearly with it."""
+    """Hard cap on calls for one request, whatever their role: cost grows linearly with it."""
     max_experts: int = 8
     """Largest panel: a fusing expert's context and attention give out beyond it."""
     hold_headers_s: float = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from domain.chat import ChatRequest
-from domain.plan import CallRole, Candidate
+from domain.plan import CallRole, Candidate, ExpertFailure
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import Chosen, Synthesis
 from orchestrator.answer import Answer
@@ -15,7 +15,7 @@ from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
 from orchestrator.planner import aggregator_call
 from orchestrator.ports import Directory, Router, TraceSink, Workers
-from orchestrator.preparation import Preparation, Prepared, settle
+from orchestrator.preparation import Preparation, Prepared, settle, stand_in
 from orchestrator.recorder import TraceRecorder
 from orchestrator.stream import AnswerStream, stream_events
 
@@ -47,7 +47,7 @@ class Orchestrator:
         recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
         try:
             prepared = await self._preparation.prepare(request, recorder)
-            candidates = await self._candidates(prepared, recorder)
+            prepared, candidates = await self._candidates(prepared, recorder)
             final = await self._aggregate(prepared, candidates, recorder)
             recorder.wrote(final.text)
         except BaseException as error:
@@ -66,25 +66,31 @@ class Orchestrator:
         try:
             prepared = await self._preparation.prepare(request, recorder)
             stream = AnswerStream(prepared, recorder, limits=self._limits)
-            stream.start(stream_events(prepared, recorder, self._workers, on_progress=stream.progress))
+            stream.start(stream_events(prepared, recorder, self._workers, on_progress=stream.progress, on_stand_in=stream.instead))
         except BaseException as error:
             recorder.finish(error)
             raise
         await stream.hold_for_first_event()
         return stream
 
-    async def _candidates(self, prepared: Prepared, recorder: TraceRecorder) -> list[Candidate]:
-        with recorder.timing("experts"):
-            outcomes = await dispatch(
-                prepared.plan.calls,
-                self._workers,
-                on_outcome=lambda outcome: recorder.call(outcome, CallRole.CANDIDATE),
-                on_cancelled=recorder.cancelled,
-            )
-        candidates = candidates_of(outcomes)
-        if not candidates:
-            raise error_for(failures_of(outcomes), prepared.plan.deadline)
-        return candidates
+    async def _candidates(self, prepared: Prepared, recorder: TraceRecorder) -> tuple[Prepared, list[Candidate]]:
+        """The answers, and what was carried out: *prepared*, or the same with a stand-in where nobody could be called."""
+        failures: list[ExpertFailure] = []
+        while True:
+            with recorder.timing("experts"):
+                outcomes = await dispatch(
+                    prepared.plan.calls,
+                    self._workers,
+                    on_outcome=lambda outcome: recorder.call(outcome, CallRole.CANDIDATE),
+                    on_cancelled=recorder.cancelled,
+                )
+            if candidates := candidates_of(outcomes):
+                return prepared, candidates
+            failures += failures_of(outcomes)
+            instead = stand_in(prepared, failures)
+            if instead is None:
+                raise error_for(failures, prepared.plan.deadline)
+            prepared, recorder.decision = instead, instead.context.decision
 
     async def _aggregate(self, prepared: Prepared, candidates: list[Candidate], recorder: TraceRecorder) -> Candidate:
         """The candidate that is the answer: the only one, the chosen one, or what the aggregator wrote."""

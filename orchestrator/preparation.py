@@ -11,7 +11,7 @@ from domain.chat import ChatRequest
 from domain.deadline import Deadline
 from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard, HealthState
-from domain.plan import Candidate, Plan
+from domain.plan import Candidate, ExpertFailure, Plan
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from domain.strategy import Strategy
@@ -59,6 +59,31 @@ def settle(prepared: Prepared, candidates: Sequence[Candidate]) -> Chosen | Synt
     return verdict
 
 
+def stand_in(prepared: Prepared, failures: Sequence[ExpertFailure]) -> Prepared | None:
+    """*prepared* with the next best considered expert instead of those that have failed; None when there is none, or when one of
+    them was called after all: then the request has failed as it would have with healthy circuits.
+
+    Between routing and call a circuit may open, or another request may take the one trial of a half-open one.
+    """
+    context, tried = prepared.context, {failure.expert_id for failure in failures}
+    decision, experts = context.decision, context.snapshot.experts
+    if not decision.others_fit or any(failure.called for failure in failures):
+        return None
+    fits = (e.expert_id for e in decision.considered if e.score > 0 and e.expert_id not in tried and context.usable(experts[e.expert_id]))
+    chosen = next(fits, None)
+    if chosen is None:
+        return None
+    missed = ", ".join(expert_id for expert_id in dict.fromkeys(decision.selected) if expert_id in tried)
+    decision = replace(
+        decision,
+        selected=(chosen,),
+        considered=tuple(replace(expert, selected=expert.expert_id == chosen) for expert in decision.considered),
+        reason=f"{decision.reason} Note: {missed} could not be called, so the next best was asked, {chosen}.",
+    )
+    plan = make_plan(prepared.request, decision, experts, deadline=prepared.plan.deadline, max_calls=1, fused=False)
+    return replace(prepared, plan=plan, context=replace(context, decision=decision))
+
+
 class Preparation:
     """Resolve, filter, route and plan. Holds no per-request state."""
 
@@ -83,6 +108,7 @@ class Preparation:
             # Another router than the strategy's would not understand its options.
             options=strategy.router_options if router.name == strategy.router else {},
             deadline=deadline,
+            max_calls=self._max_calls(request, strategy),
         )
         try:
             with recorder.timing("route"):
@@ -104,10 +130,13 @@ class Preparation:
         strategy = target.strategy
         aggregator = aggregator or aggregator_named(strategy.aggregator)
         context = AggregationContext(request, strategy, decision, snapshot, self._usable(request))
-        max_calls = min(options.max_calls or strategy.max_calls, strategy.max_calls, self._limits.max_calls)
+        max_calls = self._max_calls(request, strategy) - decision.num_calls
         fused = aggregator.expert_for(context) is not None
         plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=max_calls, fused=fused)
         return Prepared(request, plan, context, aggregator, max_calls - len(plan.calls))
+
+    def _max_calls(self, request: ChatRequest, strategy: Strategy) -> int:
+        return min(request.options.max_calls or strategy.max_calls, strategy.max_calls, self._limits.max_calls)
 
     def _router(self, asked: str | None, target: Target) -> Router:
         if asked and target.expert:

@@ -63,8 +63,8 @@ class TraceRecorder:
                 text = outcome.text[:MAX_KEPT_TEXT] if self._keep_text else None
                 self._calls.append(CallRecord(outcome.expert_id, role, "ok", outcome.latency_s * 1e3, outcome.usage, text=text))
             case ExpertFailure():
-                error = f"{outcome.code}: {outcome.message}"
-                self._calls.append(CallRecord(outcome.expert_id, role, "error", outcome.latency_s * 1e3, error=error))
+                error, status = f"{outcome.code}: {outcome.message}", "error" if outcome.called else "skipped"
+                self._calls.append(CallRecord(outcome.expert_id, role, status, outcome.latency_s * 1e3, error=error))
 
     def routed(self, outcomes: Sequence[Outcome]) -> None:
         """The router made these calls, at once; the wait for them is the experts', not ours."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -22,13 +22,21 @@ from orchestrator.guard import failure_of
 from orchestrator.limits import Limits
 from orchestrator.planner import aggregator_call
 from orchestrator.ports import Workers
-from orchestrator.preparation import Prepared, settle
+from orchestrator.preparation import Prepared, settle, stand_in
 from orchestrator.recorder import TraceRecorder
 
 KEEP_ALIVE_S = 5.0
 """Longest silence on a stream while experts work: under the idle limits of common proxies (30 to 60 s)."""
 
 Event = Chunk | Progress
+
+
+class _NoAnswer(Exception):
+    """Every expert that was asked has failed; carries the failures out to where somebody else is asked, or the request fails."""
+
+    def __init__(self, failures: Sequence[ExpertFailure]) -> None:
+        super().__init__("no expert answered")
+        self.failures = failures
 
 
 class _Interrupted(Exception):
@@ -43,15 +51,21 @@ class AnswerStream:
     """An opened stream. Iterate it to the end or ``aclose()`` it; either way the trace is complete afterwards."""
 
     def __init__(self, prepared: Prepared, recorder: TraceRecorder, *, limits: Limits) -> None:
-        self._prepared, self._recorder, self._limits = prepared, recorder, limits
+        self._recorder, self._limits = recorder, limits
         self._events: AsyncGenerator[Chunk, None] | None = None
         self._first: asyncio.Future[Any] | None = None  # of the first chunk, or of None when there is none
         self._progress: deque[str] = deque(maxlen=64)
         self._stirred = asyncio.Event()
         self.request_id = prepared.request.id
         self.strategy = recorder.strategy
+        self.instead(prepared)
+
+    def instead(self, prepared: Prepared) -> None:
+        """*prepared* is carried out from now on."""
+        self._prepared = prepared
         self.announced_aggregator = prepared.announced_aggregator
-        self.num_planned_calls = len(prepared.plan.calls) + (":" in self.announced_aggregator)
+        num_router_calls = prepared.context.decision.num_calls
+        self.num_planned_calls = num_router_calls + len(prepared.plan.calls) + (":" in self.announced_aggregator)
 
     @property
     def decision(self) -> RoutingDecision:
@@ -137,14 +151,16 @@ class AnswerStream:
 
 
 async def stream_events(
-    prepared: Prepared, recorder: TraceRecorder, workers: Workers, *, on_progress: Callable[[str], None]
+    prepared: Prepared,
+    recorder: TraceRecorder,
+    workers: Workers,
+    *,
+    on_progress: Callable[[str], None],
+    on_stand_in: Callable[[Prepared], None],
 ) -> AsyncGenerator[Chunk, None]:
     """The chunks of the answer's last step; raises the request's error. Finishes the trace in every case."""
     try:
-        calls = prepared.plan.calls
-        last = _single(calls[0], prepared, recorder, workers) if len(calls) == 1 else None
-        last = last or _panel(prepared, recorder, workers, on_progress)
-        async with aclosing(last) as chunks:
+        async with aclosing(_last_step(prepared, recorder, workers, on_progress, on_stand_in)) as chunks:
             async for chunk in chunks:
                 recorder.wrote("".join(str(choice.delta.get("content") or "") for choice in chunk.choices))
                 with recorder.timing("reader"):
@@ -158,14 +174,40 @@ async def stream_events(
     recorder.finish()
 
 
-async def _single(call: ExpertCall, prepared: Prepared, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
+async def _last_step(
+    prepared: Prepared,
+    recorder: TraceRecorder,
+    workers: Workers,
+    on_progress: Callable[[str], None],
+    on_stand_in: Callable[[Prepared], None],
+) -> AsyncGenerator[Chunk, None]:
+    """The only expert's stream, or the panel's; where nobody could be called, a stand-in's, which *on_stand_in* is told."""
+    failures: list[ExpertFailure] = []
+    while True:
+        calls = prepared.plan.calls
+        step = _single(calls[0], recorder, workers) if len(calls) == 1 else _panel(prepared, recorder, workers, on_progress)
+        try:
+            async with aclosing(step) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
+        except _NoAnswer as nobody:
+            failures += nobody.failures
+        instead = stand_in(prepared, failures)
+        if instead is None:
+            raise error_for(failures, prepared.plan.deadline)
+        prepared, recorder.decision = instead, instead.context.decision
+        on_stand_in(prepared)
+
+
+async def _single(call: ExpertCall, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
     recorder.aggregator = "single"
     try:
         async with aclosing(_relay(call, "experts", recorder, workers)) as chunks:
             async for chunk in chunks:
                 yield chunk
     except _Interrupted as interrupted:
-        raise error_for([interrupted.failure], prepared.plan.deadline) from None
+        raise _NoAnswer([interrupted.failure]) from None
 
 
 async def _panel(
@@ -179,7 +221,7 @@ async def _panel(
         outcomes = await dispatch(prepared.plan.calls, workers, on_outcome=ended, on_cancelled=recorder.cancelled)
     candidates = candidates_of(outcomes)
     if not candidates:
-        raise error_for(failures_of(outcomes), prepared.plan.deadline)
+        raise _NoAnswer(failures_of(outcomes))
     match settle(prepared, candidates):
         case None:
             recorder.aggregator = "single"

@@ -1,7 +1,8 @@
 """Skills named by a language model: the keyword step of Symbolic-MoE (arXiv 2503.05641), by any registered expert.
 
 The model is asked five times at temperature 0.7; keywords of at most 20 characters that come more than once are kept and
-mapped to the nearest known skill. Unlike in the paper's code, a keyword that is near to no skill stays unknown.
+mapped to the nearest known skill. Unlike in the paper's code, a keyword that is near to no skill stays unknown. The five calls
+count against the request's ``max_calls``; a request that cannot make them and one more is annotated by similarity.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Completes(Protocol):
 
 
 class KeywordAnnotator:
-    """Asks ``options.keyword_expert``; when that fails, *fallback* decides and the annotation says so."""
+    """Asks ``options.keyword_expert``; when that fails or costs too many calls, *fallback* decides and the annotation says so."""
 
     def __init__(self, workers: Completes, encoder: TextEncoder, fallback: Annotator, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._workers = workers
@@ -66,6 +67,8 @@ class KeywordAnnotator:
         if expert is None or not expert.enabled:
             problem = "not registered" if expert is None else "disabled"
             return _fell_back(by_embedding, f"the keyword expert {options.keyword_expert!r} is {problem}")
+        if query.max_calls is not None and query.max_calls < NUM_SAMPLES + 1:
+            return _fell_back(by_embedding, f"max_calls is {query.max_calls}, too few for {NUM_SAMPLES} keyword calls and an answer")
         outcomes = await self._samples(expert, query)
         by_embedding = replace(by_embedding, calls=tuple(outcomes))
         texts = [outcome.text for outcome in outcomes if isinstance(outcome, Candidate)]

@@ -104,6 +104,8 @@ class SkillsRouter:
             skills=annotation.skills,
             category=annotation.category,
             fallback=fallback,
+            # Without skills the scores are what everybody is worth on average: nobody is forced on a query like nothing known.
+            others_fit=bool(annotation.skills),
             detail=detail_of(annotation, options, query.pick),
             calls=annotation.calls,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -35,13 +36,14 @@ class ScriptedWorkers:
 
 
 async def annotate(
-    answers: Sequence[str | None], *, expert: str = "generalist", timeout_s: float = 10
+    answers: Sequence[str | None], *, expert: str = "generalist", timeout_s: float = 10, max_calls: int | None = None
 ) -> tuple[Annotation, ScriptedWorkers]:
     encoder, snapshot, workers = HashingEncoder(), snapshot_of(), ScriptedWorkers(answers)
     index = (await holder_for(snapshot, encoder)).index()
     annotator = KeywordAnnotator(workers, encoder, EmbeddingAnnotator(encoder), timeout_s=timeout_s)
     options = SkillsOptions(annotator="llm", keyword_expert=expert)
-    return await annotator.annotate(query(snapshot, "Name the capital of Kenya.", seed=7), snapshot, index, options), workers
+    asked = replace(query(snapshot, "Name the capital of Kenya.", seed=7), max_calls=max_calls)
+    return await annotator.annotate(asked, snapshot, index, options), workers
 
 
 async def test_keywords_that_come_more_than_once_become_skills_weighted_by_how_often() -> None:
@@ -106,6 +108,18 @@ async def test_an_unregistered_expert_is_said_and_not_called() -> None:
 
     assert "'nobody' is not registered" in annotation.notes[0]
     assert workers.calls == []
+
+
+async def test_a_request_without_room_for_the_samples_and_an_answer_makes_no_call_and_it_is_said() -> None:
+    annotation, workers = await annotate([], max_calls=5)
+    enough, _ = await annotate(["Keywords: capitals"] * 5, max_calls=6)
+
+    assert workers.calls == []
+    assert annotation.calls == ()
+    assert annotation.source == "embedding"
+    assert annotation.skills[0].skill == "capitals"
+    assert "max_calls is 5, too few for 5 keyword calls and an answer" in annotation.notes[0]
+    assert enough.source == "llm"
 
 
 @pytest.mark.parametrize(

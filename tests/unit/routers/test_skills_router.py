@@ -27,6 +27,7 @@ async def test_the_measured_specialist_is_selected_although_the_generalist_is_st
     assert decision.skills[0].skill == "addition"
     assert decision.category == "maths"
     assert not decision.fallback
+    assert decision.others_fit
 
 
 async def test_the_generalist_takes_over_when_the_specialist_is_not_eligible() -> None:
@@ -81,6 +82,7 @@ async def test_a_query_like_nothing_known_goes_to_the_fallback_expert() -> None:
 
     assert decision.selected == ("generalist",)
     assert decision.fallback
+    assert not decision.others_fit
     assert decision.skills == ()
     assert "fallback" in decision.reason
 
@@ -178,6 +180,7 @@ async def test_a_fragment_stays_with_its_session_when_the_strategy_is_sticky() -
     decision = await router.route(query(snapshot, "and doubled?", session_id="s", sticky=True), snapshot)
 
     assert decision.selected == ("calculator",)
+    assert not decision.others_fit
     assert "session 's' stays with calculator" in decision.reason
 
 
