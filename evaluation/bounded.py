@@ -17,6 +17,8 @@ from typing import IO
 
 from domain.errors import ServiceError
 
+_GRACE_S = 1.0
+"""After this the child ends itself: for a parent that was killed and cannot."""
 _CHILD = Path(__file__).with_name("bounded_child.py")
 
 
@@ -29,8 +31,8 @@ class ComparisonTimeout(ServiceError):
 class BoundedComparer:
     """Compares in a child process, which starts at the first comparison and again after one that was cut off.
 
-    Safe to use from several threads, which take turns. *timeout_s* bounds one comparison, *start_timeout_s* the first
-    one of a process, which loads the library.
+    Safe to use from several threads, which take turns. *timeout_s* bounds one comparison, *start_timeout_s* a process's
+    first one of each kind, which loads the library.
     """
 
     def __init__(self, *, timeout_s: float = 5.0, start_timeout_s: float = 60.0) -> None:
@@ -38,6 +40,8 @@ class BoundedComparer:
         self._start_timeout_s = start_timeout_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._used: set[str] = set()
+        """Kinds of comparison that the process has done, so that their libraries are loaded."""
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def math_equal(self, gold: str, answer: str) -> bool:
@@ -55,13 +59,12 @@ class BoundedComparer:
 
     def _ask(self, request: dict[str, str]) -> bool:
         with self._lock:
-            timeout_s = self._timeout_s
             if self._process is None or self._process.poll() is not None:
                 self._end()
                 self._start()
-                timeout_s = self._start_timeout_s
+            timeout_s = self._timeout_s if request["op"] in self._used else self._start_timeout_s
             try:
-                self._pipe().write(json.dumps(request) + "\n")
+                self._pipe().write(json.dumps({**request, "limit_s": timeout_s + _GRACE_S}) + "\n")
                 self._pipe().flush()
                 line = self._lines.get(timeout=timeout_s)
             except queue.Empty:
@@ -72,6 +75,7 @@ class BoundedComparer:
             if not line:  # the child died of this input: out of memory, or recursion too deep
                 self._end()
                 return False
+            self._used.add(request["op"])
             return bool(json.loads(line)["same"])
 
     def _pipe(self) -> IO[str]:
@@ -90,6 +94,7 @@ class BoundedComparer:
 
     def _end(self) -> None:
         process, self._process = self._process, None
+        self._used.clear()
         if process is None:
             return
         process.kill()

@@ -1,13 +1,14 @@
 """The process behind ``evaluation.bounded``: one JSON request a line in, one JSON reply a line out.
 
 Run as a file of its own, so it imports nothing of the project. Requests: ``{"op": "math", "gold": …, "answer": …}`` and
-``{"op": "regex", "pattern": …, "text": …}``; replies: ``{"same": true | false}``.
+``{"op": "regex", "pattern": …, "text": …}``, both with ``limit_s``; replies: ``{"same": true | false}``.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 
 _MARKED = re.compile(r"\$|\\\(|\\\[|\\boxed")
@@ -34,12 +35,23 @@ def main() -> None:
     logging.disable(logging.CRITICAL)  # math-verify warns about every formula that it cannot read
     for line in sys.stdin:
         request = json.loads(line)
+        _end_after(request["limit_s"])
         if request["op"] == "math":
             same = math_equal(request["gold"], request["answer"])
         else:
             same = re.search(request["pattern"], request["text"], re.MULTILINE) is not None
         sys.stdout.write(json.dumps({"same": same}) + "\n")
         sys.stdout.flush()
+        _end_after(0)
+
+
+def _end_after(limit_s: float) -> None:
+    """Let the system end this process after *limit_s*, 0 for never.
+
+    The parent does that too, but a parent that was killed does not, and nothing here may compute on for ever.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
 
 
 if __name__ == "__main__":
