@@ -1,0 +1,118 @@
+"""A batch and its lines, in the words of OpenAI's Batch API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from domain.errors import Conflict
+
+BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+"""What a batch can be for; every line of it asks the same one."""
+
+
+class BatchState(StrEnum):
+    """Where a batch stands. The values are the wire's."""
+
+    VALIDATING = "validating"
+    """Its input is being read."""
+    FAILED = "failed"
+    """Its input was refused, or can no longer be read; nothing (more) was run."""
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    """No call is left; the output files are being written."""
+    COMPLETED = "completed"
+    """The files are there. Single lines may have failed."""
+    EXPIRED = "expired"
+    """The window passed; what was answered by then is in the output file."""
+    CANCELLING = "cancelling"
+    """Asked to stop; calls that run are being ended, and what was answered is being written."""
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return not BATCH_TRANSITIONS[self]
+
+    def may_become(self, state: BatchState) -> bool:
+        return state in BATCH_TRANSITIONS[self]
+
+    def becomes(self, state: BatchState) -> BatchState:
+        """*state*, when a batch in this one may go there. Raises ``Conflict`` otherwise."""
+        if self.may_become(state):
+            return state
+        can = ", ".join(known for known in BatchState if known in BATCH_TRANSITIONS[self])
+        raise Conflict(f"a batch that is {self} cannot become {state}: {f'it can become {can}' if can else 'it is over'}")
+
+
+BATCH_TRANSITIONS: Mapping[BatchState, frozenset[BatchState]] = {
+    BatchState.VALIDATING: frozenset({BatchState.IN_PROGRESS, BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLING}),
+    BatchState.IN_PROGRESS: frozenset({BatchState.FINALIZING, BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLING}),
+    # A batch whose window passes is finalised too: what it has is written before it is called expired.
+    BatchState.FINALIZING: frozenset({BatchState.COMPLETED, BatchState.FAILED, BatchState.EXPIRED}),
+    BatchState.CANCELLING: frozenset({BatchState.CANCELLED}),
+    BatchState.COMPLETED: frozenset(),
+    BatchState.FAILED: frozenset(),
+    BatchState.EXPIRED: frozenset(),
+    BatchState.CANCELLED: frozenset(),
+}
+"""Every state with those that may follow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCounts:
+    """How many lines a batch has, how many were answered and how many failed. ``completed + failed <= total``."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+    @property
+    def pending(self) -> int:
+        return self.total - self.completed - self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLine:
+    """One request of a batch. Its body stays in the input file."""
+
+    number: int
+    """Of the line in the input file, the first is 1. Empty lines count but are no requests."""
+    custom_id: str
+    """The caller's own, unique in its batch."""
+
+
+class BatchErrorCode(StrEnum):
+    """What can be wrong with a batch's input, and why a line was not run. OpenAI's codes where it has one."""
+
+    EMPTY_FILE = "empty_file"
+    INVALID_JSON_LINE = "invalid_json_line"
+    """No UTF-8, no JSON, or no object."""
+    MISSING_PARAMETER = "missing_required_parameter"
+    INVALID_TYPE = "invalid_type"
+    INVALID_VALUE = "invalid_value"
+    ID_TOO_LONG = "string_above_max_length"
+    DUPLICATE_ID = "duplicate_custom_id"
+    URL_MISMATCH = "url_mismatch"
+    """A line asks another endpoint than its batch."""
+    INVALID_REQUEST = "invalid_request"
+    """The body is none that its endpoint takes."""
+    LINE_TOO_LARGE = "line_too_large"
+    FILE_TOO_LARGE = "file_too_large"
+    TOO_MANY_LINES = "too_many_tasks"
+    EXPIRED = "batch_expired"
+    """Of a line: the window passed before it was answered."""
+    CANCELLED = "batch_cancelled"
+    """Of a line: the batch was cancelled before it was answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchError:
+    """One entry of ``errors.data`` in OpenAI's batch object."""
+
+    code: str
+    message: str
+    line: int | None = None
+    """Of the input file, from 1; None when the file as a whole is at fault."""
+    param: str | None = None
+    """The field at fault, as a dotted path ("body.stream")."""
