@@ -7,8 +7,10 @@ thread; signals, the usual way out, only work on the main thread. So one child p
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -17,9 +19,10 @@ from typing import IO
 
 from domain.errors import ServiceError
 
-_GRACE_S = 1.0
-"""After this the child ends itself: for a parent that was killed and cannot."""
+_COUNTS_PROCESSOR_TIME = hasattr(signal, "setitimer")
 _CHILD = Path(__file__).with_name("bounded_child.py")
+_OUT_OF_TIME = (-signal.SIGPROF,) if _COUNTS_PROCESSOR_TIME else ()
+"""Exit statuses of a child that used up its processor time."""
 
 
 class ComparisonTimeout(ServiceError):
@@ -31,8 +34,9 @@ class ComparisonTimeout(ServiceError):
 class BoundedComparer:
     """Compares in a child process, which starts at the first comparison and again after one that was cut off.
 
-    Safe to use from several threads, which take turns. *timeout_s* bounds one comparison, *start_timeout_s* a process's
-    first one of each kind, which loads the library.
+    Safe to use from several threads, which take turns. *timeout_s* bounds the processor time of one comparison,
+    *start_timeout_s* that of a process's first mathematical one, which loads the library. It is also the longest wait for
+    any: a busy machine must not make an answer wrong.
     """
 
     def __init__(self, *, timeout_s: float = 5.0, start_timeout_s: float = 60.0) -> None:
@@ -40,8 +44,7 @@ class BoundedComparer:
         self._start_timeout_s = start_timeout_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._used: set[str] = set()
-        """Kinds of comparison that the process has done, so that their libraries are loaded."""
+        self._math_loaded = False
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def math_equal(self, gold: str, answer: str) -> bool:
@@ -62,20 +65,22 @@ class BoundedComparer:
             if self._process is None or self._process.poll() is not None:
                 self._end()
                 self._start()
-            timeout_s = self._timeout_s if request["op"] in self._used else self._start_timeout_s
+            timeout_s = self._start_timeout_s if request["op"] == "math" and not self._math_loaded else self._timeout_s
+            wait_s = self._start_timeout_s if _COUNTS_PROCESSOR_TIME else timeout_s
             try:
-                self._pipe().write(json.dumps({**request, "limit_s": timeout_s + _GRACE_S}) + "\n")
+                self._pipe().write(json.dumps({**request, "limit_s": timeout_s}) + "\n")
                 self._pipe().flush()
-                line = self._lines.get(timeout=timeout_s)
+                line = self._lines.get(timeout=wait_s)
             except queue.Empty:
                 self._end()
-                raise ComparisonTimeout(f"comparing took longer than {timeout_s:g} s") from None
+                raise ComparisonTimeout(f"comparing took longer than {wait_s:g} s") from None
             except OSError:
                 line = ""
-            if not line:  # the child died of this input: out of memory, or recursion too deep
-                self._end()
-                return False
-            self._used.add(request["op"])
+            if not line:
+                if self._end(grace_s=1.0) in _OUT_OF_TIME:
+                    raise ComparisonTimeout(f"comparing took longer than {timeout_s:g} s of processor time")
+                return False  # the child died of this input: out of memory, or recursion too deep
+            self._math_loaded = self._math_loaded or request["op"] == "math"
             return bool(json.loads(line)["same"])
 
     def _pipe(self) -> IO[str]:
@@ -92,18 +97,19 @@ class BoundedComparer:
         self._lines = queue.SimpleQueue()
         threading.Thread(target=_pump, args=(self._process.stdout, self._lines), name="bounded-comparer", daemon=True).start()
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        self._used.clear()
+    def _end(self, *, grace_s: float = 0.0) -> int | None:
+        """End the child; its exit status. One that is ending by itself has *grace_s* to say its own."""
+        process, self._process, self._math_loaded = self._process, None, False
         if process is None:
-            return
+            return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
         process.kill()
-        process.wait()
+        status = process.wait()
         if process.stdin is not None:
-            try:
+            with contextlib.suppress(OSError):  # what was still buffered has no reader any more
                 process.stdin.close()
-            except OSError:  # what was still buffered has no reader any more
-                return
+        return status
 
 
 def _pump(stdout: IO[str] | None, lines: queue.SimpleQueue[str]) -> None:

@@ -1,7 +1,7 @@
 """The process behind ``evaluation.bounded``: one JSON request a line in, one JSON reply a line out.
 
 Run as a file of its own, so it imports nothing of the project. Requests: ``{"op": "math", "gold": …, "answer": …}`` and
-``{"op": "regex", "pattern": …, "text": …}``, both with ``limit_s``; replies: ``{"same": true | false}``.
+``{"op": "regex", "pattern": …, "text": …}``, both with ``limit_s``, in seconds of processor time; replies: ``{"same": true | false}``.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ def main() -> None:
 
 
 def _end_after(limit_s: float) -> None:
-    """Let the system end this process after *limit_s*, 0 for never.
+    """Let the system end this process after *limit_s* of processor time, 0 for never.
 
-    The parent does that too, but a parent that was killed does not, and nothing here may compute on for ever.
+    Processor time, because a busy machine must not make an answer wrong; the system, because it also works inside C code
+    and when the parent was killed.
     """
     if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        signal.setitimer(signal.ITIMER_PROF, limit_s)
 
 
 if __name__ == "__main__":
