@@ -16,23 +16,19 @@ _TRICKY = (
     "The pages about gold are {s}. Which page follows?", "True readings were {s}. Which reading follows?",
 )  # fmt: skip
 
-_ALPHABET_SHARE = 0.3
-"""Of the letter sequences in training, single letters. There are only 128 of those: they are learned by heart, as the
-alphabet is, so all are trained and none is ever asked in a test. Held-out questions have pairs that were never seen together."""
+_ALPHABET_SHARE = 0.1
+"""Of the training questions. There are only 128 such sequences of letters, which are learned by heart as the alphabet is: all of
+them are trained, and none is ever asked in validation or test."""
 
 
-def _letters(rng: Random, num_letters: int) -> tuple[list[str], str, str]:
-    """Terms of one or two letters, each with a constant step of its own; the scratch counts on from the last ones."""
+def _letters(rng: Random) -> tuple[list[str], str, str]:
+    """Letters with a constant step; the scratch counts on from the last one."""
+    step = rng.randint(1, 4)
+    start = rng.randint(0, 25 - 4 * step)
     case = rng.choice((str.upper, str.lower))
     alphabet = [case(chr(ord("A") + i)) for i in range(26)]
-    terms, scratch = [""] * 5, []
-    for _ in range(num_letters):
-        step = rng.randint(1, 4)
-        start = rng.randint(0, 25 - 4 * step)
-        at = [start + i * step for i in range(5)]
-        terms = [term + alphabet[i] for term, i in zip(terms, at, strict=True)]
-        scratch.append(f"+{step} {' '.join(alphabet[at[3] : at[4] + 1])}")
-    return terms[:4], terms[4], "; ".join(scratch)
+    at = [start + i * step for i in range(5)]
+    return [alphabet[i] for i in at[:4]], alphabet[at[4]], f"+{step} {' '.join(alphabet[at[3] : at[4] + 1])}"
 
 
 def _numbers(rng: Random, kind: str) -> tuple[list[str], str, str]:
@@ -51,17 +47,14 @@ def _numbers(rng: Random, kind: str) -> tuple[list[str], str, str]:
     return [str(v) for v in values[:4]], str(values[4]), f"{rule}; {sum_on_paper}"
 
 
-def _terms(rng: Random, kind: str) -> tuple[str, tuple[list[str], str, str]]:
-    terms = _letters(rng, 2) if kind == "letters" else _numbers(rng, kind)
+def _terms(rng: Random) -> tuple[str, tuple[list[str], str, str]]:
+    terms = _numbers(rng, rng.choice(("up", "up", "down", "double")))
     return f"seq:{terms[0]}", terms
 
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.12
-    kind = rng.choice(("up", "up", "down", "double", "letters"))
-    if kind == "letters" and split == "train" and rng.random() < _ALPHABET_SHARE:
-        shown, answer, think = _letters(rng, 1)
-    else:
-        shown, answer, think = draw(split, lambda: _terms(rng, kind))
+    by_heart = split == "train" and rng.random() < _ALPHABET_SHARE
+    shown, answer, think = _letters(rng) if by_heart else draw(split, lambda: _terms(rng))
     text = rng.choice(_TRICKY if tricky else _PLAIN).format(s=", ".join(shown))
     return Question(dress(rng, text), answer, "sequences", "sequences", think, tricky=tricky)
