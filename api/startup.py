@@ -112,8 +112,9 @@ class Startup:
                 self._services.readiness.set("experts", f"loading {i + 1} of {len(new)}")
             try:
                 await self._services.workers.warm([card])
-            except ConsiliumError as error:
-                log.warning("the expert %s cannot be loaded: %s", card.id, error)
+            except Exception as error:  # whatever it is, the others are to be loaded and the service to become ready
+                expected = isinstance(error, ConsiliumError)
+                log.warning("the expert %s cannot be loaded: %s", card.id, error, exc_info=None if expected else error)
         self._loaded = {card.id: card for card in cards}
 
     async def _sweep_traces(self) -> None:

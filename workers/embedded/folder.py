@@ -29,6 +29,14 @@ class ExpertFolder:
 
 def find_folder(card: ExpertCard, embedded_dir: Path) -> ExpertFolder:
     """The folder of *card*: a name below *embedded_dir*, or an absolute path. Raises ``ExpertUnreachable``."""
+    try:
+        return _found(card, embedded_dir)
+    # A name that is too long, a folder that may not be read, a loop of links, a file that is not JSON.
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ExpertUnreachable(f"the folder of expert {card.id!r} cannot be read: {error}", retryable=False) from error
+
+
+def _found(card: ExpertCard, embedded_dir: Path) -> ExpertFolder:
     folder = _existing(card.model, embedded_dir, card.id)
     if not (folder / ADAPTER_CONFIG).is_file():
         return ExpertFolder(_with_config(folder, card.id))

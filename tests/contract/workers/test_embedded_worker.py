@@ -169,7 +169,13 @@ async def test_a_broken_folder_says_what_is_wrong(case: Case, folder: Path) -> N
     (folder / "cut" / "config.json").write_text((folder / "random" / "config.json").read_text())
     (folder / "cut" / "model.safetensors").write_bytes(b"\x10\x00")
 
-    for name, message in (("empty", r"no config\.json"), ("gpt", "serve it with vLLM"), ("cut", "cannot be loaded")):
+    (folder / "scribble").mkdir(exist_ok=True)
+    (folder / "scribble" / "adapter_config.json").write_text("{not json")
+    (folder / "worded").mkdir(exist_ok=True)
+    for path in (folder / "adapted").iterdir():
+        (folder / "worded" / path.name).write_bytes(path.read_bytes().replace(b'"lora_alpha": 8', b'"lora_alpha": "8"'))
+    names = {"empty": r"no config\.json", "gpt": "serve it with vLLM", "cut": "cannot be loaded", "scribble": "cannot be read"}
+    for name, message in (names | {"worded": "cannot be loaded", "x" * 300: "File name too long"}).items():
         with pytest.raises(ExpertUnreachable, match=message) as caught:
             await case.pool.warm([replace(case.speaker, model=name)])
         assert not caught.value.retryable

@@ -17,7 +17,7 @@ from api.readiness import Readiness
 from api.services import Services
 from api.settings import Settings
 from api.startup import Startup
-from domain.errors import ExpertRejected, NotReady, StorageError
+from domain.errors import ExpertUnreachable, NotReady, StorageError
 from domain.experts import Backend, ExpertCard
 from domain.registry import RegistrySnapshot
 
@@ -32,7 +32,7 @@ class World:
     database_errors: list[Exception] = field(default_factory=list)
     encoder_errors: list[Exception] = field(default_factory=list)
     index_errors: list[Exception] = field(default_factory=list)
-    broken_experts: set[str] = field(default_factory=set)
+    broken_experts: dict[str, Exception] = field(default_factory=dict)
     now: RegistrySnapshot = field(default_factory=RegistrySnapshot)
     callbacks: list[Callable[[RegistrySnapshot], None]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
@@ -64,7 +64,7 @@ class World:
     async def warm(self, cards: list[ExpertCard]) -> None:
         (card,) = cards
         if card.id in self.broken_experts:
-            raise ExpertRejected("weights are missing")
+            raise self.broken_experts[card.id]
         self.log.append(f"warm {card.id}")
 
     async def delete_before(self, moment: float) -> None:
@@ -178,9 +178,10 @@ async def test_reason_is_shown_while_waiting(tmp_path: Path) -> None:
         assert services.readiness.missing["encoder"] == "no such model folder: x"
 
 
-async def test_broken_expert_does_not_stop_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ExpertUnreachable("weights are missing"), ValueError("weights are missing")])
+async def test_broken_expert_does_not_stop_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
     """An embedded expert that cannot be loaded is named in the log; the others are loaded and the service is ready."""
-    world = World(now=holding(1, embedded("broken"), embedded("fine")), broken_experts={"broken"})
+    world = World(now=holding(1, embedded("broken"), embedded("fine")), broken_experts={"broken": error})
     async with started(world, tmp_path) as services:
         await until(lambda: services.readiness.is_ready)
 
