@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from domain.chat import Message, text_of
 from domain.errors import InvalidRequest
@@ -39,8 +40,13 @@ def _compact(messages: Sequence[Message], answers: Sequence[str]) -> tuple[Messa
 
 def answer_text(candidate: Candidate) -> str:
     """What a candidate answered, as text: its tool calls as JSON when it made some, never its reasoning."""
-    calls = candidate.choices[0].message.get("tool_calls") if candidate.choices else None
+    calls = tool_calls_of(candidate)
     return json.dumps([call.get("function") for call in calls]) if calls else candidate.text
+
+
+def tool_calls_of(candidate: Candidate) -> Sequence[Mapping[str, Any]]:
+    """The tool calls of its first choice, OpenAI's shape; empty when it made none."""
+    return (candidate.choices[0].message.get("tool_calls") or ()) if candidate.choices else ()
 
 
 TEMPLATES: Mapping[str, Callable[[Sequence[Message], Sequence[str]], tuple[Message, ...]]] = {"moa": _moa, "compact": _compact}

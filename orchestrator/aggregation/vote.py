@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from domain.answers import normalise_answer
 from domain.experts import ExpertCard
 from domain.plan import Candidate
 from orchestrator.aggregation.base import AggregationContext, Chosen
+from orchestrator.aggregation.prompts import answer_text, tool_calls_of
 
 
 class Vote:
     """Majority of normalised answers. A tie goes to the answer whose voters have the higher summed router score, then
-    to the one that was routed first."""
+    to the one that was routed first. Who answered nothing has no vote, as long as anybody answered something."""
 
     name = "vote"
 
@@ -24,8 +27,28 @@ class Vote:
         score = {considered.expert_id: considered.score for considered in context.decision.considered}
         voters: dict[str, list[Candidate]] = defaultdict(list)
         for candidate in candidates:
-            voters[normalise_answer(candidate.text)].append(candidate)
+            voters[_ballot(candidate)].append(candidate)
+        silent = voters.pop("", []) if len(voters) > 1 else []
         # max() keeps the earliest of equals, and dicts keep the routing order.
         answer = max(voters, key=lambda a: (len(voters[a]), sum(score.get(c.expert_id, 0.0) for c in voters[a])))
         names = ", ".join(candidate.expert_id for candidate in voters[answer])
-        return Chosen(voters[answer][0], f"{len(voters[answer])} of {len(candidates)} candidates agree ({names})", self.name)
+        why = f"{len(voters[answer])} of {len(candidates)} candidates agree ({names})"
+        return Chosen(voters[answer][0], f"{why}, {len(silent)} answered nothing" if silent else why, self.name)
+
+
+def _ballot(candidate: Candidate) -> str:
+    """What *candidate* votes for, alike for answers that say the same; "" for none.
+
+    Tool calls are compared as the JSON that they are: read as an answer, a call would be as much as its argument "answer".
+    """
+    if not (calls := tool_calls_of(candidate)):
+        return normalise_answer(answer_text(candidate))
+    return json.dumps([_spelled_alike(call.get("function")) for call in calls], sort_keys=True)
+
+
+def _spelled_alike(function: Any) -> Any:
+    """*function* with its arguments read, since servers differ in their spaces and order; as it is where they are no JSON."""
+    try:
+        return {**function, "arguments": json.loads(function["arguments"])}
+    except (KeyError, TypeError, ValueError):
+        return function
