@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,8 @@ _COUNTS_PROCESSOR_TIME = hasattr(signal, "setitimer")
 _CHILD = Path(__file__).with_name("bounded_child.py")
 _OUT_OF_TIME = (-signal.SIGPROF,) if _COUNTS_PROCESSOR_TIME else ()
 """Exit statuses of a child that used up its processor time."""
+_LOADS_MATH = {"op": "math", "gold": r"\frac{1}{2}", "answer": "0.5"}
+"""True, harmless, and done only when all of the library is there."""
 
 
 class ComparisonTimeout(ServiceError):
@@ -35,8 +38,9 @@ class BoundedComparer:
     """Compares in a child process, which starts at the first comparison and again after one that was cut off.
 
     Safe to use from several threads, which take turns. *timeout_s* bounds the processor time of one comparison,
-    *start_timeout_s* that of a process's first mathematical one, which loads the library. It is also the longest wait for
-    any: a busy machine must not make an answer wrong.
+    *start_timeout_s* that of loading the library for mathematical ones, which each process does by one comparison of our own:
+    nothing that others wrote ever has that long. It is also the longest wait for any: a busy machine must not make an
+    answer wrong.
     """
 
     def __init__(self, *, timeout_s: float = 5.0, start_timeout_s: float = 60.0) -> None:
@@ -65,23 +69,28 @@ class BoundedComparer:
             if self._process is None or self._process.poll() is not None:
                 self._end()
                 self._start()
-            timeout_s = self._start_timeout_s if request["op"] == "math" and not self._math_loaded else self._timeout_s
-            wait_s = self._start_timeout_s if _COUNTS_PROCESSOR_TIME else timeout_s
-            try:
-                self._pipe().write(json.dumps({**request, "limit_s": timeout_s}) + "\n")
-                self._pipe().flush()
-                line = self._lines.get(timeout=wait_s)
-            except queue.Empty:
-                self._end()
-                raise ComparisonTimeout(f"comparing took longer than {wait_s:g} s") from None
-            except OSError:
-                line = ""
-            if not line:
-                if self._end(grace_s=1.0) in _OUT_OF_TIME:
-                    raise ComparisonTimeout(f"comparing took longer than {timeout_s:g} s of processor time")
-                return False  # the child died of this input: out of memory, or recursion too deep
-            self._math_loaded = self._math_loaded or request["op"] == "math"
-            return bool(json.loads(line)["same"])
+            if request["op"] == "math" and not self._math_loaded:
+                self._math_loaded = self._reply(_LOADS_MATH, self._start_timeout_s)
+                if not self._math_loaded:
+                    return False  # the child died of loading
+            return self._reply(request, self._timeout_s)
+
+    def _reply(self, request: dict[str, str], timeout_s: float) -> bool:
+        wait_s = self._start_timeout_s if _COUNTS_PROCESSOR_TIME else timeout_s
+        try:
+            self._pipe().write(json.dumps({**request, "limit_s": timeout_s}) + "\n")
+            self._pipe().flush()
+            line = self._lines.get(timeout=wait_s)
+        except queue.Empty:
+            self._end()
+            raise ComparisonTimeout(f"comparing took longer than {wait_s:g} s") from None
+        except OSError:
+            line = ""
+        if not line:
+            if self._end(grace_s=1.0) in _OUT_OF_TIME:
+                raise ComparisonTimeout(f"comparing took longer than {timeout_s:g} s of processor time")
+            return False  # the child died of this input: out of memory, or recursion too deep
+        return bool(json.loads(line)["same"])
 
     def _pipe(self) -> IO[str]:
         if self._process is None or self._process.stdin is None:
@@ -121,6 +130,9 @@ def _pump(stdout: IO[str] | None, lines: queue.SimpleQueue[str]) -> None:
     lines.put("")
 
 
+turns = ThreadPoolExecutor(max_workers=1, thread_name_prefix="comparing")
+"""Where an event loop compares: who waits for a turn must not hold a thread of the pool that the whole process shares, and
+is out of the queue when it is cancelled."""
 comparer = BoundedComparer()
 """Shared by all graders of this process; its child ends with it."""
 atexit.register(comparer.close)

@@ -20,7 +20,7 @@ from domain.answers import final_answer, normalise_answer, tidy, without_reasoni
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
 from domain.skills import LabelledQuestion
-from evaluation.bounded import ComparisonTimeout, comparer
+from evaluation.bounded import ComparisonTimeout, comparer, turns
 from evaluation.choices import chosen_letter, letters_of
 from evaluation.judge import Judge
 from evaluation.labelled import GRADERS
@@ -62,7 +62,7 @@ def grade(question: LabelledQuestion, answer: str) -> bool:
 
 
 class Grader:
-    """Grades on an event loop: what may take long runs in a thread, and ``judge`` asks an expert."""
+    """Grades on an event loop: what may take long waits for its turn in a thread, and ``judge`` asks an expert."""
 
     def __init__(self, judge: Judge | None = None) -> None:
         self._judge = judge
@@ -80,7 +80,7 @@ class Grader:
             answer = without_reasoning(answer)
             return bool(answer) and await self._judge.says_right(question, answer)
         if name in ("math", "regex"):
-            return await asyncio.to_thread(grade, question, answer)
+            return await asyncio.get_running_loop().run_in_executor(turns, grade, question, answer)
         return grade(question, answer)
 
 

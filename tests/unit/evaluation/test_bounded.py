@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from evaluation import bounded_child
-from evaluation.bounded import BoundedComparer
+from evaluation.bounded import BoundedComparer, ComparisonTimeout
 
 HOSTILE = {"op": "regex", "pattern": "(a+)+$", "text": "a" * 40 + "b"}
 
@@ -27,5 +29,15 @@ def test_the_first_comparison_of_each_kind_has_the_time_to_load_its_library() ->
     try:
         assert comparer.matches("^b", "a\nb")
         assert comparer.math_equal("1/2", "0.5")
+    finally:
+        comparer.close()
+
+
+def test_a_hostile_formula_never_has_the_time_that_is_for_loading() -> None:
+    comparer = BoundedComparer(timeout_s=0.2, start_timeout_s=30.0)
+    try:
+        for _ in range(2):  # the second time in a process that follows one that was cut off
+            with pytest.raises(ComparisonTimeout, match=r"than 0\.2 s"):
+                comparer.math_equal("1", "9^{9^{9^{9}}}")
     finally:
         comparer.close()

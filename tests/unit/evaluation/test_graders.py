@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from domain.errors import InvalidRequest
 from domain.skills import LabelledQuestion
-from evaluation.bounded import BoundedComparer, ComparisonTimeout
+from evaluation.bounded import BoundedComparer, ComparisonTimeout, turns
 from evaluation.graders import Grader, grade, grader_of
 
 FIVE_LETTERS = "Which is it? The options are: (A) ant (B) bee (C) cat (D) dog (E) eel"
@@ -246,6 +247,31 @@ async def test_the_async_grader_agrees_and_refuses_a_judge_question_without_a_ju
     assert await grader.grade(question("Paris"), "paris")
     with pytest.raises(InvalidRequest, match="needs an expert as judge"):
         grader.check(question("Paris", grader="judge"))
+
+
+async def test_comparisons_that_wait_for_their_turn_leave_the_shared_threads_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end, graded = threading.Event(), list[str]()
+
+    def slow(_: LabelledQuestion, answer: str) -> bool:
+        graded.append(answer)
+        return may_end.wait(30)
+
+    monkeypatch.setattr("evaluation.graders.grade", slow)
+    waiting = [asyncio.create_task(Grader().grade(question("x^2", grader="math"), str(i))) for i in range(64)]
+    try:
+        while not graded:  # said by a thread
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(lambda: 1 + 1) == 2
+        for task in waiting[1:]:
+            task.cancel()
+        await asyncio.wait(waiting[1:])
+    finally:
+        may_end.set()
+
+    assert await waiting[0]
+    await asyncio.get_running_loop().run_in_executor(turns, lambda: None)
+    assert graded == ["0"]
 
 
 ODD_TEXT = st.text(alphabet="0123456789 .,-−+/%$eE(){}[]\\*=#:'\"ABCabc\n٣²½\u00a0", max_size=60) | st.text(max_size=30)
