@@ -96,15 +96,26 @@ def _exact(knot: Knot) -> list[int]:
 
 
 def _greedy(knot: Knot) -> list[int]:
-    """Next is whoever misses least memory now, then whoever leaves least open."""
     order, visited = list[int](), 0
     while len(order) < len(knot.copies):
-        rest = [copy for copy in range(len(knot.copies)) if not visited >> copy & 1]
-        chosen = min(rest, key=lambda copy: (knot.excess_mb(visited, copy), _open_mb(knot, visited | 1 << copy), copy))
-        order.append(chosen)
-        visited |= 1 << chosen
+        order.append(_greediest(knot, visited))
+        visited |= 1 << order[-1]
     return order
 
 
-def _open_mb(knot: Knot, visited: int) -> float:
-    return sum(memory for copy, memory in enumerate(knot.memory_mb) if visited >> copy & 1 and knot.needs[copy] & ~visited)
+def _greediest(knot: Knot, visited: int) -> int:
+    """Who, after *visited*, misses least memory while it is loaded; of equals, who then leaves least open."""
+    open_mb: dict[str, float] = {}
+    closing_mb: dict[int, float] = {}
+    for copy, (_, device) in enumerate(knot.copies):
+        if visited >> copy & 1 and (missing := knot.needs[copy] & ~visited):
+            open_mb[device] = open_mb.get(device, 0.0) + knot.memory_mb[copy]
+            closing_mb[missing] = closing_mb.get(missing, 0.0) + knot.memory_mb[copy]
+
+    def greed(copy: int) -> tuple[float, float, int]:
+        own_mb = knot.memory_mb[copy]
+        excess_mb = max(0.0, open_mb.get(knot.copies[copy][1], 0.0) + own_mb - knot.room_mb[copy])
+        opened_mb = own_mb if knot.needs[copy] & ~(visited | 1 << copy) else 0.0
+        return excess_mb, opened_mb - closing_mb.get(1 << copy, 0.0), copy
+
+    return min((copy for copy in range(len(knot.copies)) if not visited >> copy & 1), key=greed)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 from domain.batch import BATCH_ENDPOINTS, BatchError, BatchErrorCode, BatchLine
 from domain.errors import InvalidRequest, RequestError
 from domain.nearest import did_you_mean
+from domain.nesting import MAX_LEVELS, deeper_than
 
 _METHOD = "POST"
 _BOM = b"\xef\xbb\xbf"
@@ -220,6 +221,8 @@ def _json_object(raw: bytes) -> dict[str, Any]:
         raise _Refused(BatchErrorCode.INVALID_JSON_LINE, f"the line is not valid JSON: {error}") from None
     if not isinstance(payload, dict):
         raise _Refused(BatchErrorCode.INVALID_JSON_LINE, f"the line is {_TYPES[type(payload)]}, it must be a JSON object")
+    if deeper_than(payload, MAX_LEVELS):
+        raise _Refused(BatchErrorCode.INVALID_JSON_LINE, f"the line may be nested at most {MAX_LEVELS} levels deep")
     return payload
 
 
