@@ -31,6 +31,8 @@ CONNECT_TIMEOUT_S = 5.0
 """Longest wait for PostgreSQL to accept a connection: a server that is there answers in milliseconds."""
 STATEMENT_TIMEOUT_S = 60.0
 """Longest time for one PostgreSQL statement; the largest, storing a whole validation set's vectors, takes a few seconds."""
+ANSWER_MARGIN_S = 5.0
+"""How long after that PostgreSQL's answer is waited for, before the network counts as gone."""
 POOL_TIMEOUT_S = 10.0
 """Longest wait for a connection of the pool."""
 
@@ -66,7 +68,12 @@ class Database:
                 "lock_timeout": str(round(busy_timeout_s * 1000)),
                 "statement_timeout": str(round(STATEMENT_TIMEOUT_S * 1000)),
             }
-            arguments = {"timeout": CONNECT_TIMEOUT_S, "server_settings": settings}
+            # The server's own limit does not help where nothing comes from the server any more.
+            arguments = {
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": STATEMENT_TIMEOUT_S + ANSWER_MARGIN_S,
+                "server_settings": settings,
+            }
             engine = create_async_engine(parsed, connect_args=arguments, pool_pre_ping=True, **options)
         return cls(engine)
 

@@ -10,15 +10,20 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
 
 from domain.errors import InvalidRequest, NotReady, StorageError
+from experts_registry import database as database_module
 from experts_registry import schema
 from experts_registry.database import Database
+from experts_registry.directory import RegistryDirectory
 from experts_registry.experts import ExpertStore
 from experts_registry.tables import metadata, registry_state, skills
+from experts_registry.traces import TraceStore
 from tests.fakes.registry import make_card
 
 ROOT = Path(__file__).parents[3]
@@ -66,6 +71,35 @@ async def test_upgrade_makes_an_empty_database_usable_and_may_be_repeated(empty_
         await database.close()
 
     assert [tuple(row) for row in rows] == [(1, 0, 0)]
+
+
+async def test_traces_from_before_they_had_ids_are_found_by_their_request_id(empty_database_url: str) -> None:
+    """The first schema's rows: nothing is lost, and who was called in a request is still known."""
+    document = '{"request_id": "r1", "model": "auto", "strategy": null, "started_at": 1.0, "status": "ok"}'
+
+    def first_schema(connection: sa.Connection) -> None:
+        config = schema.alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            sa.text("INSERT INTO traces (request_id, started_at, model, status, document) VALUES ('r1', 1.0, 'auto', 'ok', :document)"),
+            {"document": document},
+        )
+        connection.execute(sa.text("INSERT INTO trace_experts (request_id, expert_id) VALUES ('r1', 'a')"))
+
+    database = Database.connect(empty_database_url)
+    try:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(first_schema)
+        await database.upgrade()
+        store = TraceStore(database)
+        (found,) = await store.list(request_id="r1", expert_id="a")
+        assert await store.get("r1") == found
+        await store.delete(found.id)
+        async with database.reading() as reader:
+            assert await reader.scalar(sa.text("SELECT count(*) FROM trace_experts")) == 0
+    finally:
+        await database.close()
 
 
 async def test_processes_that_start_together_migrate_once_each_from_any_folder(empty_database_url: str, tmp_path: Path) -> None:
@@ -175,6 +209,73 @@ async def test_a_server_that_does_not_answer_is_named_without_its_password() -> 
             await database.check()
     finally:
         await database.close()
+
+
+class _Link:
+    """A way to PostgreSQL over TCP that can be cut without anybody being told, as networks do."""
+
+    def __init__(self, url: URL) -> None:
+        self._folder = str(url.query["host"]) if "host" in url.query else None
+        self._host, self._port = url.host, url.port or 5432
+        self.open = asyncio.Event()
+        self.open.set()
+        self._tasks: set[asyncio.Task[None] | None] = set()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(asyncio.current_task())
+        await self.open.wait()
+        if self._folder is None:
+            there = await asyncio.open_connection(self._host, self._port)
+        else:
+            there = await asyncio.open_unix_connection(f"{self._folder}/.s.PGSQL.{self._port}")
+        await asyncio.gather(self._pump(reader, there[1]), self._pump(there[0], writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                await self.open.wait()
+                writer.write(data)
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        tasks = [task for task in self._tasks if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+async def test_a_network_that_goes_silent_is_not_waited_for(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's own limit of a statement is of no use when its answer cannot arrive. Afterwards the database is usable."""
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(database_module, "ANSWER_MARGIN_S", 0.2)
+    monkeypatch.setattr(database_module, "CONNECT_TIMEOUT_S", 1.0)
+    url = make_url(database_url)
+    link = _Link(url)
+    server = await asyncio.start_server(link.connected, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    database = Database.connect(url.set(host="127.0.0.1", port=port, query={}).render_as_string(hide_password=False))
+    directory = RegistryDirectory(database)
+
+    async def read_while_it_goes_silent() -> None:
+        async with database.reading() as connection:
+            link.open.clear()
+            await connection.execute(sa.select(registry_state))
+
+    try:
+        await directory.refresh()
+        for read in (read_while_it_goes_silent, directory.refresh):
+            with pytest.raises(StorageError, match=r"did not answer in time|cannot be reached"):
+                async with asyncio.timeout(20):
+                    await read()
+        link.open.set()
+        async with asyncio.timeout(20):
+            await directory.refresh()
+    finally:
+        await database.close()
+        server.close()
+        await link.close()
 
 
 async def test_a_folder_that_is_missing_is_said(tmp_path: Path) -> None:
