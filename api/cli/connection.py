@@ -151,16 +151,33 @@ async def _in_this_process(settings: Settings, needs: Iterable[str]) -> AsyncIte
 
 
 async def _until_loaded(http: httpx.AsyncClient, url: str, wanted: set[str], *, timeout_s: float = START_TIMEOUT_S) -> None:
-    """Wait for a service elsewhere that is still starting. Raises ``CommandFailed`` when that takes too long."""
+    """Wait for a service elsewhere that is still starting. Raises ``CommandFailed`` when that takes too long, or when the
+    service is gone meanwhile."""
     give_up = time.monotonic() + timeout_s
     told = False
-    while missing := _of(wanted, (await http.get("/ready", timeout=PROBE_TIMEOUT_S)).json().get("missing", {})):
+    while missing := _of(wanted, await _missing(http, url)):
         if time.monotonic() > give_up:
             raise CommandFailed(f"{url} does not become ready: {_listed(missing)}")
         if not told:
             note(f"waiting for {url}: {_listed(missing)}")
             told = True
         await asyncio.sleep(_ASK_AGAIN_S)
+
+
+async def _missing(http: httpx.AsyncClient, url: str) -> Mapping[str, str]:
+    """What the service at *url* has not loaded yet. Raises ``CommandFailed`` when it does not say."""
+    import httpx
+
+    try:
+        found = (await http.get("/ready", timeout=PROBE_TIMEOUT_S)).json()
+    except httpx.HTTPError as error:
+        raise CommandFailed(f"the service at {url} stopped answering: {str(error) or type(error).__name__}") from error
+    except ValueError:
+        found = None
+    missing = found.get("missing", {}) if isinstance(found, dict) else None
+    if not isinstance(missing, dict):
+        raise CommandFailed(f"what answers at {url} is no Consilium any more")
+    return missing
 
 
 async def until_ready(readiness: Readiness, needs: Iterable[str], *, timeout_s: float = START_TIMEOUT_S) -> None:

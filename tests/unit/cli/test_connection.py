@@ -132,6 +132,21 @@ async def test_a_service_that_starts_is_waited_for() -> None:
             await connection._until_loaded(http, "http://test", set(), timeout_s=-1)
 
 
+@pytest.mark.parametrize("then", [b"", b"<html>", b"[]", b'{"missing": "all"}', httpx.ReadError(""), httpx.ConnectError("refused")])
+async def test_a_service_that_dies_while_it_is_waited_for_is_told(then: bytes | httpx.HTTPError) -> None:
+    answers: list[bytes | httpx.HTTPError] = [b'{"missing": {"encoder": "loading"}}', then]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        said = answers.pop(0)
+        if isinstance(said, httpx.HTTPError):
+            raise said
+        return httpx.Response(503, content=said)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://test") as http:
+        with pytest.raises(CommandFailed, match="http://test"):
+            await connection._until_loaded(http, "http://test", set())
+
+
 async def test_waiting_for_a_start_ends_with_what_is_missing() -> None:
     """Parts that are not needed are not waited for; when time is up the error says what is missing and why."""
     readiness = Readiness({"database": "ready", "encoder": "the model folder is missing"})
