@@ -1,0 +1,146 @@
+"""A stand-in for a vLLM server, run as a script: its HTTP paths, its processes, and every way to misbehave that has to be staged.
+
+Beside vLLM's arguments (those that we pass) it takes some of its own, and ``POST /crash``, ``/hang`` and ``/hang_up`` make it
+misbehave later. A completion answers with the names of what it serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+CHILD = "import signal, time; {prepare}; time.sleep(600)"
+IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeVllm
+
+    def do_GET(self) -> None:
+        if self.server.hangs:
+            time.sleep(600)
+        match self.path:
+            case "/health":
+                self._answer(200)
+            case "/v1/models":
+                own = {"id": self.server.told.served_model_name, "root": self.server.told.model, "parent": None}
+                more = [{"id": name, "root": path, "parent": own["id"]} for name, path in self.server.adapters.items()]
+                self._answer(200, {"object": "list", "data": [own, *more]})
+            case "/is_sleeping":
+                self._answer(200, {"is_sleeping": self.server.sleeping})
+            case "/environment":
+                self._answer(200, dict(os.environ))
+            case _:
+                self._answer(404)
+
+    def do_POST(self) -> None:
+        told = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        match self.path:
+            case "/sleep?level=1":
+                self.server.sleeping = True
+                if "--sleep-without-answer" in sys.argv:
+                    self.close_connection = True
+                elif "--sleepless" in sys.argv:
+                    self.server.sleeping = False
+                    self._answer(500, {"error": {"message": "no sleep"}})
+                else:
+                    self._answer(200)
+            case "/wake_up":
+                self.server.sleeping = False
+                self._answer(200)
+            case "/v1/load_lora_adapter":
+                if told["lora_name"] in self.server.adapters or "--enable-lora" not in sys.argv:
+                    self._answer(400, {"error": {"message": "has already been loaded", "code": 400}})
+                elif not Path(told["lora_path"]).exists():
+                    self._answer(404, {"error": {"message": "No adapter found", "code": 404}})
+                else:
+                    self.server.adapters[told["lora_name"]] = told["lora_path"]
+                    self._answer(200)
+            case "/v1/unload_lora_adapter":
+                self._answer(200 if self.server.adapters.pop(told["lora_name"], None) else 404)
+            case "/crash":
+                os._exit(told.get("code", 1))
+            case "/hang":
+                self.server.hangs = True
+                self._answer(200)
+            case "/say":
+                sys.stdout.write(told["text"])
+                sys.stdout.flush()
+                self._answer(200)
+            case _:
+                self._answer(404)
+
+    def _answer(self, status: int, body: object = None) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_args: Any) -> None:
+        """Nothing for each request."""
+
+
+class FakeVllm(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, told: argparse.Namespace) -> None:
+        super().__init__((told.host, told.port), Handler)
+        self.told = told
+        self.adapters: dict[str, str] = {}
+        self.sleeping = False
+        self.hangs = False
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    for name in ("--model", "--served-model-name", "--host", "--dtype", "--max-lora-rank", "--max-loras", "--max-model-len"):
+        parser.add_argument(name)
+    parser.add_argument("--port", type=int)
+    for name in ("--enable-lora", "--enforce-eager", "--disable-uvicorn-access-log"):
+        parser.add_argument(name, action="store_true")
+    # --- what vLLM does not have ---
+    parser.add_argument("--hang-at-start", action="store_true")
+    parser.add_argument("--crash-at-start", type=int, help="exit code")
+    parser.add_argument("--crashes-left", type=Path, help="a file with the number of starts that still have to crash")
+    parser.add_argument("--serve-as", help="another name than it was told")
+    parser.add_argument("--deaf", action="store_true", help="ignore SIGTERM")
+    parser.add_argument("--sleep-without-answer", action="store_true")
+    parser.add_argument("--sleepless", action="store_true")
+    parser.add_argument("--children", nargs="*", choices=("plain", "deaf", "apart"), default=[], help="apart: in a session of its own")
+    return parser.parse_args()
+
+
+def main() -> None:
+    told = arguments()
+    if told.deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    for kind in told.children:
+        code = CHILD.format(prepare="pass" if kind == "plain" else IGNORE)
+        subprocess.Popen([sys.executable, "-I", "-S", "-c", code], start_new_session=kind == "apart")
+    print(f"serving {told.model}", flush=True)
+    if told.crash_at_start is not None:
+        print("ValueError: it was told to crash", file=sys.stderr, flush=True)
+        os._exit(told.crash_at_start)
+    if told.crashes_left is not None and (left := int(told.crashes_left.read_text())) > 0:
+        told.crashes_left.write_text(str(left - 1))
+        os._exit(1)
+    if told.hang_at_start:
+        threading.Event().wait()
+    told.served_model_name = told.serve_as or told.served_model_name
+    FakeVllm(told).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
