@@ -59,6 +59,7 @@ def test_windows_line_ends_a_byte_order_mark_and_a_missing_last_line_end_are_no_
         (b"[1]\n", "invalid_json_line", None, "the line is an array, it must be a JSON object"),
         (b'{"custom_id": NaN}\n', "invalid_json_line", None, "NaN is no JSON value"),
         (b"[" * 100_000 + b"\n", "invalid_json_line", None, "nested too deeply"),
+        (b'{"body": ' + b"[" * 128 + b"]" * 128 + b"}\n", "invalid_json_line", None, "at most 128 levels deep"),
         (b'{"custom_id": ' + b"1" * 5000 + b"}\n", "invalid_json_line", None, "not valid JSON"),
         ({"method": "POST"}, "missing_required_parameter", "custom_id", """no 'custom_id'; it looks like "custom_id": "request-1\""""),
         (request(7), "invalid_type", "custom_id", "custom_id must be a string, not a number"),
