@@ -30,6 +30,7 @@ from routers.index_holder import IndexHolder
 from routers.keyword_annotator import KeywordAnnotator
 from routers.random_router import RandomRouter
 from routers.skills_router import SkillsRouter
+from routers.stickiness import SessionMemory
 from workers.limits import EmbeddedLimits
 from workers.pool import WorkerPool
 from zoo import release
@@ -73,8 +74,9 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     workers = WorkerPool(
         embedded_dir=settings.embedded_dir or release.WEIGHTS, embedded=EmbeddedLimits(num_threads=settings.embedded_threads)
     )
-    routers = _routers(encoder, index_holder, GuardedWorkers(workers, directory))
-    sinks: list[TraceSink] = [metrics, trace_store] if settings.traces else [metrics]
+    sessions = SessionMemory()
+    routers = _routers(encoder, index_holder, GuardedWorkers(workers, directory), sessions)
+    sinks: list[TraceSink] = [metrics, sessions, trace_store] if settings.traces else [metrics, sessions]
     metrics.watch(_ExpertGauges(directory, workers))
     metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
     return Services(
@@ -100,11 +102,11 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     )
 
 
-def _routers(encoder: Encoder, index_holder: IndexHolder, workers: Workers) -> RouterCatalogue:
+def _routers(encoder: Encoder, index_holder: IndexHolder, workers: Workers, sessions: SessionMemory) -> RouterCatalogue:
     """Every router that a strategy or a request can name. A new one is entered here."""
     by_embedding = EmbeddingAnnotator(encoder)
     annotators: dict[str, Annotator] = {"embedding": by_embedding, "llm": KeywordAnnotator(workers, encoder, by_embedding)}
-    return RouterCatalogue([SkillsRouter(index_holder, annotators), ExplicitRouter(), RandomRouter()])
+    return RouterCatalogue([SkillsRouter(index_holder, annotators, sessions=sessions), ExplicitRouter(), RandomRouter()])
 
 
 def _make_data_dir(settings: Settings) -> None:

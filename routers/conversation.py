@@ -8,7 +8,7 @@ One of them counts, never a blend: half of one topic and half of another would l
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from domain.chat import Message, text_of, user_turns
@@ -63,6 +63,13 @@ def routed_text(messages: Sequence[Message]) -> RoutedText:
         if num_words(turn) > _SHORT_WORDS:
             break
     return RoutedText(turns[-1], "\n".join([*context, turns[-1]]) if context else None)
+
+
+def more_than_text(messages: Sequence[Message]) -> bool:
+    """Whether a user message holds something besides text: an image, audio."""
+    contents = [message.get("content") for message in messages if message.get("role") == "user"]
+    parts = [part for content in contents if isinstance(content, list | tuple) for part in content]
+    return any(isinstance(part, Mapping) and part.get("type") != "text" for part in parts)
 
 
 def num_words(text: str) -> int:

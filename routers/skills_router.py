@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from domain.errors import NoEligibleExpert
+from domain.errors import InvalidRequest, NoEligibleExpert
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
 from domain.skills import SkillMatch
 from routers import pick
 from routers.annotators import Annotation, Annotator
+from routers.conversation import more_than_text, routed_text
 from routers.explanation import HOW_TO_ADD, detail_of, known_skills_text, reason_selected, unknown_query, why_scores
 from routers.index_holder import IndexHolder, RoutingIndex
 from routers.options import SkillsOptions, parse_options
@@ -44,7 +45,7 @@ class _Scored:
 
 
 class SkillsRouter:
-    """Annotate, score, pick; DESIGN §5. Calls no candidate, and keeps nothing but the sessions' last experts."""
+    """Annotate, score, pick; DESIGN §5. Calls no candidate, and keeps nothing."""
 
     name = "skills"
 
@@ -56,7 +57,7 @@ class SkillsRouter:
         defaults: SkillsOptions | None = None,
         sessions: SessionMemory | None = None,
     ) -> None:
-        """*annotators* by the names that the option ``annotator`` knows."""
+        """*annotators* by the names that the option ``annotator`` knows; *sessions* learns elsewhere who answered."""
         self._holder = index_holder
         self._annotators = annotators
         self._defaults = defaults or SkillsOptions()
@@ -71,11 +72,12 @@ class SkillsRouter:
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """1. find the skills, 2. unknown: session, fallback or refusal, 3. score, 4. pick, 5. say why.
 
-        Raises ``NotReady`` while there is no index, ``InvalidRequest`` for wrong options, ``NoEligibleExpert`` when the query
-        is like nothing known and nobody is there to fall back on.
+        Raises ``NotReady`` while there is no index, ``InvalidRequest`` for wrong options or a query without text,
+        ``NoEligibleExpert`` when the query is like nothing known and nobody is there to fall back on.
         """
         options = parse_options(query.options, self._defaults)
         pick.check(query.pick)
+        _require_text(query)
         index = self._holder.index()
         annotation = await self._annotators[options.annotator].annotate(query, snapshot, index, options)
         table = await self._table_for(snapshot, index)
@@ -94,8 +96,6 @@ class SkillsRouter:
             selected = (_fallback(query, expert_ids, problem),)
             reason = f"{selected[0]} is the strategy's fallback: {problem}."
         fallback = session_expert is None and not annotation.skills
-        if query.request.session_id and not fallback:
-            self._sessions.remember(query.request.session_id, selected[0])
         return RoutingDecision(
             router=self.name,
             selected=selected,
@@ -165,6 +165,13 @@ def _problem(annotation: Annotation, options: SkillsOptions, index: RoutingIndex
         skills = known_skills_text([match.skill for match in annotation.nearest], index.skills)
         return f"the query needs {', '.join(unsupported)}, and no eligible expert was measured on that or declares it; {skills}"
     return unknown_query(annotation, options, index.skills)
+
+
+def _require_text(query: RoutingQuery) -> None:
+    """Raise ``InvalidRequest`` when there is nothing to route by, unless the fallback expert may look at what is no text."""
+    messages = query.request.messages
+    if not routed_text(messages).last and not (query.fallback_expert and more_than_text(messages)):
+        raise InvalidRequest("messages hold no text to route by; write a question, or ask a model by name", param="messages")
 
 
 def _fallback(query: RoutingQuery, expert_ids: Sequence[str], problem: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,13 @@ from tests.fakes.encoder import HashingEncoder
 from tests.fakes.routing import card, labelled, profile, query, refresh, skills_router, snapshot_of, specialists
 
 SUM, CAPITAL, POEM = "What is 40 plus 2?", "Name the capital of Kenya.", "Write a poem about autumn."
+
+
+def answered_by(expert_id: str) -> SessionMemory:
+    """A memory in which *expert_id* answered the session ``s``."""
+    sessions = SessionMemory()
+    sessions.remember("s", expert_id)
+    return sessions
 
 
 async def test_the_measured_specialist_is_selected_although_the_generalist_is_stronger_overall() -> None:
@@ -175,8 +184,7 @@ async def test_a_follow_up_stays_with_its_topic_and_a_new_topic_changes_the_expe
 
 async def test_a_fragment_stays_with_its_session_when_the_strategy_is_sticky() -> None:
     snapshot = snapshot_of()
-    router = await skills_router(snapshot, sessions=SessionMemory())
-    await router.route(query(snapshot, SUM, session_id="s"), snapshot)
+    router = await skills_router(snapshot, sessions=answered_by("calculator"))
     decision = await router.route(query(snapshot, "and doubled?", session_id="s", sticky=True), snapshot)
 
     assert decision.selected == ("calculator",)
@@ -187,16 +195,14 @@ async def test_a_fragment_stays_with_its_session_when_the_strategy_is_sticky() -
 @pytest.mark.parametrize(("session_id", "sticky"), [("other", True), ("s", False), (None, True)])
 async def test_without_a_known_session_or_the_option_a_fragment_is_refused(session_id: str | None, sticky: bool) -> None:
     snapshot = snapshot_of()
-    router = await skills_router(snapshot)
-    await router.route(query(snapshot, SUM, session_id="s"), snapshot)
+    router = await skills_router(snapshot, sessions=answered_by("calculator"))
     with pytest.raises(NoEligibleExpert):
         await router.route(query(snapshot, "and doubled?", session_id=session_id, sticky=sticky), snapshot)
 
 
 async def test_a_clear_query_leaves_its_session() -> None:
     snapshot = snapshot_of()
-    router = await skills_router(snapshot)
-    await router.route(query(snapshot, SUM, session_id="s"), snapshot)
+    router = await skills_router(snapshot, sessions=answered_by("calculator"))
     decision = await router.route(query(snapshot, CAPITAL, session_id="s", sticky=True), snapshot)
 
     assert decision.selected == ("atlas",)
@@ -204,10 +210,51 @@ async def test_a_clear_query_leaves_its_session() -> None:
 
 async def test_a_sessions_expert_that_is_not_eligible_any_more_is_forgotten() -> None:
     snapshot = snapshot_of()
-    router = await skills_router(snapshot)
-    await router.route(query(snapshot, SUM, session_id="s"), snapshot)
+    router = await skills_router(snapshot, sessions=answered_by("calculator"))
     with pytest.raises(NoEligibleExpert):
         await router.route(query(snapshot, "and doubled?", session_id="s", sticky=True, only=["atlas"]), snapshot)
+
+
+async def test_routing_alone_changes_no_session() -> None:
+    """``POST /v1/route`` only asks; and what is routed may still fail."""
+    snapshot, sessions = snapshot_of(), answered_by("mirror")
+    router = await skills_router(snapshot, sessions=sessions)
+    await router.route(query(snapshot, SUM, session_id="s"), snapshot)
+
+    assert sessions.recall("s") == "mirror"
+
+
+@pytest.mark.parametrize("fallback", [None, "generalist"])
+@pytest.mark.parametrize("content", ["", "  \n", [], [{"type": "text", "text": ""}]])
+async def test_a_query_that_says_nothing_is_the_callers_to_change(content: Any, fallback: str | None) -> None:
+    snapshot = snapshot_of()
+    asked = query(snapshot, SUM, fallback=fallback)
+    asked = replace(asked, request=replace(asked.request, messages=({"role": "user", "content": content},)))
+    with pytest.raises(InvalidRequest, match="no text to route by") as caught:
+        await (await skills_router(snapshot)).route(asked, snapshot)
+
+    assert caught.value.param == "messages"
+
+
+async def test_an_assistants_message_without_text_is_no_query() -> None:
+    snapshot = snapshot_of()
+    asked = query(snapshot, SUM)
+    asked = replace(asked, request=replace(asked.request, messages=({"role": "assistant", "content": None},)))
+    with pytest.raises(InvalidRequest, match="no text to route by"):
+        await (await skills_router(snapshot)).route(asked, snapshot)
+
+
+async def test_an_image_without_a_word_goes_to_the_fallback_expert_if_there_is_one() -> None:
+    snapshot = snapshot_of()
+    router = await skills_router(snapshot)
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
+    asked = query(snapshot, SUM)
+    asked = replace(asked, request=replace(asked.request, messages=(image,)))
+    decision = await router.route(replace(asked, fallback_expert="generalist"), snapshot)
+    with pytest.raises(InvalidRequest, match="ask a model by name"):
+        await router.route(asked, snapshot)
+
+    assert decision.selected == ("generalist",)
 
 
 async def test_new_measurements_count_from_the_next_snapshot_on() -> None:

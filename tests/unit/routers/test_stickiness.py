@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from domain.plan import CallRole
+from domain.routing import RoutingDecision
+from domain.trace import CallRecord, Trace
 from routers.stickiness import SessionMemory
 
 
@@ -47,3 +52,44 @@ def test_the_session_that_was_routed_longest_ago_goes_first() -> None:
 
 def test_an_unknown_session_has_no_expert() -> None:
     assert SessionMemory().recall("nobody") is None
+
+
+def trace(*calls: CallRecord, status: str = "ok", router: str = "skills", fallback: bool = False) -> Trace:
+    """Of a request in the session ``s`` that was given to ``atlas`` and ``mirror``."""
+    decision = RoutingDecision(router, ("atlas", "mirror"), fallback=fallback)
+    return Trace("r1", "auto", "auto", 0.0, status, decision, calls, session_id="s")
+
+
+def call(expert_id: str, status: str = "ok", role: CallRole = CallRole.CANDIDATE) -> CallRecord:
+    return CallRecord(expert_id, role, status, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("calls", "remembered"),
+    [
+        ((call("mirror"), call("atlas")), "atlas"),
+        ((call("atlas", "error"), call("mirror")), "mirror"),
+        ((call("atlas", role=CallRole.AGGREGATOR), call("mirror")), "mirror"),
+    ],
+)
+def test_a_session_is_with_the_best_expert_that_answered(calls: tuple[CallRecord, ...], remembered: str) -> None:
+    memory = SessionMemory()
+    memory.emit(trace(*calls))
+
+    assert memory.recall("s") == remembered
+
+
+@pytest.mark.parametrize(
+    "unanswered",
+    [
+        trace(status="error"),
+        trace(call("atlas"), status="cancelled"),
+        trace(call("atlas"), fallback=True),
+        trace(call("atlas"), router="random"),
+    ],
+)
+def test_what_failed_or_was_not_chosen_by_skill_changes_no_session(unanswered: Trace) -> None:
+    memory = SessionMemory()
+    memory.emit(unanswered)
+
+    assert memory.recall("s") is None
