@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from experts_registry.fields import http_url
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 SecretReference = Annotated[str, Field(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
@@ -20,7 +22,7 @@ class StrictModel(BaseModel):
 class DiscoverBody(StrictModel):
     """Which server to look at."""
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]", description="With its /v1.")]
+    base_url: Annotated[str, AfterValidator(http_url), Field(description="With its /v1.")]
     api_key: SecretReference | None = None
     save: bool = False
     """Add the models that are not experts yet."""

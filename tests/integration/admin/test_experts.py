@@ -319,3 +319,12 @@ async def test_discovery_takes_no_secret(client: httpx.AsyncClient) -> None:
     assert response.status_code == 400
     assert error_of(response)["param"] == "api_key"
     assert "sk-secret" not in response.text
+
+
+@pytest.mark.parametrize("url", ["http://me:s3cret@127.0.0.1:1/v1", "https://s3cret@127.0.0.1/v1", "http://:80/v1", "ftp://127.0.0.1"])
+async def test_discovery_takes_the_addresses_that_a_card_may_have(client: httpx.AsyncClient, url: str) -> None:
+    response = await client.post("/experts/discover", json={"base_url": url, "save": True})
+
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "base_url"
+    assert "s3cret" not in response.text
