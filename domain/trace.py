@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from uuid import uuid4
 
 from domain.chat import Message, Usage
 from domain.plan import CallRole
@@ -41,6 +42,7 @@ class Trace:
     """What happened to one request."""
 
     request_id: str
+    """As the caller chose it, so it may come again."""
     model: str
     strategy: str | None
     started_at: float
@@ -59,6 +61,8 @@ class Trace:
     session_id: str | None = None
     messages: tuple[Message, ...] | None = None
     answer: str | None = None
+    id: str = field(default_factory=lambda: uuid4().hex)
+    """Ours: nobody can write over the trace of another request."""
 
     @property
     def num_calls(self) -> int:

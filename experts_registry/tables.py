@@ -186,19 +186,21 @@ aggregator_outcomes = sa.Table(
 traces = sa.Table(
     "traces",
     metadata,
-    sa.Column("request_id", sa.String(128), primary_key=True),
+    sa.Column("id", sa.String(128), primary_key=True),
     sa.Column("started_at", sa.Double, nullable=False),
     sa.Column("model", sa.String(256), nullable=False),
     sa.Column("strategy", sa.String(64)),
     sa.Column("status", sa.String(32), nullable=False),
     sa.Column("document", sa.JSON, nullable=False),
-    sa.Index(None, "started_at", "request_id"),
+    sa.Column("request_id", sa.String(128), nullable=False, server_default="", index=True),
+    sa.Index(None, "started_at", "id"),
 )
+"""``request_id`` is the caller's and may stand in several rows."""
 
 trace_experts = sa.Table(
     "trace_experts",
     metadata,
-    sa.Column("request_id", sa.String(128), sa.ForeignKey("traces.request_id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("trace_id", sa.String(128), sa.ForeignKey("traces.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("expert_id", sa.String(64), primary_key=True, index=True),
 )
 """Which experts were called in which request, to filter by."""

@@ -68,6 +68,7 @@ def _adapter() -> TypeAdapter[Trace]:
 def to_row(trace: Trace) -> dict[str, Any]:
     """The columns of ``traces``. Never raises on what a client has sent: what JSON cannot hold becomes text or null."""
     return {
+        "id": storable(trace.id, 128),
         "request_id": storable(trace.request_id, 128),
         "started_at": trace.started_at,
         "model": storable(trace.model, 256),
@@ -77,29 +78,28 @@ def to_row(trace: Trace) -> dict[str, Any]:
     }
 
 
-def from_document(document: Mapping[str, Any]) -> Trace:
-    """The trace as it was, unknown newer fields left out."""
-    return _adapter().validate_python(document)
+def from_document(document: Mapping[str, Any], trace_id: str) -> Trace:
+    """The trace as it was, unknown newer fields left out. Older documents do not hold its id."""
+    return _adapter().validate_python({**document, "id": trace_id})
 
 
 async def write(connection: AsyncConnection, batch: Sequence[tuple[dict[str, Any], Sequence[str]]]) -> None:
-    """Write rows with the ids of the experts that were called; of two with one request id the later stands."""
-    distinct = {row["request_id"]: (row, experts) for row, experts in batch}
+    """Write rows with the ids of the experts that were called. What comes again, after a failure that was none, stands once."""
+    distinct = {row["id"]: (row, experts) for row, experts in batch}
     for some in chunks(list(distinct.values())):
-        ids = [row["request_id"] for row, _ in some]
-        await connection.execute(traces.delete().where(traces.c.request_id.in_(ids)))
+        ids = [row["id"] for row, _ in some]
+        await connection.execute(traces.delete().where(traces.c.id.in_(ids)))
         await connection.execute(traces.insert(), [row for row, _ in some])
-        called = [{"request_id": row["request_id"], "expert_id": expert} for row, experts in some for expert in experts]
+        called = [{"trace_id": row["id"], "expert_id": expert} for row, experts in some for expert in experts]
         if called:
             await connection.execute(trace_experts.insert(), called)
 
 
 async def select(connection: AsyncConnection, conditions: Sequence[sa.ColumnElement[bool]], *, limit: int) -> list[Trace]:
     """The newest *limit* traces that meet every condition, newest first."""
-    statement = (
-        sa.select(traces.c.document).where(*conditions).order_by(traces.c.started_at.desc(), traces.c.request_id.desc()).limit(limit)
-    )
-    return [from_document(document) for document in await connection.scalars(statement)]
+    newest_first = traces.c.started_at.desc(), traces.c.id.desc()
+    statement = sa.select(traces.c.id, traces.c.document).where(*conditions).order_by(*newest_first).limit(limit)
+    return [from_document(document, trace_id) for trace_id, document in await connection.execute(statement)]
 
 
 def experts_of(trace: Trace) -> tuple[str, ...]:

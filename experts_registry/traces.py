@@ -119,6 +119,7 @@ class TraceStore:
     async def list(
         self,
         *,
+        request_id: str | None = None,
         model: str | None = None,
         strategy: str | None = None,
         expert_id: str | None = None,
@@ -128,19 +129,24 @@ class TraceStore:
         limit: int = 50,
         after: str | None = None,
     ) -> builtins.list[Trace]:
-        """Traces that meet every filter given, newest first; the page after the one that ended with request id *after*.
+        """Traces that meet every filter given, newest first; the page after the one that ended with the trace *after*.
 
         *since* and *until* are seconds since the epoch, the latter exclusive. Raises ``NotFound`` when there is no trace
         *after* (any more).
         """
         conditions = [
             column == wanted
-            for column, wanted in ((traces.c.model, model), (traces.c.strategy, strategy), (traces.c.status, status))
+            for column, wanted in (
+                (traces.c.request_id, request_id),
+                (traces.c.model, model),
+                (traces.c.strategy, strategy),
+                (traces.c.status, status),
+            )
             if wanted is not None
         ]
         if expert_id is not None:
-            of_expert = sa.select(trace_experts.c.request_id).where(trace_experts.c.expert_id == expert_id)
-            conditions.append(traces.c.request_id.in_(of_expert))
+            of_expert = sa.select(trace_experts.c.trace_id).where(trace_experts.c.expert_id == expert_id)
+            conditions.append(traces.c.id.in_(of_expert))
         if since is not None:
             conditions.append(traces.c.started_at >= since)
         if until is not None:
@@ -148,20 +154,20 @@ class TraceStore:
         async with self._database.reading() as connection:
             if after is not None:
                 last = await _one(connection, after)
-                position = sa.tuple_(sa.literal(last.started_at), sa.literal(last.request_id))
-                conditions.append(sa.tuple_(traces.c.started_at, traces.c.request_id) < position)
+                position = sa.tuple_(sa.literal(last.started_at), sa.literal(last.id))
+                conditions.append(sa.tuple_(traces.c.started_at, traces.c.id) < position)
             return await trace_rows.select(connection, conditions, limit=limit)
 
-    async def get(self, request_id: str) -> Trace:
+    async def get(self, trace_id: str) -> Trace:
         """Raises ``NotFound``."""
         async with self._database.reading() as connection:
-            return await _one(connection, request_id)
+            return await _one(connection, trace_id)
 
-    async def delete(self, request_id: str) -> None:
+    async def delete(self, trace_id: str) -> None:
         """Forget one request. Raises ``NotFound``."""
         async with self._database.session() as connection:
-            await _one(connection, request_id)
-            await connection.execute(traces.delete().where(traces.c.request_id == request_id))
+            await _one(connection, trace_id)
+            await connection.execute(traces.delete().where(traces.c.id == trace_id))
 
     async def delete_before(self, timestamp: float) -> int:
         """Forget the traces of requests that began before *timestamp* (seconds since the epoch); returns how many."""
@@ -252,8 +258,8 @@ def _rows_of(batch: Sequence[_Queued]) -> list[tuple[dict[str, Any], tuple[str, 
     return [(trace_rows.to_row(queued.trace), trace_rows.experts_of(queued.trace)) for queued in batch]
 
 
-async def _one(connection: AsyncConnection, request_id: str) -> Trace:
-    found = await trace_rows.select(connection, [traces.c.request_id == request_id], limit=1)
+async def _one(connection: AsyncConnection, trace_id: str) -> Trace:
+    found = await trace_rows.select(connection, [traces.c.id == trace_id], limit=1)
     if not found:
-        raise NotFound(f"there is no trace of a request {request_id!r} (any more)", param="request_id")
+        raise NotFound(f"there is no trace {trace_id!r} (any more)", param="trace_id")
     return found[0]

@@ -49,6 +49,8 @@ class RunsQuery(PageQuery):
 
 
 class TracesQuery(PageQuery):
+    request_id: str | None = None
+    """`x-request-id` of the answer. Callers may choose it, so several requests may have the same."""
     expert: str | None = None
     """Only requests that called it."""
     strategy: str | None = None

@@ -24,6 +24,7 @@ async def list_traces(services: ServicesDep, asked: Annotated[TracesQuery, Depen
     """The traces that meet every filter, newest first, without what was said in them."""
     try:
         found = await services.trace_store.list(
+            request_id=asked.request_id,
             expert_id=asked.expert,
             strategy=asked.strategy,
             model=asked.model,
@@ -36,13 +37,13 @@ async def list_traces(services: ServicesDep, asked: Annotated[TracesQuery, Depen
     except NotFound as error:
         raise InvalidRequest("the trace where this page began is gone: start again without a cursor", param="cursor") from error
     shown = found[: asked.limit]
-    return page_response([_row(trace) for trace in shown], shown[-1].request_id if len(found) > len(shown) else None)
+    return page_response([_row(trace) for trace in shown], shown[-1].id if len(found) > len(shown) else None)
 
 
-@router.get("/{request_id}")
-async def get_trace(services: ServicesDep, request_id: str) -> Response:
+@router.get("/{trace_id}")
+async def get_trace(services: ServicesDep, trace_id: str) -> Response:
     """One trace with its calls and, where traces may keep them, the conversation and the answers."""
-    view = _view(await services.trace_store.get(request_id))
+    view = _view(await services.trace_store.get(trace_id))
     return one(view, etag_of(view))
 
 
@@ -52,21 +53,22 @@ async def delete_traces(services: ServicesDep, asked: Annotated[ForgetQuery, Dep
     return json_response({"num_deleted": await services.trace_store.delete_before(asked.before)})
 
 
-@router.delete("/{request_id}", status_code=204)
-async def delete_trace(services: ServicesDep, request_id: str, version: Version) -> Response:
+@router.delete("/{trace_id}", status_code=204)
+async def delete_trace(services: ServicesDep, trace_id: str, version: Version) -> Response:
     """Forget one request."""
-    await _checked(services, request_id, version)
-    await services.trace_store.delete(request_id)
+    await _checked(services, trace_id, version)
+    await services.trace_store.delete(trace_id)
     return no_content()
 
 
-async def _checked(services: Services, request_id: str, version: Version) -> None:
-    trace = await services.trace_store.get(request_id)
-    version.check(etag_of(_view(trace)), f"the trace of request {request_id!r}")
+async def _checked(services: Services, trace_id: str, version: Version) -> None:
+    trace = await services.trace_store.get(trace_id)
+    version.check(etag_of(_view(trace)), f"the trace {trace_id!r}")
 
 
 def _row(trace: Trace) -> Json:
     return {
+        "id": trace.id,
         "request_id": trace.request_id,
         "model": trace.model,
         "strategy": trace.strategy,

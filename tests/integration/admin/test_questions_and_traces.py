@@ -94,6 +94,12 @@ async def traced(client: httpx.AsyncClient, parts: AdminParts) -> None:
     await parts.services.trace_store.flush()
 
 
+async def id_of(client: httpx.AsyncClient, request_id: str) -> str:
+    """The id of the only trace of a request."""
+    (row,) = (await client.get("/traces", params={"request_id": request_id})).json()["data"]
+    return str(row["id"])
+
+
 async def test_traces_are_listed_newest_first_in_pages_and_filtered(client: httpx.AsyncClient, parts: AdminParts) -> None:
     await traced(client, parts)
 
@@ -112,7 +118,7 @@ async def test_traces_are_listed_newest_first_in_pages_and_filtered(client: http
 async def test_one_trace_tells_the_whole_story(client: httpx.AsyncClient, parts: AdminParts) -> None:
     await traced(client, parts)
 
-    trace = (await client.get("/traces/r1")).json()
+    trace = (await client.get(f"/traces/{await id_of(client, 'r1')}")).json()
 
     assert trace["messages"] == [{"role": "user", "content": "algebra 3?"}]
     assert trace["answer"] == "3"
@@ -126,10 +132,25 @@ async def test_traces_can_be_forgotten(client: httpx.AsyncClient, parts: AdminPa
     """One by its id, and all before a moment; an unknown one is a 404."""
     await traced(client, parts)
 
-    assert (await client.delete("/traces/r1")).status_code == 204
-    assert (await client.get("/traces/r1")).status_code == 404
-    assert (await client.delete("/traces/r1")).status_code == 404
+    trace = f"/traces/{await id_of(client, 'r1')}"
+
+    assert (await client.delete(trace)).status_code == 204
+    assert (await client.get(trace)).status_code == 404
+    assert (await client.delete(trace)).status_code == 404
     assert (await client.delete("/traces", params={"before": 4e9})).json() == {"num_deleted": 2}
+
+
+async def test_no_caller_can_write_over_a_trace(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Two requests with one x-request-id: both traces are kept, and found by it."""
+    for model in ("good", "bad"):
+        assert (await ask(client, model, "same")).headers["x-request-id"] == "same"
+        assert parts.services is not None
+        await parts.services.trace_store.flush()
+
+    found = (await client.get("/traces", params={"request_id": "same"})).json()["data"]
+
+    assert [row["experts"] for row in found] == [["bad"], ["good"]]
+    assert len({row["id"] for row in found}) == 2
 
 
 @pytest.mark.parametrize("params", [{"status": "fine"}, {"limit": 0}, {"limit": 100_000}, {"since": "yesterday"}, {"expret": "good"}])

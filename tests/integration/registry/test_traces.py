@@ -28,6 +28,7 @@ SOON_S = 20.0
 """Longest wait for what happens within milliseconds on an idle machine."""
 
 FULL = Trace(
+    id="t-full",
     request_id="r-full",
     model="auto",
     strategy="auto",
@@ -54,7 +55,8 @@ FULL = Trace(
 
 
 def _trace(request_id: str, **changes: Any) -> Trace:
-    return replace(Trace(request_id, model="auto", strategy=None, started_at=0.0, status="ok"), **changes)
+    """A trace whose id is the request's, unless another one is given."""
+    return replace(Trace(request_id, model="auto", strategy=None, started_at=0.0, status="ok", id=request_id), **changes)
 
 
 def _call(expert_id: str) -> CallRecord:
@@ -82,7 +84,7 @@ async def test_a_trace_comes_back_as_it_went_in(store: TraceStore) -> None:
     async with asyncio.timeout(SOON_S):
         await store.flush()
 
-    assert await store.get("r-full") == FULL
+    assert await store.get("t-full") == FULL
 
 
 async def test_traces_are_listed_newest_first_in_pages(store: TraceStore) -> None:
@@ -120,9 +122,9 @@ async def test_traces_are_found_by_each_filter(store: TraceStore) -> None:
 
 
 async def test_an_unknown_trace_is_told(store: TraceStore) -> None:
-    with pytest.raises(NotFound, match="no trace of a request 'r9'"):
+    with pytest.raises(NotFound, match="no trace 'r9'"):
         await store.get("r9")
-    with pytest.raises(NotFound, match="no trace of a request 'r9'"):
+    with pytest.raises(NotFound, match="no trace 'r9'"):
         await store.list(after="r9")
 
 
@@ -131,7 +133,7 @@ async def test_one_trace_is_forgotten(store: TraceStore) -> None:
     await store.delete("r1")
 
     assert [trace.request_id for trace in await store.list()] == ["r2"]
-    with pytest.raises(NotFound, match="no trace of a request 'r1'"):
+    with pytest.raises(NotFound, match="no trace 'r1'"):
         await store.delete("r1")
 
 
@@ -144,12 +146,28 @@ async def test_old_traces_are_forgotten(store: TraceStore, database: Database) -
         assert await connection.scalar(sa.text("SELECT count(*) FROM trace_experts")) == 1
 
 
-async def test_a_request_id_that_comes_again_keeps_the_newest_trace(store: TraceStore) -> None:
+async def test_a_request_id_that_comes_again_loses_no_trace(store: TraceStore) -> None:
     """Clients choose request ids, so they may repeat: within a batch and later."""
-    await _written(store, _trace("r1", answer="first"), _trace("r1", answer="second", calls=(_call("a"),)))
-    await _written(store, _trace("r1", answer="third", calls=(_call("a"),)))
+    calls = (_call("a"),)
+    await _written(store, _trace("r1", id="1", answer="first"), _trace("r1", id="2", answer="second", calls=calls))
+    await _written(store, _trace("r1", id="3", answer="third", calls=calls), _trace("r2", answer="another"))
 
-    assert [trace.answer for trace in await store.list()] == ["third"]
+    assert [trace.answer for trace in await store.list(request_id="r1")] == ["third", "second", "first"]
+    assert [trace.answer for trace in await store.list(request_id="r1", expert_id="a", limit=1, after="3")] == ["second"]
+
+
+async def test_what_is_written_again_stands_once(store: TraceStore) -> None:
+    """A write may have succeeded although it was told to have failed."""
+    await _written(store, _trace("r1", calls=(_call("a"),)))
+    await _written(store, _trace("r1", calls=(_call("a"),)), _trace("r1", answer="later"))
+
+    assert [trace.answer for trace in await store.list()] == ["later"]
+
+
+def test_no_two_traces_have_one_id() -> None:
+    first, second = (Trace("r1", model="auto", strategy=None, started_at=0.0, status="ok") for _ in range(2))
+
+    assert len({first.id, second.id, "r1"}) == 3
 
 
 async def test_what_a_client_sends_never_keeps_a_trace_from_being_written(store: TraceStore) -> None:
