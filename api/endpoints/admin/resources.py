@@ -22,8 +22,6 @@ from domain.nearest import did_you_mean
 Json = dict[str, Any]
 Row = TypeVar("Row")
 
-"""Known names that an error lists; more would hide the sentence."""
-
 
 # --- bodies ----------------------------------------------------------------------------------------------------------
 
