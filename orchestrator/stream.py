@@ -26,7 +26,8 @@ from orchestrator.preparation import Prepared, settle, stand_in
 from orchestrator.recorder import TraceRecorder
 
 KEEP_ALIVE_S = 5.0
-"""Longest silence on a stream while experts work: under the idle limits of common proxies (30 to 60 s)."""
+"""Longest silence on a stream while experts work, before the first token and between tokens: under the idle limits of common
+proxies (30 to 60 s)."""
 
 Event = Chunk | Progress
 
@@ -53,9 +54,9 @@ class AnswerStream:
     def __init__(self, prepared: Prepared, recorder: TraceRecorder, *, limits: Limits) -> None:
         self._recorder, self._limits = recorder, limits
         self._events: AsyncGenerator[Chunk, None] | None = None
-        self._first: asyncio.Future[Any] | None = None  # of the first chunk, or of None when there is none
+        self._next: asyncio.Future[Chunk | None] | None = None  # None when there is no further chunk
         self._progress: deque[str] = deque(maxlen=64)
-        self._stirred = asyncio.Event()
+        self._stirred: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done when there is progress to tell
         self.request_id = prepared.request.id
         self.strategy = recorder.strategy
         self.instead(prepared)
@@ -89,25 +90,26 @@ class AnswerStream:
 
     def start(self, events: AsyncGenerator[Chunk, None]) -> None:
         self._events = events
-        self._first = asyncio.ensure_future(anext(events, None))
+        self._next = asyncio.ensure_future(anext(events, None))
 
     def progress(self, text: str) -> None:
         """Say that something happened before tokens can flow."""
         self._progress.append(text)
-        self._stirred.set()
+        if not self._stirred.done():
+            self._stirred.set_result(None)
 
     async def hold_for_first_event(self) -> None:
         """Wait for the first token, but only so long that headers are not held back. Raises what failed until then."""
-        if self._first is None:
+        if self._next is None:
             raise RuntimeError("start() comes first")
         alone = len(self._prepared.plan.calls) == 1
         try:
-            await asyncio.wait({self._first}, timeout=self._limits.hold_first_token_s if alone else self._limits.hold_headers_s)
+            await asyncio.wait({self._next}, timeout=self._limits.hold_first_token_s if alone else self._limits.hold_headers_s)
         except asyncio.CancelledError:
             await self.aclose()
             raise
-        if self._first.done():
-            self._first.result()  # raises what failed
+        if self._next.done():
+            self._next.result()  # raises what failed
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -115,36 +117,35 @@ class AnswerStream:
     async def __anext__(self) -> Event:
         if self._events is None:
             raise StopAsyncIteration
-        if self._first is None:
-            return await anext(self._events)
-        while not self._first.done():
+        if self._next is None:
+            self._next = asyncio.ensure_future(anext(self._events, None))
+        while not self._next.done():
             if self._progress:
                 return Progress(self._progress.popleft())
-            self._stirred.clear()
-            stirred: asyncio.Future[Any] = asyncio.ensure_future(self._stirred.wait())
-            try:
-                await asyncio.wait([self._first, stirred], timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                stirred.cancel()
-            if not self._first.done() and not self._progress:
+            if self._stirred.done():
+                self._stirred = asyncio.get_running_loop().create_future()
+            # No task is made for the wait: this is done for every token.
+            waited: list[asyncio.Future[Any]] = [self._next, self._stirred]
+            await asyncio.wait(waited, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not self._next.done() and not self._progress:
                 return Progress("working")
-        chunk: Chunk | None = self._first.result()
-        self._first = None
+        chunk = self._next.result()
+        self._next = None
         if chunk is None:
             raise StopAsyncIteration
         return chunk
 
     async def aclose(self) -> None:
         """Cancel what still runs. Safe to call twice and after the end."""
-        first, events = self._first, self._events
-        self._first = self._events = None
+        pending, events = self._next, self._events
+        self._next = self._events = None
         try:
-            if first is not None and not first.done():
-                first.cancel()
-                await asyncio.wait({first}, timeout=self._limits.close_grace_s)
-            if first is not None and first.done() and not first.cancelled():
-                first.exception()  # retrieved, so that nobody is warned about it
-            if events is not None and (first is None or first.done()):
+            if pending is not None and not pending.done():
+                pending.cancel()
+                await asyncio.wait({pending}, timeout=self._limits.close_grace_s)
+            if pending is not None and pending.done() and not pending.cancelled():
+                pending.exception()  # retrieved, so that nobody is warned about it
+            if events is not None and (pending is None or pending.done()):
                 await events.aclose()
         finally:
             self._recorder.finish(asyncio.CancelledError())
@@ -288,5 +289,5 @@ def _whole(candidate: Candidate) -> Chunk:
         if tool_calls := choice.message.get("tool_calls"):
             delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(tool_calls)]
         delta.setdefault("content", text_of(choice.message))
-        deltas.append(ChoiceDelta(delta, choice.index, choice.finish_reason, choice.logprobs))
+        deltas.append(ChoiceDelta(delta, choice.index, choice.finish_reason, choice.logprobs, choice.extra))
     return Chunk(tuple(deltas), extra=candidate.extra)

@@ -146,3 +146,34 @@ async def test_closing_after_the_end_changes_nothing() -> None:
     await stream.aclose()
 
     assert setup.trace.status == "ok"
+
+
+async def test_an_expert_that_pauses_between_tokens_is_told_to_be_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.stream.KEEP_ALIVE_S", 0.01)
+    setup = Setup({"a": Stalls(then=Says("late"), pieces=("so ",))}, "a")
+    stream = await setup.orchestrator.open_stream(ask(stream=True))
+    first, pause = await anext(stream), await anext(stream)
+    setup.workers.release("a")
+
+    pieces, _ = await collect(stream)
+
+    assert isinstance(first, Chunk)
+    assert pause == Progress("working")
+    assert pieces == ["late"]
+    assert stream.trace.answer == "so late"
+
+
+async def test_closing_a_stream_during_a_pause_cancels_the_expert() -> None:
+    setup = Setup({"a": Stalls(pieces=("on",))}, "a")
+    stream = await setup.orchestrator.open_stream(ask(stream=True))
+    await anext(stream)
+    reading = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+    await stream.aclose()
+
+    assert setup.workers.cancelled == ["a"]
+    assert stream.trace.status == "cancelled"
