@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -87,3 +87,5 @@ class RoutingQuery:
     """The request's; for routers that call an expert themselves."""
     max_calls: int | None = None
     """Calls that the request may make in all: the router's own count, and one has to be left for a candidate. None: any number."""
+    barred: Callable[[ExpertCard], str | None] = lambda _: None
+    """Why an expert that the router would call itself may not be called for this request; None when it may. For people."""

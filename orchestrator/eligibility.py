@@ -116,15 +116,23 @@ class Check:
         self._needed = needed_capabilities(request)
         self._letters = prompt_letters(request)
 
-    def obstacle(self, card: ExpertCard) -> str | None:
-        """Why *card* may not be called; None when it may. Labels are ``visible``'s affair, roles the caller's."""
+    def barred(self, card: ExpertCard) -> str | None:
+        """Why *card* may not be called whatever it is asked; None when it may."""
         options = self._request.options
+        if not visible(card, self._request):
+            return "not for this request"
         if not card.enabled:
             return "disabled"
         if options.allow is not None and card.id not in options.allow:
             return "not in consilium.allow"
         if card.id in options.deny:
             return "in consilium.deny"
+        return None
+
+    def obstacle(self, card: ExpertCard) -> str | None:
+        """Why *card* may not be called with the conversation; None when it may. Roles are the caller's affair."""
+        if why := self.barred(card):
+            return why
         if missing := self._needed - card.capabilities:
             return f"lacks {', '.join(sorted(missing))}"
         if self._health_of(card.id) is HealthState.OPEN:

@@ -8,6 +8,7 @@ count against the request's ``max_calls``; a request that cannot make them and o
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ _MIN_NAME_COSINE = 0.42
 of the same field 0.44 and more ("parity" and "even and odd", "periodic table" and "atomic numbers")."""
 _TIMEOUT_S = 20.0
 """For all samples together. Routing must not eat the request's time: after this the embedding annotator decides."""
+_MAX_SHARE = 0.5
+"""Of the time that the request has left: the other half is for the answer."""
 
 _PROMPT = """What are the core knowledge, subjects or skills needed to solve this problem? List 2-5 keywords separated in comma. \
 Example keywords: psychology, virology, behavioral theory, microbiology, diplomacy, political science, property law, finance, business.
@@ -64,9 +67,11 @@ class KeywordAnnotator:
         """``NUM_SAMPLES`` calls at once, and the fallback's annotation beside them for neighbours and category."""
         by_embedding = await self._fallback.annotate(query, snapshot, index, options)
         expert = snapshot.experts.get(options.keyword_expert or "")
-        if expert is None or not expert.enabled:
-            problem = "not registered" if expert is None else "disabled"
-            return _fell_back(by_embedding, f"the keyword expert {options.keyword_expert!r} is {problem}")
+        problem = "not registered" if expert is None else query.barred(expert)
+        if expert is None or problem is not None:
+            # Who lacks an expert's labels is not told its name.
+            name = "" if expert is not None and expert.labels else f" {options.keyword_expert!r}"
+            return _fell_back(by_embedding, f"the keyword expert{name} is {problem}")
         if query.max_calls is not None and query.max_calls < NUM_SAMPLES + 1:
             return _fell_back(by_embedding, f"max_calls is {query.max_calls}, too few for {NUM_SAMPLES} keyword calls and an answer")
         outcomes = await self._samples(expert, query)
@@ -93,19 +98,21 @@ class KeywordAnnotator:
         """One outcome for each sample."""
         text = routed_text(query.request.messages)
         messages: tuple[Message, ...] = ({"role": "user", "content": _PROMPT.format(question=text.with_context or text.last)},)
-        deadline = Deadline.after(self._timeout_s)
+        left_s = query.deadline.remaining_s if query.deadline else math.inf
+        timeout_s = min(self._timeout_s, _MAX_SHARE * left_s)
+        deadline = Deadline.after(timeout_s)
 
         async def ask(number: int) -> Outcome:
             params = {**expert.sampling, "temperature": _TEMPERATURE, "max_tokens": _MAX_TOKENS, "seed": query.seed + number}
             call = ExpertCall(expert, messages, params, deadline, query.request.id, CallRole.ANNOTATOR)
             began = time.perf_counter()
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(timeout_s):
                     return await self._workers.complete(call)
             except ExpertError as error:
                 return ExpertFailure(expert.id, error.code, error.message, time.perf_counter() - began)
             except TimeoutError:
-                message = f"no answer within {self._timeout_s:g} s"
+                message = f"no answer within {timeout_s:.3g} s"
                 return ExpertFailure(expert.id, ExpertTimeout.code, message, time.perf_counter() - began)
 
         return list(await asyncio.gather(*(ask(number) for number in range(NUM_SAMPLES))))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from domain.chat import Choice
+from domain.deadline import Deadline
 from domain.errors import ExpertUnreachable
 from domain.plan import CallRole, Candidate, ExpertCall
 from routers.annotators import Annotation, EmbeddingAnnotator
 from routers.keyword_annotator import KeywordAnnotator, agreed_keywords, parse_keywords
 from routers.options import SkillsOptions
 from tests.fakes.encoder import HashingEncoder
-from tests.fakes.routing import holder_for, query, snapshot_of
+from tests.fakes.routing import card, holder_for, query, snapshot_of, specialists
 
 
 class ScriptedWorkers:
@@ -36,13 +38,20 @@ class ScriptedWorkers:
 
 
 async def annotate(
-    answers: Sequence[str | None], *, expert: str = "generalist", timeout_s: float = 10, max_calls: int | None = None
+    answers: Sequence[str | None],
+    *,
+    expert: str = "generalist",
+    timeout_s: float = 10,
+    labels: frozenset[str] = frozenset(),
+    **changes: Any,
 ) -> tuple[Annotation, ScriptedWorkers]:
-    encoder, snapshot, workers = HashingEncoder(), snapshot_of(), ScriptedWorkers(answers)
+    """*labels* are the keyword expert's; *changes* are fields of the ``RoutingQuery``."""
+    cards = [card(name, labels=labels if name == expert else frozenset()) for name in specialists()]
+    encoder, snapshot, workers = HashingEncoder(), snapshot_of(cards), ScriptedWorkers(answers)
     index = (await holder_for(snapshot, encoder)).index()
     annotator = KeywordAnnotator(workers, encoder, EmbeddingAnnotator(encoder), timeout_s=timeout_s)
     options = SkillsOptions(annotator="llm", keyword_expert=expert)
-    asked = replace(query(snapshot, "Name the capital of Kenya.", seed=7), max_calls=max_calls)
+    asked = replace(query(snapshot, "Name the capital of Kenya.", seed=7), **changes)
     return await annotator.annotate(asked, snapshot, index, options), workers
 
 
@@ -101,6 +110,27 @@ async def test_an_expert_that_hangs_ends_at_the_time_limit() -> None:
 
     assert annotation.source == "embedding"
     assert "no answer within 0.01 s" in annotation.notes[0]
+
+
+async def test_the_samples_take_half_of_the_requests_time_at_most() -> None:
+    """What is left is for the answer; the calls are kept for the trace."""
+    annotation, workers = await annotate(["hang"] * 5, deadline=Deadline(at=0.1, clock=lambda: 0.0))
+
+    assert annotation.source == "embedding"
+    assert annotation.skills[0].skill == "capitals"
+    assert len(annotation.calls) == 5
+    assert "no answer within 0.05 s" in annotation.notes[0]
+    assert all(call.deadline.remaining_s <= 0.05 for call in workers.calls)
+
+
+@pytest.mark.parametrize(("labels", "named"), [(frozenset[str](), "'generalist' "), (frozenset({"legal"}), "")])
+async def test_an_expert_that_the_request_may_not_use_is_not_called(labels: frozenset[str], named: str) -> None:
+    """Who lacks the labels of an expert does not hear its name either."""
+    annotation, workers = await annotate([], barred=lambda card: f"barred, {card.id == 'generalist'}", labels=labels)
+
+    assert workers.calls == []
+    assert annotation.source == "embedding"
+    assert annotation.notes[0].startswith(f"the keyword expert {named}is barred, True")
 
 
 async def test_an_unregistered_expert_is_said_and_not_called() -> None:
