@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
+
+GraderName = Literal["exact", "exact_case", "choice", "number", "math", "contains", "regex", "judge"]
+GRADER_NAMES: tuple[str, ...] = get_args(GraderName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class LabelledQuestion:
     skills: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     grader: str | None = None
-    """``exact``, ``exact_case``, ``choice``, ``number``, ``math``, ``contains``, ``regex`` or ``judge``; by the answer's form when None."""
+    """One of ``GRADER_NAMES``; by the answer's form when None."""
     history: tuple[Mapping[str, Any], ...] = ()
     """Earlier messages of the conversation, OpenAI's shape."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from domain.routing import PickRule
+
+AggregatorName = Literal["fuse", "vote", "first"]
+AGGREGATOR_NAMES: tuple[str, ...] = get_args(AggregatorName)
 
 _EXPERT_OPTIONS = ("keyword_expert", "experts")
 """Router options whose value is an expert's id, or a list of them. Every router keeps to these names."""

@@ -19,11 +19,10 @@ from collections.abc import Callable
 from domain.answers import final_answer, normalise_answer, tidy, without_reasoning
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
-from domain.skills import LabelledQuestion
+from domain.skills import GRADER_NAMES, LabelledQuestion
 from evaluation.bounded import ComparisonTimeout, comparer, turns
 from evaluation.choices import chosen_letter, letters_of
 from evaluation.judge import Judge
-from evaluation.labelled import GRADERS
 from evaluation.numbers import same_number, whole_quantity
 
 _LATEX = re.compile(r"\\[a-zA-Z]+|\^|\$[^$\d]*[\\^_=]")
@@ -70,7 +69,7 @@ class Grader:
     def check(self, question: LabelledQuestion) -> None:
         """Raise ``InvalidRequest`` when *question* could not be graded here, before any expert is asked."""
         name = grader_of(question)
-        if name not in GRADERS or (name == "judge" and self._judge is None):
+        if name not in GRADER_NAMES or (name == "judge" and self._judge is None):
             raise InvalidRequest(f"question {question.id!r}: {_unusable(name)}", param="grader")
 
     async def grade(self, question: LabelledQuestion, answer: str) -> bool:
@@ -149,4 +148,4 @@ def _gold_letter(question: LabelledQuestion) -> str | None:
 def _unusable(name: str) -> str:
     if name == "judge":
         return "grader 'judge' needs an expert as judge: name one"
-    return f"unknown grader {name!r}; {did_you_mean(name, GRADERS)}"
+    return f"unknown grader {name!r}; {did_you_mean(name, GRADER_NAMES)}"

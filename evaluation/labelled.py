@@ -16,9 +16,8 @@ from typing import Any
 from domain.chat import Message
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
-from domain.skills import LabelledQuestion
+from domain.skills import GRADER_NAMES, LabelledQuestion
 
-GRADERS = ("exact", "exact_case", "choice", "number", "math", "contains", "regex", "judge")
 FIELDS = ("id", "question", "answer", "category", "skills", "options", "grader", "history")
 MAX_OPTIONS = 26
 """One letter each."""
@@ -136,8 +135,8 @@ def _answer(row: Mapping[str, Any], where: str) -> str:
 
 def _grader(row: Mapping[str, Any], answer: str, where: str) -> str | None:
     grader = _text(row, "grader", where) or None
-    if grader is not None and grader not in GRADERS:
-        raise _wrong(where, "grader", f"unknown grader {grader!r}; {did_you_mean(grader, GRADERS)}")
+    if grader is not None and grader not in GRADER_NAMES:
+        raise _wrong(where, "grader", f"unknown grader {grader!r}; {did_you_mean(grader, GRADER_NAMES)}")
     if grader == "regex":
         try:
             re.compile(answer)

@@ -6,13 +6,13 @@ meanings and defaults are those of ``domain.experts.ExpertCard`` and ``domain.st
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
 from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price
 from domain.routing import PICK_KINDS, PickKind, PickRule
-from domain.strategy import Strategy
+from domain.strategy import AGGREGATOR_NAMES, AggregatorName, Strategy
 from experts_registry.fields import (
     distinct,
     environment_reference,
@@ -76,7 +76,7 @@ class ExpertModel(_Model):
     )
     """What the router may use it for."""
     skills: Names = list(_CARD.skills)
-    """Declared skills, each one known to the registry: a weak prior until the expert is measured."""
+    """Declared skills: a weak prior until the expert is measured. In a manifest each one has to be known or listed there."""
     exemplars: list[Text] = list(_CARD.exemplars)
     """Questions it is meant for; a weak prior like the skills."""
     labels: Names = sorted(_CARD.labels)
@@ -202,7 +202,7 @@ class StrategyModel(_Model):
     router_options: JsonObject = dict(_STRATEGY.router_options)
     """Settings of that router."""
     pick: PickModel = PickModel()
-    aggregator: Annotated[Literal["fuse", "vote", "first"], BeforeValidator(one_of(["fuse", "vote", "first"]))] = "fuse"
+    aggregator: Annotated[AggregatorName, BeforeValidator(one_of(AGGREGATOR_NAMES))] = "fuse"
     """What makes one answer of several candidates."""
     aggregator_expert: ExpertId | None = _STRATEGY.aggregator_expert
     """A fixed fusing expert; without it the measured aggregator profile chooses."""

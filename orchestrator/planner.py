@@ -7,6 +7,7 @@ from typing import Any
 
 from domain.chat import ChatRequest, Message
 from domain.deadline import Deadline
+from domain.errors import InvalidRequest
 from domain.experts import ExpertCard
 from domain.plan import CallRole, ExpertCall, Plan
 from domain.routing import RoutingDecision
@@ -35,12 +36,20 @@ def make_plan(
     *fused* says that another call will read the candidates: room for it is kept within *max_calls*. In a panel every
     expert gives one choice; what else shapes the answer (tools, response_format) holds for each, since any of them may
     end up as the answer. An expert that was drawn twice is called twice, the second time with another seed.
+
+    Raises ``InvalidRequest`` when a panel is asked for more than one choice.
     """
     selected = decision.selected
     if len(selected) > 1 and fused:
         selected = selected[: max(1, max_calls - 1)]
     selected = selected[:max_calls]
     panel = len(selected) > 1
+    if panel and (request.params.get("n") or 1) > 1:
+        raise InvalidRequest(
+            f"n: several choices come from one expert, and this query goes to {len(selected)} ({', '.join(selected)}); "
+            "leave n out, set consilium.k to 1, or ask a model by name",
+            param="n",
+        )
     calls = []
     for position, expert_id in enumerate(selected):
         card = experts[expert_id]

@@ -16,9 +16,9 @@ from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from domain.strategy import Strategy
 from orchestrator.aggregation.base import AggregationContext, Aggregator, Chosen, Synthesis
-from orchestrator.aggregation.catalogue import aggregator_named
+from orchestrator.aggregation.catalogue import AGGREGATORS, aggregator_named
 from orchestrator.aggregation.vote import Vote
-from orchestrator.eligibility import Check, Eligibility, eligible, fewest_tokens, prompt_letters, visible
+from orchestrator.eligibility import Check, Eligibility, check_names, eligible, fewest_tokens, prompt_letters
 from orchestrator.limits import Limits
 from orchestrator.planner import make_plan
 from orchestrator.ports import Directory, Router
@@ -99,6 +99,8 @@ class Preparation:
         strategy = target.strategy
         deadline = Deadline.after(min(request.options.timeout_s or strategy.timeout_s, self._limits.max_timeout_s))
         router = self._router(request.options.router, target)
+        check = Check(request, self._directory.health_of)
+        _check_aggregation(request, strategy, snapshot, check)
         query = RoutingQuery(
             request=request,
             experts=who.experts,
@@ -109,6 +111,7 @@ class Preparation:
             options=strategy.router_options if router.name == strategy.router else {},
             deadline=deadline,
             max_calls=self._max_calls(request, strategy),
+            barred=check.barred,
         )
         try:
             with recorder.timing("route"):
@@ -124,11 +127,9 @@ class Preparation:
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
         """Everything up to the plan; raises the request's errors before any expert is called."""
-        options = request.options
-        aggregator = aggregator_named(options.aggregator) if options.aggregator else None
         target, snapshot, decision, deadline = await self.decide(request, recorder)
         strategy = target.strategy
-        aggregator = aggregator or aggregator_named(strategy.aggregator)
+        aggregator = _aggregator(request, strategy)
         context = AggregationContext(request, strategy, decision, snapshot, self._usable(request))
         max_calls = self._max_calls(request, strategy) - decision.num_calls
         fused = aggregator.expert_for(context) is not None
@@ -169,7 +170,26 @@ class Preparation:
 
     def _usable(self, request: ChatRequest) -> Callable[[ExpertCard], bool]:
         check = Check(request, self._directory.health_of)
-        return lambda card: visible(card, request) and check.obstacle(card) is None
+        return lambda card: check.obstacle(card) is None
+
+
+def _aggregator(request: ChatRequest, strategy: Strategy) -> Aggregator:
+    return aggregator_named(request.options.aggregator or strategy.aggregator)
+
+
+def _check_aggregation(request: ChatRequest, strategy: Strategy, snapshot: RegistrySnapshot, check: Check) -> None:
+    """Raise ``InvalidRequest`` for an unknown aggregator, and for an ``aggregator_expert`` that could not be asked."""
+    aggregator, asked, param = _aggregator(request, strategy), request.options.aggregator_expert, "consilium.aggregator_expert"
+    if asked is None:
+        return
+    if not aggregator.calls_expert:
+        able = ", ".join(name for name, other in AGGREGATORS.items() if other.calls_expert)
+        raise InvalidRequest(
+            f"{param}: the aggregator {aggregator.name!r} calls no expert; leave it out, or aggregate by {able}", param=param
+        )
+    check_names([asked], request, snapshot, param=param)
+    if why := check.obstacle(snapshot.experts[asked]):
+        raise InvalidRequest(f"{param}: the expert {asked!r} cannot aggregate: {why}", param=param)
 
 
 def _seed(request: ChatRequest) -> int:

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from api.schemas.validation import validate
 from domain.chat import ChatRequest, RequestOptions
 from domain.routing import PickKind
+from domain.strategy import AggregatorName
 
 DEFAULT_MODEL = "auto"
 
 _OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "consilium"})
-"""Fields that are ours to act on; everything else goes to the expert as it came."""
+"""Fields that are ours to act on; everything else goes to the expert as it came, of ``stream_options`` too."""
 
 
 class _Passing(BaseModel):
@@ -121,7 +122,7 @@ class Options(BaseModel):
     router: str | None = None
     k: Annotated[int, Field(ge=1)] | None = None
     pick: PickKind | None = None
-    aggregator: Literal["fuse", "vote", "first"] | None = None
+    aggregator: AggregatorName | None = None
     aggregator_expert: str | None = None
     seed: int | None = None
     allow: list[str] | None = None
@@ -186,11 +187,14 @@ def parse_chat(payload: Mapping[str, Any], *, request_id: str, session_id: str |
     Values are passed on exactly as they came; a null stands for "not given". *explain* is what the header asked for.
     """
     body = validate(ChatBody, payload)
+    params = {key: value for key, value in payload.items() if key not in _OWN_FIELDS and value is not None}
+    if body.stream and (others := {key: value for key, value in (payload.get("stream_options") or {}).items() if key != "include_usage"}):
+        params["stream_options"] = others
     return ChatRequest(
         id=request_id,
         model=body.model,
         messages=tuple(payload["messages"]),
-        params={key: value for key, value in payload.items() if key not in _OWN_FIELDS and value is not None},
+        params=params,
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         options=(body.consilium or Options()).to_domain(explain=explain),

@@ -11,7 +11,7 @@ from domain.experts import ExpertCard
 from domain.plan import Candidate
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision
-from domain.strategy import Strategy
+from domain.strategy import AggregatorName, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Chosen:
 
     candidate: Candidate
     why: str
-    by: str
+    by: AggregatorName
     """The aggregator that chose."""
 
 
@@ -49,7 +49,12 @@ class Aggregator(Protocol):
     """A pure policy. Only asked when two or more candidates are left."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> AggregatorName: ...
+
+    @property
+    def calls_expert(self) -> bool:
+        """Whether it has an expert write the answer, where one is usable: what ``aggregator_expert`` is for."""
+        ...
 
     def expert_for(self, context: AggregationContext) -> ExpertCard | None:
         """The expert that this aggregator will call; None when it makes no call."""

@@ -12,6 +12,7 @@ from orchestrator.aggregation.fuse import Fuse
 from orchestrator.aggregation.vote import Vote
 
 AGGREGATORS: Mapping[str, Aggregator] = {aggregator.name: aggregator for aggregator in (First(), Vote(), Fuse())}
+"""One for each of ``domain.strategy.AGGREGATOR_NAMES``."""
 
 
 def aggregator_named(name: str) -> Aggregator:

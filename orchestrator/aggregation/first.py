@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from domain.experts import ExpertCard
 from domain.plan import Candidate
+from domain.strategy import AggregatorName
 from orchestrator.aggregation.base import AggregationContext, Chosen
 
 
 class First:
     """Takes the first candidate in the router's order. The others only stand in when it fails."""
 
-    name = "first"
+    name: AggregatorName = "first"
+    calls_expert = False
 
     def expert_for(self, context: AggregationContext) -> ExpertCard | None:  # noqa: ARG002 - the port's signature
         return None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from domain.errors import InvalidRequest
 from domain.experts import ExpertCard, ExpertRole
 from domain.plan import Candidate
 from domain.skills import AggregatorProfile
+from domain.strategy import AggregatorName
 from orchestrator.aggregation.base import AggregationContext, Chosen, Synthesis
 from orchestrator.aggregation.prompts import answer_text, fuse_messages
 from orchestrator.aggregation.vote import Vote
@@ -30,23 +30,21 @@ def aggregator_score(profile: AggregatorProfile | None, category: str | None) ->
 
 class Fuse:
     """Asked for by the request, else fixed by the strategy, else the best measured aggregator for the query's category.
+    Whether the request may ask for that one is checked before it is routed; what fails since then gives way to the measured.
 
     Experts that were never measured as aggregators are considered only when their card gives them that role. With no
     usable aggregator at all the candidates vote.
     """
 
-    name = "fuse"
+    name: AggregatorName = "fuse"
+    calls_expert = True
 
     def expert_for(self, context: AggregationContext) -> ExpertCard | None:
-        asked = context.request.options.aggregator_expert
-        fixed = asked or context.strategy.aggregator_expert
+        fixed = context.request.options.aggregator_expert or context.strategy.aggregator_expert
         if fixed is not None:
             card = context.snapshot.experts.get(fixed)
             if card is not None and context.usable(card):
                 return card
-            if asked:
-                raise InvalidRequest(f"the expert {asked!r} cannot aggregate: it does not exist, is disabled or unhealthy",
-                                     param="consilium.aggregator_expert")  # fmt: skip
         profiles = context.snapshot.aggregator_profiles
         able = [
             card

@@ -10,6 +10,7 @@ from typing import Any
 from domain.answers import normalise_answer
 from domain.experts import ExpertCard
 from domain.plan import Candidate
+from domain.strategy import AggregatorName
 from orchestrator.aggregation.base import AggregationContext, Chosen
 from orchestrator.aggregation.prompts import answer_text, tool_calls_of
 
@@ -18,7 +19,8 @@ class Vote:
     """Majority of normalised answers. A tie goes to the answer whose voters have the higher summed router score, then
     to the one that was routed first. Who answered nothing has no vote, as long as anybody answered something."""
 
-    name = "vote"
+    name: AggregatorName = "vote"
+    calls_expert = False
 
     def expert_for(self, context: AggregationContext) -> ExpertCard | None:  # noqa: ARG002 - the port's signature
         return None

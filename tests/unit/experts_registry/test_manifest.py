@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from domain.errors import InvalidRequest
 from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price
 from domain.routing import PickRule
-from domain.strategy import Strategy
+from domain.strategy import AGGREGATOR_NAMES, Strategy
 from experts_registry.manifest import export, json_schema, load_manifest, parse
 from experts_registry.models import ExpertModel, StrategyModel
 
@@ -261,7 +261,7 @@ strategies = st.builds(
         k=st.integers(1, 64),
         threshold=st.floats(min_value=0.001, max_value=1),
     ),
-    aggregator=st.sampled_from(["fuse", "vote", "first"]),
+    aggregator=st.sampled_from(AGGREGATOR_NAMES),
     aggregator_expert=st.none() | ids,
     fallback_expert=st.none() | ids,
     max_calls=st.integers(1, 1000),

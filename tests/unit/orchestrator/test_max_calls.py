@@ -1,8 +1,9 @@
-"""The cap on calls holds for all of a request: those of an annotator that asks an expert count as well."""
+"""What bounds a request holds for all of it: an annotator's calls count, take its time, and ask nobody who is not allowed."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from routers.keyword_annotator import KeywordAnnotator
 from tests.fakes.directory import FakeDirectory, KeptTraces
 from tests.fakes.encoder import HashingEncoder
 from tests.fakes.routing import card, skills_router, snapshot_of, specialists
-from tests.fakes.workers import Fails, ScriptedWorkers
+from tests.fakes.workers import Fails, ScriptedWorkers, Stalls
 
 KEYWORDS = {"annotator": "llm", "keyword_expert": "namer"}
 PANEL = Strategy("panel", router_options=KEYWORDS, pick=PickRule("top_k", 3), aggregator="fuse", aggregator_expert="fuser")
@@ -30,20 +31,20 @@ ROLES = {"namer": frozenset[ExpertRole](), "fuser": frozenset({ExpertRole.AGGREG
 class World:
     """The skill router with the annotator that asks ``namer``, which does as *namer* says, over scripted experts."""
 
-    def __init__(self, namer: str | Fails = "Keywords: capitals") -> None:
+    def __init__(self, namer: str | Fails | Stalls = "Keywords: capitals") -> None:
         cards = [card(expert_id) for expert_id in specialists()] + [card(expert_id, roles=roles) for expert_id, roles in ROLES.items()]
         self.directory = FakeDirectory(())
         self.directory._snapshot = replace(snapshot_of(cards, specialists()), strategies={"panel": PANEL})
         self.workers = ScriptedWorkers({**dict.fromkeys((*specialists(), "fuser"), "Nairobi"), "namer": namer})
         self.sink = KeptTraces()
 
-    async def ask(self, max_calls: int | None, *, stream: bool = False) -> Trace:
+    async def ask(self, max_calls: int | None, *, stream: bool = False, **options: Any) -> Trace:
         encoder = HashingEncoder()
         by_name = KeywordAnnotator(GuardedWorkers(self.workers, self.directory), encoder, EmbeddingAnnotator(encoder))
         router = await skills_router(self.directory.snapshot(), annotators={"llm": by_name})
         orchestrator = Orchestrator(directory=self.directory, routers={"skills": router}, workers=self.workers, sinks=[self.sink])
         messages = ({"role": "user", "content": "Name the capital of Kenya."},)
-        request = ChatRequest("request-1", "consilium/panel", messages, options=RequestOptions(max_calls=max_calls))
+        request = ChatRequest("request-1", "consilium/panel", messages, options=RequestOptions(max_calls=max_calls, **options))
         if not stream:
             return (await orchestrator.run(request)).trace
         opened = await orchestrator.open_stream(request)
@@ -103,3 +104,25 @@ async def test_calls_that_fail_count_and_calls_that_are_not_made_do_not() -> Non
     trace = await open_circuit.ask(6)
     assert trace.num_calls == 4
     assert [call.status for call in trace.calls] == ["skipped"] * 5 + ["ok"] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"deny": ("namer",)}, "'namer' is in consilium.deny"),
+        ({"allow": ("atlas", "mirror")}, "'namer' is not in consilium.allow"),
+    ],
+)
+async def test_an_annotators_expert_that_the_request_does_not_allow_is_not_called(options: dict[str, Any], why: str) -> None:
+    trace = await World().ask(None, **options)
+
+    assert CallRole.ANNOTATOR not in roles(trace)
+    assert trace.decision is not None
+    assert f"the keyword expert {why}, so skills were found by similarity" in trace.decision.detail["notes"]
+
+
+async def test_an_annotators_expert_that_hangs_leaves_time_for_the_answer() -> None:
+    trace = await World(Stalls()).ask(None, timeout_s=2.0)
+
+    assert trace.status == "ok"
+    assert [(call.role, call.status) for call in trace.calls[:5]] == [(CallRole.ANNOTATOR, "error")] * 5

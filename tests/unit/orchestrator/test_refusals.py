@@ -9,7 +9,8 @@ import pytest
 from domain.chat import RequestOptions
 from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, ModelNotFound, NoEligibleExpert
 from domain.experts import Capability, HealthState
-from domain.routing import RoutingDecision
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingDecision, RoutingQuery
 from tests.fakes.directory import card
 from tests.unit.orchestrator.test_pipeline import Setup, ask
 
@@ -132,3 +133,70 @@ async def test_routing_counts_against_the_deadline() -> None:
 
     with pytest.raises(DeadlineExceeded, match="routed"):
         await setup.orchestrator.run(ask(options=RequestOptions(timeout_s=0.01)))
+
+
+def aggregated_by(expert: str, **options: object) -> RequestOptions:
+    return RequestOptions(aggregator_expert=expert, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "says"),
+    [
+        ("consilium/panel", aggregated_by("fusser"), "there is no expert 'fusser'; did you mean 'fuser'"),
+        ("consilium/panel", aggregated_by("fuser", allow=("a", "b")), "'fuser' cannot aggregate: not in consilium.allow"),
+        ("consilium/panel", aggregated_by("fuser", deny=("fuser",)), "'fuser' cannot aggregate: in consilium.deny"),
+        ("consilium/panel", aggregated_by("off"), "'off' cannot aggregate: disabled"),
+        ("consilium/panel", aggregated_by("sick"), "'sick' cannot aggregate: unhealthy"),
+        ("consilium/panel", aggregated_by("secret"), "there is no expert 'secret'"),
+        ("consilium/vote", aggregated_by("fuser"), "the aggregator 'vote' calls no expert"),
+        ("consilium/panel", aggregated_by("fuser", aggregator="first"), "the aggregator 'first' calls no expert"),
+        ("a", aggregated_by("fuser"), "the aggregator 'first' calls no expert"),
+    ],
+)
+async def test_an_aggregating_expert_that_cannot_be_asked_is_refused_before_routing(model: str, options: RequestOptions, says: str) -> None:
+    experts = (card("a"), card("b"), card("fuser"), card("off", enabled=False), card("sick"), card("secret", labels=frozenset({"legal"})))
+    setup = Setup({}, "a", "b", experts=experts)
+    setup.directory.health["sick"] = HealthState.OPEN
+
+    with pytest.raises(InvalidRequest) as caught:
+        await setup.orchestrator.run(ask(model, options=options))
+
+    assert says in caught.value.message
+    assert caught.value.param == "consilium.aggregator_expert"
+    assert setup.router.queries == []
+
+
+async def test_an_aggregating_expert_that_falls_ill_meanwhile_gives_way_to_the_next() -> None:
+    setup = Setup({"a": "2", "b": "2", "fuser": "two"}, "a", "b")
+    route = setup.router.route
+
+    async def falls_ill(query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+        setup.directory.health["c"] = HealthState.OPEN
+        return await route(query, snapshot)
+
+    setup.router.route = falls_ill  # type: ignore[method-assign]
+
+    answer = await setup.orchestrator.run(ask("consilium/panel", options=aggregated_by("c")))
+
+    assert answer.choices[0].text == "two"
+
+
+MANY = tuple(card(name, capabilities=frozenset({Capability.MULTIPLE_CHOICES})) for name in "abc")
+
+
+@pytest.mark.parametrize("model", ["consilium/vote", "consilium/first", "consilium/panel"])
+async def test_a_panel_gives_one_choice_and_says_so(model: str) -> None:
+    setup = Setup({}, "a", "b", experts=MANY)
+
+    with pytest.raises(InvalidRequest, match=r"this query goes to 2 \(a, b\); leave n out") as caught:
+        await setup.orchestrator.run(ask(model, params={"n": 3}))
+
+    assert caught.value.param == "n"
+
+
+async def test_one_expert_gives_as_many_choices_as_it_can() -> None:
+    setup = Setup({"a": "2"}, "a", experts=MANY)
+
+    await setup.orchestrator.run(ask("consilium/panel", params={"n": 3}))
+
+    assert setup.workers.calls[0].params == {"n": 3}
