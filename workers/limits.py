@@ -76,6 +76,6 @@ class EmbeddedLimits:
     """Schemas compiled at once. It is CPU work, which the engine needs too."""
     max_compiling: int = 64
     """Schemas that may be compiled or wait for it."""
-    inline_prompt_chars: int = 16_384
-    """Up to this length a prompt is rendered on the event loop (well under a millisecond); longer ones, and those with tools or
-    flags for the template, in a thread."""
+    inline_prompt_chars: int = 1_000
+    """Up to this length a prompt is rendered on the event loop, which takes about half a millisecond; longer ones, and those with
+    tools or flags for the template, in a thread."""

@@ -23,6 +23,9 @@ from workers.embedded.params import generation_of
 from workers.embedded.sequence import Events, Progress, Sequence
 from workers.limits import EmbeddedLimits
 
+_CHARS_OF_A_MESSAGE = 10
+"""What rendering a message takes besides its text, in characters that take as long."""
+
 _Key = tuple[str, str | None]
 Messages = tuple[Message, ...]
 
@@ -117,7 +120,8 @@ class EmbeddedWorker:
         ]
 
     async def _prompt(self, model: LoadedModel, messages: Messages, params: Mapping[str, Any]) -> list[int]:
-        short = sum(len(text_of(message)) for message in messages) <= self._limits.inline_prompt_chars
+        num_chars = sum(len(text_of(message)) + _CHARS_OF_A_MESSAGE for message in messages)
+        short = num_chars <= self._limits.inline_prompt_chars
         if short and not params.get("tools") and not params.get("chat_template_kwargs"):
             return model.prompt_of(messages, params)
         return await asyncio.to_thread(model.prompt_of, messages, params)

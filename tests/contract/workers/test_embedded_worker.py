@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
@@ -18,6 +21,7 @@ from domain.plan import Candidate
 from tests.contract.workers.cases import Case, call_of, embedded_case, streamed
 from tests.contract.workers.tiny_models import write_adapter, write_random_model
 from workers.embedded.folder import ExpertFolder, find_folder
+from workers.embedded.model import LoadedModel
 from workers.embedded.sequence import Sequence
 from workers.embedded.worker import EmbeddedWorker
 from workers.limits import EmbeddedLimits
@@ -76,6 +80,42 @@ async def test_an_adapter_answers_unlike_its_base(case: Case, random_card: Exper
 
     assert first.text == second.text
     assert first.text != base.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.layers.0.mlp.up_proj.lora_B.bias", "model.embed_tokens.lora_embedding_A", "lm_head.weight", "lm_head.base_layer.weight"],
+)
+async def test_an_adapter_that_is_more_than_low_rank_additions_is_refused(case: Case, folder: Path, name: str) -> None:
+    """Nothing of it is left out silently. What it repeats of its base model may be left out."""
+    base = load_file(folder / "random" / "model.safetensors")
+    for kind, tensor in (("changed", torch.ones(4, 4)), ("same", base["lm_head.weight"])):
+        adapter = write_adapter(folder / f"{name}-{kind}", "random")
+        tensors = load_file(adapter / "adapter_model.safetensors") | {f"base_model.model.{name}": tensor}
+        save_file(tensors, adapter / "adapter_model.safetensors")
+        card = replace(case.speaker, model=adapter.name)
+        if kind == "same" and name.startswith("lm_head"):
+            await case.pool.warm([card])
+        else:
+            with pytest.raises(ExpertUnreachable, match=f"{name}.*vLLM"):
+                await case.pool.warm([card])
+
+
+async def test_only_short_prompts_are_rendered_on_the_event_loop(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A millisecond there is one for every other request."""
+    threads: list[threading.Thread] = []
+    render = LoadedModel.prompt_of
+
+    def seen(model: LoadedModel, messages: Any, params: Any) -> list[int]:
+        threads.append(threading.current_thread())
+        return render(model, messages, params)
+
+    monkeypatch.setattr(LoadedModel, "prompt_of", seen)
+    for num_messages, num_chars in ((1, 800), (1, 1600), (200, 1)):
+        call = call_of(case.speaker, text="a" * num_chars)
+        await case.pool.complete(replace(call, messages=call.messages * num_messages))
+
+    assert [thread is threading.current_thread() for thread in threads] == [True, False, False]
 
 
 async def test_more_sequences_than_places_are_all_answered(folder: Path) -> None:
