@@ -71,13 +71,34 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else experts tell in their usage (``prompt_tokens_details``, ``completion_tokens_details``), as far as they tell it."""
 
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+        details = _added(self.details, other.details)
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens, details)
+
+
+def _added(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Both with their numbers added up, those of inner objects too; of anything else *second*'s."""
+    result = dict(first)
+    for name, value in second.items():
+        known = first.get(name)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            result[name] = _added(known, value)
+        elif _is_number(known) and _is_number(value):
+            result[name] = known + value
+        else:
+            result[name] = value
+    return result
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +109,8 @@ class Choice:
     index: int = 0
     finish_reason: str | None = "stop"
     logprobs: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Other fields of the expert's choice (``stop_reason``, ``content_filter_results``)."""
 
     @property
     def text(self) -> str:
@@ -102,6 +125,8 @@ class ChoiceDelta:
     index: int = 0
     finish_reason: str | None = None
     logprobs: Any = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """As of ``Choice``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from domain.errors import (
     ExpertTimeout,
     ExpertUnreachable,
 )
+from domain.nesting import MAX_LEVELS, deeper_than
 
 STATUS_ERRORS: Mapping[int, tuple[type[ExpertError], str]] = {
     401: (ExpertAuthFailed, "refused our credentials"),
@@ -82,6 +83,8 @@ def _error_object(body: bytes) -> tuple[str, str | None]:
     try:
         payload: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
+        payload = None
+    if payload is None or deeper_than(payload, MAX_LEVELS):
         return " ".join(body.decode("utf-8", "replace").split())[:_SHOWN], None
     error = payload.get("error", payload) if isinstance(payload, Mapping) else payload
     if not isinstance(error, Mapping):

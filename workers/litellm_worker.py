@@ -17,7 +17,7 @@ from workers.credentials import resolve_api_key
 from workers.limits import HttpLimits
 from workers.litellm_errors import expert_error_of
 from workers.reasoning import split_choice, split_stream
-from workers.wire import candidate_of, chunk_of, request_body
+from workers.wire import bounded, candidate_of, chunk_of, request_body
 
 _CALLER_ARGUMENTS = frozenset(
     {
@@ -71,7 +71,7 @@ class LiteLLMWorker:
 
     async def complete(self, call: ExpertCall) -> Candidate:
         payload = await self._call(call, stream=False)
-        candidate = candidate_of(_plain(payload), call.expert.id)
+        candidate = candidate_of(bounded(_plain(payload), call.expert.id), call.expert.id)
         return replace(candidate, choices=tuple(map(split_choice, candidate.choices)))
 
     def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
@@ -89,13 +89,13 @@ class LiteLLMWorker:
                     break
                 except Exception as error:
                     raise expert_error_of(error, expert_id) from error
-                chunk = chunk_of(_plain(event), expert_id)
+                chunk = chunk_of(bounded(_plain(event), expert_id), expert_id)
                 finish_reasons |= {c.index: c.finish_reason or finish_reasons.get(c.index) for c in chunk.choices}
                 usage = chunk.usage or usage
                 # LiteLLM makes up a finish reason when the provider's stream ends without one: that is half a stream.
                 if any(finish_reasons.values()) and _is_made_up(events):
                     break
-                if chunk.choices:
+                if chunk.choices or chunk.extra:
                     yield Chunk(chunk.choices, extra=chunk.extra)
             told = next(filter(None, finish_reasons.values()), None)
             if told is None or _is_made_up(events):

@@ -14,6 +14,7 @@ import orjson
 from domain.chat import Chunk, Usage
 from domain.errors import ExpertProtocolError, ExpertTimeout, ExpertUnreachable
 from domain.experts import ExpertCard
+from domain.nesting import MAX_LEVELS
 from domain.plan import Candidate, ExpertCall
 from workers.aiohttp_errors import translated
 from workers.credentials import resolve_api_key
@@ -21,7 +22,7 @@ from workers.http_errors import error_of_event, error_of_response
 from workers.limits import HttpLimits
 from workers.reasoning import split_choice, split_stream
 from workers.sse import DONE, Event, EventTooLarge, SseParser
-from workers.wire import candidate_of, chunk_of, request_body
+from workers.wire import bounded, candidate_of, chunk_of, request_body
 
 _DRAIN_S = 0.2
 """How long the end of a finished stream is waited for, so that its connection can be used again."""
@@ -153,11 +154,13 @@ def _endpoint(card: ExpertCard) -> str:
 
 def _json(body: bytes, expert_id: str) -> Any:
     try:
-        return orjson.loads(body)
+        payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         shown = " ".join(body[:120].decode("utf-8", "replace").split())
         msg = f"expert {expert_id!r} answered something that is not JSON: {shown!r}"
         raise ExpertProtocolError(msg) from error
+    # Where there are fewer brackets than levels nothing has to be looked at: so it is with most events of a stream.
+    return payload if body.count(b"[") + body.count(b"{") <= MAX_LEVELS else bounded(payload, expert_id)
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:

@@ -187,7 +187,7 @@ async def split_stream(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Ch
     try:
         async for chunk in chunks:
             pieces = tuple(choices.setdefault(piece.index, _ChoiceStream()).split(piece) for piece in chunk.choices)
-            kept = tuple(p for p in pieces if p.delta or p.finish_reason is not None or p.logprobs is not None)
+            kept = tuple(p for p in pieces if p.delta or p.finish_reason is not None or p.logprobs is not None or p.extra)
             if kept or chunk.usage is not None or not chunk.choices:
                 yield replace(chunk, choices=kept)
         for index, choice in choices.items():

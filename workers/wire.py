@@ -7,10 +7,14 @@ from typing import Any
 
 from domain.chat import Choice, ChoiceDelta, Chunk, Usage
 from domain.errors import ExpertProtocolError
+from domain.nesting import MAX_LEVELS, deeper_than
 from domain.plan import Candidate, ExpertCall
 
 _ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage"})
 """Top-level fields that the service writes itself."""
+_COUNTS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+_CHOICE = frozenset({"index", "message", "delta", "finish_reason", "logprobs"})
+"""Fields of a usage and of a choice that have a place of their own; all others are passed on."""
 
 
 def request_body(call: ExpertCall, *, stream: bool) -> dict[str, Any]:
@@ -31,15 +35,24 @@ def usage_of(value: object) -> Usage | None:
     if not isinstance(value, Mapping):
         return None
     prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
-    return Usage(prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0)
+    details = _others(value, _COUNTS)
+    return Usage(prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0, details)
 
 
-def _extra(payload: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in payload.items() if key not in _ENVELOPE and value is not None}
+def _others(value: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    return {key: part for key, part in value.items() if key not in known and part is not None}
 
 
 def _protocol_error(expert_id: str, found: str) -> ExpertProtocolError:
     return ExpertProtocolError(f"expert {expert_id!r} did not answer in OpenAI's shape: {found}")
+
+
+def bounded(payload: Any, expert_id: str) -> Any:
+    """*payload*, unless it is nested too deep to be passed on: then ``ExpertProtocolError``."""
+    if deeper_than(payload, MAX_LEVELS):
+        msg = f"expert {expert_id!r} answered JSON that is nested more than {MAX_LEVELS} levels deep"
+        raise ExpertProtocolError(msg)
+    return payload
 
 
 def candidate_of(payload: object, expert_id: str) -> Candidate:
@@ -53,7 +66,7 @@ def candidate_of(payload: object, expert_id: str) -> Candidate:
         expert_id=expert_id,
         choices=tuple(_choice(choice, position, expert_id) for position, choice in enumerate(choices)),
         usage=usage_of(payload.get("usage")) or Usage(),
-        extra=_extra(payload),
+        extra=_others(payload, _ENVELOPE),
     )
 
 
@@ -66,6 +79,7 @@ def _choice(value: object, position: int, expert_id: str) -> Choice:
         index=index if isinstance(index, int) else position,
         finish_reason=value.get("finish_reason"),
         logprobs=value.get("logprobs"),
+        extra=_others(value, _CHOICE),
     )
 
 
@@ -81,7 +95,7 @@ def chunk_of(payload: object, expert_id: str) -> Chunk:
     return Chunk(
         choices=tuple(_delta(choice, position, expert_id) for position, choice in enumerate(choices)),
         usage=usage_of(payload.get("usage")),
-        extra=_extra(payload),
+        extra=_others(payload, _ENVELOPE),
     )
 
 
@@ -97,4 +111,5 @@ def _delta(value: object, position: int, expert_id: str) -> ChoiceDelta:
         index=index if isinstance(index, int) else position,
         finish_reason=value.get("finish_reason"),
         logprobs=value.get("logprobs"),
+        extra=_others(value, _CHOICE),
     )

@@ -26,6 +26,8 @@ class Says:
     finish_reason: str = "stop"
     message: Mapping[str, Any] = field(default_factory=dict)
     """More keys of the assistant message, e.g. ``tool_calls``."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """More keys of the choice, e.g. ``stop_reason``; streamed, they come with the finish reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class ScriptedWorkers:
             message: dict[str, Any] = {"role": "assistant", "content": reply.text, **reply.message}
             if reply.reasoning is not None:
                 message["reasoning_content"] = reply.reasoning
-            return Candidate(call.expert.id, (Choice(message, finish_reason=reply.finish_reason),), usage=reply.usage, latency_s=0.001)
+            return Candidate(call.expert.id, (_choice(message, reply),), usage=reply.usage, latency_s=0.001)
 
     async def stream(self, call: ExpertCall) -> AsyncIterator[Chunk]:
         reply = self._take(call)
@@ -141,7 +143,7 @@ class ScriptedWorkers:
             for piece in reply.pieces or _words(reply.text):
                 yield _chunk({"content": piece})
                 await asyncio.sleep(0)
-            yield Chunk((ChoiceDelta({}, finish_reason=reply.finish_reason),))
+            yield Chunk((ChoiceDelta({}, finish_reason=reply.finish_reason, extra=reply.extra),))
             yield Chunk(usage=reply.usage)
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -197,6 +199,10 @@ class ScriptedWorkers:
             await asyncio.wait_for(entry[1], timeout=5)
         finally:
             self._waiters.remove(entry)
+
+
+def _choice(message: Mapping[str, Any], reply: Says) -> Choice:
+    return Choice(message, finish_reason=reply.finish_reason, extra=reply.extra)
 
 
 def _chunk(delta: Mapping[str, Any]) -> Chunk:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from domain.chat import Usage
 from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
 from tests.contract.workers.cases import ANSWER, Case, call_of, openai_case, streamed
-from tests.fakes.upstream import Stall, running_upstream
+from tests.fakes.upstream import Garbage, Stall, running_upstream
 from workers.discovery import DiscoveredModel
 from workers.limits import HttpLimits, PoolLimits
 from workers.pool import WorkerPool
@@ -44,6 +46,41 @@ async def test_other_fields_of_the_response_are_kept(case: Case) -> None:
 
     assert candidate.extra == {"system_fingerprint": "fp_stub"}
     assert stream.chunks[0].extra == {"system_fingerprint": "fp_stub"}
+
+
+async def test_fields_that_nobody_knows_are_kept(case: Case) -> None:
+    """Of the usage, of a choice, and of an event without choices."""
+    assert case.upstream is not None
+    counts = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": None, "prompt_tokens_details": {"cached_tokens": 1}}
+    choice = {"index": 0, "finish_reason": "stop", "stop_reason": 7}
+    whole = {"choices": [choice | {"message": {"role": "assistant", "content": "a"}}], "usage": counts}
+    events = (
+        {"choices": [], "prompt_filter_results": [1]},
+        {"choices": [choice | {"delta": {"content": "a"}}]},
+        {"choices": [], "usage": counts},
+    )
+    stream_body = "\n\ndata: ".join([*map(json.dumps, events), "[DONE]"])
+    case.upstream.faults.extend([Garbage(json.dumps(whole)), Garbage(stream_body)])
+    candidate = await case.pool.complete(call_of(case.speaker))
+    stream = await streamed(case, call_of(case.speaker))
+
+    assert candidate.usage == Usage(1, 2, {"prompt_tokens_details": {"cached_tokens": 1}})
+    assert candidate.choices[0].extra == {"stop_reason": 7}
+    assert [chunk.extra for chunk in stream.chunks] == [{"system_fingerprint": "fp_stub"}, {"prompt_filter_results": [1]}, {}, {}]
+    assert [piece.extra for chunk in stream.chunks for piece in chunk.choices] == [{}, {"stop_reason": 7}]
+    assert stream.chunks[-1].usage == candidate.usage
+
+
+@pytest.mark.parametrize("levels", [129, 300, 1000])
+@pytest.mark.parametrize("shape", ['{"choices":[{"message":{"content":%s}}]}', '{"error":%s}', '{"choices":[{"delta":{"x":%s}}]}'])
+async def test_an_answer_nested_too_deep_is_no_answer(case: Case, levels: int, shape: str) -> None:
+    """It could not be written again for the caller."""
+    assert case.upstream is not None
+    deep = Garbage(shape % ("[" * levels + "1" + "]" * levels))
+    case.upstream.faults.extend([deep] * 6)
+    for call in (case.pool.complete(call_of(case.speaker)), streamed(case, call_of(case.speaker))):
+        with pytest.raises(ExpertProtocolError, match="nested more than 128 levels"):
+            await call
 
 
 async def test_connections_are_used_again(case: Case) -> None:

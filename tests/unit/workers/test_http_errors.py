@@ -137,3 +137,9 @@ def test_every_exception_of_litellm_has_a_translation() -> None:
 
 def test_an_unknown_exception_is_the_expert_s_failure() -> None:
     assert type(litellm_errors.expert_error_of(ValueError("?"), "e1")) is ExpertProtocolError
+
+
+def test_an_error_nested_too_deep_is_told_as_text() -> None:
+    body = b'{"error": ' + b"[" * 1000 + b"]" * 1000 + b"}"
+
+    assert "[[[[" in error_of_response("e1", 400, body, {}).message
