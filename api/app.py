@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from api import errors
 from api.endpoints import admin, chat, completions, embeddings, health, metrics, models, route
 from api.metrics import Metrics
-from api.middleware import AdmissionMiddleware, BodyMiddleware, HostMiddleware, RequestMiddleware
+from api.middleware import AdmissionMiddleware, BodyMiddleware, HostMiddleware, KeyMiddleware, LiveMiddleware, RequestMiddleware
 from api.openapi import describe
 from api.services import Services
 from api.settings import Settings
@@ -62,8 +62,10 @@ def _middleware(settings: Settings, counted: Metrics) -> list[Middleware]:
     stack = [Middleware(RequestMiddleware, metrics=counted)]
     if settings.is_loopback:
         stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
+    stack.append(Middleware(KeyMiddleware))
     stack.append(Middleware(AdmissionMiddleware, max_requests=settings.max_requests))
     stack.append(Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s))
+    stack.append(Middleware(LiveMiddleware))
     return stack
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -12,9 +13,11 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.auth import Auth
 from api.disconnect import ClientGone
 from api.errors import WireError, to_wire, wire_body
 from api.metrics import Metrics
+from api.services import Services
 from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,10 @@ log = logging.getLogger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+LIVE_WITHIN_S = 5.0
+"""Longest that the answer to a change waits for routing to follow; a new expert takes a tenth of a second, hundreds of new
+questions take longer than anybody should wait for an answer."""
 
 
 class RequestMiddleware:
@@ -88,6 +95,23 @@ class HostMiddleware:
         await self._app(scope, receive, send)
 
 
+class KeyMiddleware:
+    """Asks for the key before a body is read: who has none must not fill the memory. The endpoints ask again, whatever the method."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] in _BODY_METHODS:
+            auth: Auth = scope["app"].state.services.auth
+            given = Headers(scope=scope).get("authorization")
+            if scope["path"].startswith("/admin/"):
+                auth.require_admin(given)
+            elif scope["path"].startswith("/v1/"):
+                auth.require_data(given)
+        await self._app(scope, receive, send)
+
+
 class BodyMiddleware:
     """Reads the body within a size and a time, before anything is parsed; a body has to say that it is JSON.
 
@@ -149,7 +173,8 @@ class BodyMiddleware:
 
 
 class AdmissionMiddleware:
-    """At most so many data-plane requests at once; one more is told to come back (429) instead of waiting unseen."""
+    """At most so many requests of the data plane, or with a body, at once; one more is told to come back (429) instead of
+    waiting unseen."""
 
     def __init__(self, app: ASGIApp, *, max_requests: int) -> None:
         self._app = app
@@ -157,7 +182,7 @@ class AdmissionMiddleware:
         self._num_running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not (scope["path"].startswith("/v1/") or scope["method"] in _BODY_METHODS):
             await self._app(scope, receive, send)
             return
         if self._num_running >= self._max_requests:
@@ -167,6 +192,33 @@ class AdmissionMiddleware:
             await self._app(scope, receive, send)
         finally:
             self._num_running -= 1
+
+
+class LiveMiddleware:
+    """Holds back the answer to a change on the admin plane until routing has followed it, for at most ``LIVE_WITHIN_S``:
+    who has added an expert asks it next."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS or not scope["path"].startswith("/admin/"):
+            await self._app(scope, receive, send)
+            return
+
+        async def send_when_live(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                await self._until_live(scope["app"].state.services)
+            await send(message)
+
+        await self._app(scope, receive, send_when_live)
+
+    async def _until_live(self, services: Services) -> None:
+        if not services.readiness.is_done("index"):
+            return  # nothing is routed yet, or, in a command's own process, ever
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIVE_WITHIN_S):
+                await services.index_holder.follows(services.directory.snapshot().version)
 
 
 def _is_json(content_type: str) -> bool:

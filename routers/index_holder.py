@@ -55,6 +55,7 @@ class IndexHolder:
         self._built_for: tuple[int, str] | None = None
         self._declared_for: object = None
         self._newest_version = -1
+        self._followed = asyncio.Event()
 
     @property
     def current(self) -> RoutingIndex | None:
@@ -85,7 +86,14 @@ class IndexHolder:
                 self._built_for, self._declared_for = (snapshot.questions_version, self._encoder.encoder_id), declared_for
                 changed = True
             self._newest_version = snapshot.version
+            self._followed.set()  # whoever waits looks again, and waits for the next one
+            self._followed = asyncio.Event()
             return changed
+
+    async def follows(self, version: int) -> None:
+        """Return when the index is that of the registry's *version* or a later one. Wants a limit of the caller's."""
+        while self._newest_version < version:
+            await self._followed.wait()
 
     async def _questions(
         self, snapshot: RegistrySnapshot, load_questions: LoadQuestions, load_vectors: LoadVectors, save_vectors: SaveVectors

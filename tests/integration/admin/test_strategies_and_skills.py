@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
 import httpx
 import pytest
 
+from api import middleware
 from domain.errors import InvalidRequest
 from routers.catalogue import RouterCatalogue
 from tests.fakes.admin import AdminParts
@@ -175,3 +177,42 @@ async def test_a_wrong_manifest_changes_nothing_and_says_where(client: httpx.Asy
     assert response.status_code == 400
     assert told in error_of(response)["message"]
     assert (await client.get("/skills/music")).status_code == 404
+
+
+class SlowIndex:
+    """Follows when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Queue[int]()
+        self.there = asyncio.Event()
+
+    async def follows(self, version: int) -> None:
+        self.asked.put_nowait(version)
+        await self.there.wait()
+
+
+async def test_the_answer_to_a_change_waits_until_routing_follows(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    index = SlowIndex()
+    assert parts.services is not None
+    parts.services.index_holder = cast(Any, index)
+    parts.services.readiness.done("index")
+
+    adding = asyncio.create_task(client.post("/skills", json={"name": "chess"}))
+    version = await index.asked.get()
+    assert version == parts.services.directory.snapshot().version
+    assert (await client.get("/skills/chess")).status_code == 200  # reading waits for nothing
+    assert not adding.done()
+    index.there.set()
+
+    assert (await adding).status_code == 201
+
+
+async def test_a_slow_index_does_not_hold_an_answer_back_for_long(
+    client: httpx.AsyncClient, parts: AdminParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "LIVE_WITHIN_S", 0.01)
+    assert parts.services is not None
+    parts.services.index_holder = cast(Any, SlowIndex())
+    parts.services.readiness.done("index")
+
+    assert (await client.post("/skills", json={"name": "chess"})).status_code == 201

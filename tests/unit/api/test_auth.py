@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,41 @@ async def test_keys_are_asked_before_the_body_is_read(serve: Any) -> None:
     response = await http.post("/v1/chat/completions", content=b"{", headers={"content-type": "application/json"})
 
     assert response.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/admin/api/experts"])
+async def test_who_has_no_key_sends_no_body_into_memory(serve: Any, path: str) -> None:
+    http = await serve(parts({"a": "1"}), host="0.0.0.0", api_keys=settings_in(Path(), api_keys="key").api_keys)
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(path)
+        yield b"{}"
+
+    response = await http.post(path, content=body(), headers={"content-type": "application/json"})
+
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert read == []
+
+
+async def test_bodies_are_counted_wherever_they_are_sent(serve: Any) -> None:
+    """No path holds more bodies in memory at once than the service serves requests."""
+    client = await serve(parts({"a": "1"}), max_requests=1)
+    arriving, may_end = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        arriving.set()
+        await may_end.wait()
+        yield b"{}"
+
+    first = asyncio.create_task(client.post("/nowhere", content=body(), headers={"content-type": "application/json"}))
+    await arriving.wait()
+    second = await client.post("/nowhere", content=b"{}", headers={"content-type": "application/json"})
+    may_end.set()
+
+    assert second.status_code == 429
+    assert (await first).status_code == 404
 
 
 def test_admin_plane_always_needs_the_admin_key() -> None:

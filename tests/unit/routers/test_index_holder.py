@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -85,6 +86,19 @@ async def test_new_questions_are_read_and_only_they_are_encoded() -> None:
     assert await store.refresh(holder, version=2, questions_version=2)
     assert "cooking" in holder.index().questions.skills
     assert encoder.batches[0] == ("How long do I boil rice?",)
+
+
+async def test_who_waits_for_a_version_goes_on_when_the_index_has_it() -> None:
+    store, holder = Store(), IndexHolder(HashingEncoder())
+    waiting = asyncio.create_task(holder.follows(5))
+    for version in (3, 4):
+        await store.refresh(holder, version=version)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await store.refresh(holder, version=6)
+    async with asyncio.timeout(5):
+        await waiting
+        await holder.follows(2)
 
 
 async def test_an_older_snapshot_is_ignored() -> None:
