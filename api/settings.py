@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from domain.errors import InvalidRequest
 from domain.nearest import nearest
@@ -107,11 +106,16 @@ def load_settings(**overrides: object) -> Settings:
     return settings
 
 
-def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    """A warning for each ``CONSILIUM_*`` variable that no setting reads, with the nearest one that exists."""
+def names_in_env_file() -> list[str]:
+    """The variables that ``.env`` sets, read as the settings read it."""
+    return [name.upper() for name in DotEnvSettingsSource(Settings).env_vars]
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """A warning for each ``CONSILIUM_*`` variable among *names* that no setting reads, with the nearest one that exists."""
     known = [_PREFIX + name.upper() for name in Settings.model_fields]
     warnings = []
-    for name in sorted(environ if environ is not None else os.environ):
+    for name in sorted(set(names)):
         if not name.startswith(_PREFIX) or name in known:
             continue
         near = nearest(name, known)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from api.settings import Settings
 
 _CLIENT_VARIABLES = frozenset({"CONSILIUM_URL", "CONSILIUM_KEY"})
-"""Read by the command line, not by the service."""
+"""Read by the command line, not by the service; in a ``.env`` file nothing reads them."""
 _CHATTY = ("alembic", "faiss", "httpx", "uvicorn")
 """Libraries that tell at info how they do their work: of interest to whoever debugs them."""
 _BACKLOG = 2048
@@ -41,14 +41,14 @@ def serve(
 ) -> None:
     """Start the service."""
     from api.app import create_app
-    from api.settings import SettingsError, load_settings, unknown_variables
+    from api.settings import SettingsError, load_settings, names_in_env_file, unknown_variables
 
     try:
         settings = load_settings(host=host, port=port, data_dir=data_dir, log_level=log_level)
         app = create_app(settings)
     except SettingsError as error:
         raise bad_input(str(error)) from error
-    for warning in unknown_variables({name: "" for name in os.environ if name not in _CLIENT_VARIABLES}):
+    for warning in unknown_variables([*(os.environ.keys() - _CLIENT_VARIABLES), *names_in_env_file()]):
         note(f"warning: {warning}")
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.log_level != "debug":

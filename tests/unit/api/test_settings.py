@@ -68,7 +68,7 @@ def test_secrets_do_not_show() -> None:
 
 def test_misspelt_variable_is_told() -> None:
     """A variable that no setting reads is named with the nearest one that exists."""
-    assert unknown_variables({"CONSILIUM_DATADIR": "x", "CONSILIUM_PORT": "1", "PATH": ""}) == [
+    assert unknown_variables(["CONSILIUM_DATADIR", "CONSILIUM_PORT", "PATH"]) == [
         "CONSILIUM_DATADIR is no setting; did you mean CONSILIUM_DATA_DIR?"
     ]
 

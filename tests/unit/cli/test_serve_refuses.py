@@ -40,3 +40,12 @@ def test_a_host_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str], 
 def test_a_wrong_log_level_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["serve", "--log-level", "loud"]) == 2
     assert "LOG_LEVEL" in capsys.readouterr().err
+
+
+def test_a_misspelt_line_of_the_env_file_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("CONSILIUM_TRACE_DAY=3\nCONSILIUM_TRACES=false\nOTHER=1\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert run(["serve", "--port", str(taken.getsockname()[1])]) == 1
+
+    assert "warning: CONSILIUM_TRACE_DAY is no setting; did you mean CONSILIUM_TRACE_DAYS?\n" in (said := capsys.readouterr().err)
+    assert said.count("warning: ") == 1
