@@ -6,13 +6,21 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from api.cli.failures import CommandFailed, from_status
+from api.cli.failures import CommandFailed, bad_input, from_status
 
 _PAGE = 500
 """Rows asked for at a time when a command needs all of them."""
+
+
+def at(path: str, item_id: str) -> str:
+    """The address of one item under *path*. Raises ``CommandFailed`` for what would be another address."""
+    if item_id in {"", ".", ".."} or "/" in item_id:
+        raise bad_input(f"{item_id!r} is no id: one is not empty, and neither a path nor a part of one")
+    return f"{path}/{quote(item_id, safe='')}"
 
 
 class ApiClient:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.failures import bad_input
+from api.cli.options import JsonFlag
+from api.cli.output import print_json
 
 if TYPE_CHECKING:
     from experts_registry.database import Database
@@ -20,24 +22,31 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the SQLi
 
 
 @app.command()
-def upgrade(data_dir: DataDir = None) -> None:
+def upgrade(data_dir: DataDir = None, as_json: JsonFlag = False) -> None:
     """Bring the database to this version's schema; safe to repeat, and with several processes at once."""
 
     async def work(database: Database) -> None:
         await database.upgrade()
         await database.check()
 
-    print(f"{_with_database(data_dir, work)}: up to date")
+    _tell(_with_database(data_dir, work), "up to date", as_json=as_json)
 
 
 @app.command()
-def check(data_dir: DataDir = None) -> None:
+def check(data_dir: DataDir = None, as_json: JsonFlag = False) -> None:
     """Say whether the database can be used; exit code 1 and the reason when it cannot."""
 
     async def work(database: Database) -> None:
         await database.check()
 
-    print(f"{_with_database(data_dir, work)}: ok")
+    _tell(_with_database(data_dir, work), "ok", as_json=as_json)
+
+
+def _tell(database: str, state: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"database": database, "state": state})
+    else:
+        print(f"{database}: {state}")
 
 
 def _with_database(data_dir: Path | None, work: Any) -> str:

@@ -48,9 +48,11 @@ async def list_experts(server: Server, as_json: JsonFlag = False) -> None:
 @connected
 async def show_expert(server: Server, expert: ExpertId, as_json: JsonFlag = False) -> None:
     """Show one expert's card, health and measured skills."""
+    from api.cli.client import at
+
     async with server.connect() as client:
-        card = await client.get(f"{PATH}/{expert}")
-        profile = await client.get(f"/admin/api/profiles/{expert}")
+        card = await client.get(at(PATH, expert))
+        profile = await client.get(at("/admin/api/profiles", expert))
     if as_json:
         print_json({**card, "profile": profile})
         return
@@ -153,11 +155,13 @@ async def check_experts(
     as_json: JsonFlag = False,
 ) -> None:
     """Ask each expert one tiny question for real; exit code 1 when one does not answer."""
+    from api.cli.client import at
+
     async with server.connect(needs=EVERYTHING) as client:
         wanted = experts or [row["id"] for row in await client.rows(PATH) if row["enabled"]]
         if not wanted:
             raise bad_input("there are no experts to check")
-        results = [await client.call("POST", f"{PATH}/{expert}/check") for expert in wanted]
+        results = [await client.call("POST", at(PATH, expert) + "/check") for expert in wanted]
     if as_json:
         print_json(results)
     else:
@@ -178,12 +182,18 @@ async def check_experts(
 async def remove_experts(
     server: Server,
     experts: Annotated[list[str], typer.Argument(metavar="EXPERT...", help="Which ones.")],
+    as_json: JsonFlag = False,
 ) -> None:
     """Remove experts. What was measured about them is kept for the day they come back."""
+    from api.cli.client import at
+
     async with server.connect() as client:
         for expert in experts:
-            await client.call("DELETE", f"{PATH}/{expert}")
-            print(f"removed {expert}")
+            await client.call("DELETE", at(PATH, expert))
+            if not as_json:
+                print(f"removed {expert}")
+    if as_json:
+        print_json({"removed": experts})
 
 
 @app.command("discover")

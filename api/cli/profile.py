@@ -48,11 +48,13 @@ async def run_profile(
     """Ask experts labelled questions, grade the answers and add them to the profiles."""
     if resume is not None and any(given is not None for given in (experts, questions, skills, limit, remark)):
         raise bad_input("--resume goes on with a run as it was started: leave --experts, --questions, --skills, --limit and --note out")
+    from api.cli.client import at
+
     rows = None if questions is None else read_rows(questions)
     options = {"max_in_flight": max_in_flight, "judge": judge}
     async with server.connect(needs=EVERYTHING) as client:
         if resume is not None:
-            run = await client.call("POST", f"{RUNS}/{resume}/resume", body=_given(options))
+            run = await client.call("POST", at(RUNS, resume) + "/resume", body=_given(options))
         else:
             if rows is not None and questions is not None:
                 await upload(client, rows, source=questions.name)
@@ -78,9 +80,11 @@ async def show_profiles(
     as_json: JsonFlag = False,
 ) -> None:
     """Show accuracy per expert and skill, with the number of questions."""
+    from api.cli.client import at
+
     async with server.connect() as client:
         if experts:
-            rows = [await client.get(f"/admin/api/profiles/{expert}") for expert in experts]
+            rows = [await client.get(at("/admin/api/profiles", expert)) for expert in experts]
         else:
             rows = await client.rows("/admin/api/profiles")
         aggregators = await client.rows("/admin/api/aggregator-profiles")
@@ -124,11 +128,16 @@ async def list_runs(server: Server, as_json: JsonFlag = False) -> None:
 
 @app.command("rollback")
 @connected
-async def roll_back(server: Server, run: RunId) -> None:
+async def roll_back(server: Server, run: RunId, as_json: JsonFlag = False) -> None:
     """Take a run back: its counts leave the profiles."""
+    from api.cli.client import at
+
     async with server.connect() as client:
-        await client.call("DELETE", f"{RUNS}/{run}")
-    print(f"rolled back {run}")
+        await client.call("DELETE", at(RUNS, run))
+    if as_json:
+        print_json({"rolled_back": run})
+    else:
+        print(f"rolled back {run}")
 
 
 @app.command("aggregators")
@@ -192,18 +201,25 @@ async def import_outcomes(
     server: Server,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What 'profile export' wrote.")],
     remark: Annotated[str | None, typer.Option("--note", help="A note to find the run by.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Add graded answers that were measured elsewhere. Their experts and questions must be here."""
     rows = _read_outcomes(file)
+    runs: list[dict[str, Any]] = []
     async with server.connect() as client:
         outcomes, aggregators = rows["outcomes"], rows["aggregator_outcomes"]
         for start in range(0, len(outcomes), _IMPORT_ROWS):
             body = {"outcomes": outcomes[start : start + _IMPORT_ROWS], "note": remark or f"imported from {file.name}"}
             run = await client.call("POST", f"{RUNS}/import", body=body)
-            print(f"imported {run['num_recorded']} answers as {run['id']}")
+            runs.append(run)
+            if not as_json:
+                print(f"imported {run['num_recorded']} answers as {run['id']}")
         if aggregators:
             await client.call("POST", f"{RUNS}/import", body={"aggregator_outcomes": aggregators})
-            print(f"imported {len(aggregators)} answers of aggregators")
+            if not as_json:
+                print(f"imported {len(aggregators)} answers of aggregators")
+    if as_json:
+        print_json({"runs": runs, "num_aggregator_outcomes": len(aggregators)})
 
 
 def _read_outcomes(file: Path) -> dict[str, list[dict[str, Any]]]:

@@ -35,20 +35,29 @@ async def list_skills(server: Server, as_json: JsonFlag = False) -> None:
 @app.command("add")
 @connected
 async def add_skill(
-    server: Server, skill: SkillName, description: Annotated[str, typer.Option(help="What it covers, in one sentence.")] = ""
+    server: Server,
+    skill: SkillName,
+    description: Annotated[str, typer.Option(help="What it covers, in one sentence.")] = "",
+    as_json: JsonFlag = False,
 ) -> None:
     """Add a skill, so that experts can declare it. Questions and profile runs add theirs by themselves."""
     async with server.connect() as client:
-        await client.call("POST", PATH, body={"name": skill, "description": description})
-    print(f"added {skill}")
+        made = await client.call("POST", PATH, body={"name": skill, "description": description})
+    if as_json:
+        print_json(made)
+    else:
+        print(f"added {skill}")
 
 
 @app.command("remove")
 @connected
-async def remove_skill(server: Server, skill: SkillName) -> None:
+async def remove_skill(server: Server, skill: SkillName, as_json: JsonFlag = False) -> None:
     """Remove a skill that nothing uses any more."""
     from urllib.parse import quote
 
     async with server.connect() as client:
         await client.call("DELETE", f"{PATH}/{quote(skill, safe='')}")
-    print(f"removed {skill}")
+    if as_json:
+        print_json({"removed": [skill]})
+    else:
+        print(f"removed {skill}")

@@ -39,8 +39,10 @@ async def show_strategy(
     server: Server, strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="The strategy's id.")], as_json: JsonFlag = False
 ) -> None:
     """Show one strategy."""
+    from api.cli.client import at
+
     async with server.connect() as client:
-        row = await client.get(f"{PATH}/{strategy.removeprefix('consilium/')}")
+        row = await client.get(at(PATH, strategy.removeprefix("consilium/")))
     if as_json:
         print_json(row)
         return

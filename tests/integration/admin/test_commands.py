@@ -151,6 +151,35 @@ def test_an_expert_may_declare_skills_that_nobody_knew(consilium: Consilium) -> 
     assert json.loads(again.out)["new_skills"] == []
 
 
+@pytest.mark.parametrize("given", ["", "a/b", "good/check", "..", "good?limit=1", "a#b"])
+def test_an_id_reaches_no_other_address(consilium: Consilium, given: str) -> None:
+    for arguments in (("experts", "show", given), ("experts", "remove", given), ("experts", "check", given), ("profile", "show", given)):
+        ran = consilium(*arguments)
+
+        assert (ran.code, ran.out) == (2, ""), arguments
+        assert repr(given) in ran.err
+
+
+def test_changes_tell_programs_what_was_done(consilium: Consilium, tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.jsonl"
+    rows = [
+        {"kind": "outcome", "expert_id": "good", "question_id": "algebra-1", "correct": True},
+        {"kind": "aggregator_outcome", "expert_id": "bad", "question_id": "algebra-1", "correct": False},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def told(*arguments: str) -> Any:
+        return json.loads(consilium(*arguments, "--json").out)
+
+    imported = told("profile", "import", str(file))
+    (run,) = imported["runs"]
+    assert (run["num_recorded"], imported["num_aggregator_outcomes"]) == (1, 1)
+    assert told("profile", "rollback", run["id"]) == {"rolled_back": run["id"]}
+    assert told("skills", "add", "chess", "--description", "The game")["name"] == "chess"
+    assert told("skills", "remove", "chess") == {"removed": ["chess"]}
+    assert told("experts", "remove", "worse") == {"removed": ["worse"]}
+
+
 def test_an_expert_in_use_is_not_removed(consilium: Consilium) -> None:
     ran = consilium("experts", "remove", "bad")
 

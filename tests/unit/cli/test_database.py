@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,14 @@ def test_upgrade_makes_a_database_that_passes_its_check(file: Path, capsys: pyte
     assert [run(["db", "upgrade"]), run(["db", "upgrade"]), run(["db", "check"])] == [0, 0, 0]
     assert file.exists()
     assert "up to date" in capsys.readouterr().out
+
+
+def test_programs_are_told_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, state in (("upgrade", "up to date"), ("check", "ok")):
+        assert run(["db", command, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["state"] == state
+        assert str(file) in told["database"]
 
 
 def test_a_database_without_tables_says_what_to_do(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
