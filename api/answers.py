@@ -57,7 +57,7 @@ def whole(envelope: Envelope, answer: Answer, choices: Sequence[Mapping[str, Any
 
 def chat_choice(choice: Choice) -> dict[str, Any]:
     message = {"role": "assistant", "content": None, **choice.message}
-    return {"index": choice.index, "message": message, "logprobs": choice.logprobs, "finish_reason": choice.finish_reason}
+    return {**choice.extra, "index": choice.index, "message": message, "logprobs": choice.logprobs, "finish_reason": choice.finish_reason}
 
 
 def chat_pieces() -> Shape:
@@ -70,7 +70,7 @@ def chat_pieces() -> Shape:
             begun.add(piece.index)
             delta = {"role": "assistant", **delta}
             delta.setdefault("content", "")
-        return {"index": piece.index, "delta": delta, "logprobs": piece.logprobs, "finish_reason": piece.finish_reason}
+        return {**piece.extra, "index": piece.index, "delta": delta, "logprobs": piece.logprobs, "finish_reason": piece.finish_reason}
 
     return shape
 
@@ -79,20 +79,26 @@ async def frames(stream: Stream, envelope: Envelope, shape: Shape, *, include_us
     """The events of one answer, ``[DONE]`` last.
 
     The usage chunk (``choices: []``) comes only when it was asked for, since many clients cannot read one. With *explain* the
-    last chunk carries ``consilium``: the chunk that finishes the answer is held back until the trace is complete.
+    last chunk carries ``consilium``: the chunk that finishes the answer is held back until the trace is complete. For the same
+    clients, what an expert tells in a chunk without choices goes out with the next one that has some.
     """
     null_usage = {"usage": None} if include_usage else {}
     held: dict[str, Any] | None = None
+    untold: dict[str, Any] = {}
+    told_before: set[str] = set()
     async for event in stream:
         if isinstance(event, Progress):
             yield sse.comment(event.text)
             continue
-        if not event.choices:  # an expert's own usage chunk: the sum over all calls comes at the end
+        if not event.choices:  # among them an expert's own usage chunk: the sum over all calls comes at the end
+            untold |= {key: value for key, value in event.extra.items() if key not in told_before | _RESERVED}
             continue
         if held is not None:
             yield sse.data(held)
             held = None
-        chunk = envelope.wrap([shape(piece) for piece in event.choices], event.extra, **null_usage)
+        extra, untold = {**untold, **event.extra}, {}
+        told_before |= extra.keys()
+        chunk = envelope.wrap([shape(piece) for piece in event.choices], extra, **null_usage)
         if explain and not include_usage and any(piece.finish_reason for piece in event.choices):
             held = chunk
             continue
@@ -100,7 +106,7 @@ async def frames(stream: Stream, envelope: Envelope, shape: Shape, *, include_us
     trace = stream.trace
     told = {"consilium": explain_object(trace)} if explain else {}
     if include_usage:
-        yield sse.data(envelope.wrap([], {}, usage=usage_object(trace.usage), **told))
-    elif explain:
-        yield sse.data((held or envelope.wrap([shape(ChoiceDelta({}))], {})) | told)
+        yield sse.data(envelope.wrap([], untold, usage=usage_object(trace.usage), **told))
+    elif explain or untold:
+        yield sse.data((held or envelope.wrap([shape(ChoiceDelta({}))], {})) | untold | told)
     yield sse.DONE

@@ -9,6 +9,7 @@ import orjson
 from starlette.requests import Request
 
 from domain.errors import InvalidRequest
+from domain.nesting import MAX_LEVELS, deeper_than
 
 _SESSION = re.compile(r"[\x21-\x7e]{1,256}")
 _YES = frozenset({"1", "true", "yes"})
@@ -25,6 +26,9 @@ async def json_object(request: Request) -> dict[str, Any]:
         raise InvalidRequest(_where(raw, error)) from None
     if not isinstance(payload, dict):
         raise InvalidRequest("the body must be a JSON object")
+    deep = next((name for name, value in payload.items() if deeper_than(value, MAX_LEVELS - 1)), None)
+    if deep is not None:
+        raise InvalidRequest(f"{deep}: the body may be nested at most {MAX_LEVELS} levels deep", param=deep)
     return payload
 
 

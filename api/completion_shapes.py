@@ -11,6 +11,7 @@ from domain.chat import Choice, ChoiceDelta
 
 def text_choice(choice: Choice, *, echo: str) -> dict[str, Any]:
     return {
+        **choice.extra,
         "index": choice.index,
         "text": echo + choice.text,
         "logprobs": text_logprobs(choice.logprobs, offset=len(echo)),
@@ -32,7 +33,7 @@ def text_pieces(*, echo: str) -> Shape:
             text_out = text
         lengths[piece.index] = before + len(text)
         logprobs = text_logprobs(piece.logprobs, offset=before)
-        return {"index": piece.index, "text": text_out, "logprobs": logprobs, "finish_reason": piece.finish_reason}
+        return {**piece.extra, "index": piece.index, "text": text_out, "logprobs": logprobs, "finish_reason": piece.finish_reason}
 
     return shape
 

@@ -10,9 +10,10 @@ from domain.routing import RoutingDecision
 from domain.trace import Trace
 
 
-def usage_object(usage: Usage) -> dict[str, int]:
+def usage_object(usage: Usage) -> dict[str, Any]:
     """OpenAI's usage object."""
-    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens, "total_tokens": usage.total_tokens}
+    counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens, "total_tokens": usage.total_tokens}
+    return {**counts, **usage.details}
 
 
 _UNDECIDED = RoutingDecision(router="", selected=(), considered=())

@@ -134,6 +134,25 @@ async def test_broken_body(http: Any, path: str, raw: bytes, words: str) -> None
     assert words in error_of(response)["message"]
 
 
+def nested(num_levels: int) -> Any:
+    value: Any = 1
+    for _ in range(num_levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/route"])
+async def test_deep_nesting(http: Any, path: str) -> None:
+    """Fields that are nested deeper than can be written again are a 400 that names them; before that they are passed on."""
+    for num_levels in (128, 300, 900):
+        response = await http.post(path, json={"messages": USER, "guided": nested(num_levels)})
+        assert response.status_code == 400
+        assert error_of(response)["param"] == "guided"
+        assert "at most 128 levels" in error_of(response)["message"]
+
+    assert (await http.post(path, json={"messages": USER, "guided": nested(127)})).status_code == 200
+
+
 async def test_unknown_model(http: Any, sdk: Any) -> None:
     """404 with OpenAI's code lists the nearest names."""
     with pytest.raises(openai.NotFoundError) as caught:
