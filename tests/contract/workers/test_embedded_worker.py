@@ -111,7 +111,7 @@ async def test_only_short_prompts_are_rendered_on_the_event_loop(case: Case, mon
         return render(model, messages, params)
 
     monkeypatch.setattr(LoadedModel, "prompt_of", seen)
-    for num_messages, num_chars in ((1, 800), (1, 1600), (200, 1)):
+    for num_messages, num_chars in ((1, 800), (1, 1600), (120, 1)):
         call = call_of(case.speaker, text="a" * num_chars)
         await case.pool.complete(replace(call, messages=call.messages * num_messages))
 
