@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from orchestrator.batch.host import BatchExpert, Device, Host, Server
 from orchestrator.batch.plan import BatchPlan
 from orchestrator.batch.progress import CallState, Progress
 from orchestrator.batch.routes import RouteTable, RouteTableBuilder
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For properties of whole plans: a busy machine may take its time."""
 
 Line = tuple[Sequence[str], str | None]
 """Candidates and aggregator."""

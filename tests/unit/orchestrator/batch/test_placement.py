@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.batch.host import Device, Host
 from orchestrator.batch.placement import Share, Work, place
 from orchestrator.batch.planning import plan_batch
-from tests.fakes.batches import host_of, table_of
+from tests.fakes.batches import PATIENT, host_of, table_of
 
 
 def finish_s(shares: dict[str, tuple[Share, ...]], work: dict[str, Work], host: Host) -> dict[str, float]:
@@ -67,6 +67,7 @@ def test_one_call_is_not_split() -> None:
     assert len(place(work, host_of(work, num_devices=2, load_s=1))["hot"]) == 1
 
 
+@PATIENT
 @given(
     st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 200), min_size=1),
     st.integers(1, 4),

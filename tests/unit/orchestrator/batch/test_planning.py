@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.errors import InvalidRequest
@@ -14,7 +14,7 @@ from orchestrator.batch.plan import due_in
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.progress import CallState, Progress
 from orchestrator.batch.routes import RouteTable
-from tests.fakes.batches import batches, begun_batches, fewest_loads, host_of, loaded_before, table_of, turns_of
+from tests.fakes.batches import PATIENT, batches, begun_batches, fewest_loads, host_of, loaded_before, table_of, turns_of
 
 
 def test_every_server_is_loaded_once_however_the_lines_are_mixed() -> None:
@@ -135,8 +135,8 @@ def test_two_that_wait_for_each_other_share_room_for_two() -> None:
     assert (plan.num_loads, plan.reloads) == (2, ())
 
 
+@PATIENT
 @given(batches())
-@settings(max_examples=100, deadline=None)
 def test_there_are_as_many_loads_as_servers_whenever_any_order_can_do_with_as_many(batch: tuple[RouteTable, Host]) -> None:
     """By comparison with every order there is. With room for the two largest only servers that wait for each other,
     three or more of them, can make more necessary."""
@@ -151,8 +151,8 @@ def test_there_are_as_many_loads_as_servers_whenever_any_order_can_do_with_as_ma
     assert len(plan.reloads) == plan.num_loads - len(plan.servers)
 
 
+@PATIENT
 @given(batches(max_servers=8, max_lines=20), st.data())
-@settings(deadline=None)
 def test_room_for_the_two_largest_is_enough_when_no_aggregator_is_a_candidate(batch: tuple[RouteTable, Host], data: st.DataObject) -> None:
     table, host = batch
     candidates = {table.expert_of(call) for line in range(table.num_lines) for call in table.candidates(line)}
@@ -167,8 +167,8 @@ def test_room_for_the_two_largest_is_enough_when_no_aggregator_is_a_candidate(ba
     assert plan.num_loads == len(plan.servers)
 
 
+@PATIENT
 @given(batches(), st.data())
-@settings(deadline=None)
 def test_what_was_loaded_before_never_costs_a_load(batch: tuple[RouteTable, Host], data: st.DataObject) -> None:
     table, host = batch
     cold = plan_batch(table, host)
@@ -177,8 +177,8 @@ def test_what_was_loaded_before_never_costs_a_load(batch: tuple[RouteTable, Host
     assert cold.reloads or warm.num_loads <= len(warm.servers)
 
 
+@PATIENT
 @given(begun_batches())
-@settings(deadline=None)
 def test_a_plan_has_every_call_that_may_still_be_needed_once(batch: tuple[RouteTable, Host, Progress]) -> None:
     table, host, progress = batch
     calls = sorted(call for bucket in plan_batch(table, host, progress).buckets for call in bucket.calls)
@@ -194,8 +194,8 @@ def test_a_plan_has_every_call_that_may_still_be_needed_once(batch: tuple[RouteT
     assert calls == needed
 
 
+@PATIENT
 @given(begun_batches())
-@settings(deadline=None)
 def test_the_same_input_gives_the_same_plan(batch: tuple[RouteTable, Host, Progress]) -> None:
     table, host, progress = batch
 

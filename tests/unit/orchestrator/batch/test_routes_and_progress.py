@@ -11,7 +11,7 @@ from domain.errors import InvalidRequest
 from domain.plan import CallRole
 from orchestrator.batch.progress import CallState, LineState, Progress
 from orchestrator.batch.routes import RouteTable, RouteTableBuilder
-from tests.fakes.batches import batches, table_of
+from tests.fakes.batches import PATIENT, batches, table_of
 
 ANSWERED, FAILED = CallState.ANSWERED, CallState.FAILED
 
@@ -99,6 +99,7 @@ def test_giving_an_expert_up_tells_which_lines_are_over_by_it() -> None:
     assert progress.give_up("nobody") == []
 
 
+@PATIENT
 @given(batches(), st.data())
 def test_the_counts_are_those_of_the_lines_whatever_happens(batch: tuple[RouteTable, object], data: st.DataObject) -> None:
     table, _ = batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.batch.cursor import PlanCursor
@@ -14,7 +14,7 @@ from orchestrator.batch.plan import BatchPlan, Turn
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.progress import CallState, LineState, Progress
 from orchestrator.batch.routes import RouteTable
-from tests.fakes.batches import begun_batches, host_of, table_of
+from tests.fakes.batches import PATIENT, begun_batches, host_of, table_of
 
 
 @dataclass
@@ -66,8 +66,8 @@ class Machine:
                 self.progress.settle(call, CallState.ANSWERED)
 
 
+@PATIENT
 @given(begun_batches(), st.data())
-@settings(max_examples=100, deadline=None)
 def test_a_plan_can_be_run_to_its_end_whatever_takes_how_long(batch: tuple[RouteTable, Host, Progress], data: st.DataObject) -> None:
     """Loads and turns end in any order. Memory, slots and dependencies hold at every moment, nothing is stuck, every line is
     over in the end, and there are as many loads as the plan says."""
@@ -93,8 +93,8 @@ def test_a_plan_can_be_run_to_its_end_whatever_takes_how_long(batch: tuple[Route
     assert progress.counts.pending == 0
 
 
+@PATIENT
 @given(begun_batches())
-@settings(deadline=None)
 def test_the_prediction_is_neither_below_its_bounds_nor_above_one_after_the_other(batch: tuple[RouteTable, Host, Progress]) -> None:
     table, host, progress = batch
     plan = plan_batch(table, host, progress)
@@ -108,8 +108,8 @@ def test_the_prediction_is_neither_below_its_bounds_nor_above_one_after_the_othe
     assert predicted.total_s <= work_s + load_s + elsewhere_s + 1e-6
 
 
+@PATIENT
 @given(begun_batches())
-@settings(deadline=None)
 def test_the_critical_path_is_without_gaps_and_as_long_as_the_plan(batch: tuple[RouteTable, Host, Progress]) -> None:
     table, host, progress = batch
     plan = plan_batch(table, host, progress)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from domain.batch import BatchError, BatchErrorCode, BatchLine
 from domain.errors import InvalidRequest
 from orchestrator.batch.validation import InputLimits, InputReport, InputRequest, validate_input
+from tests.fakes.batches import PATIENT
 
 CHAT = "/v1/chat/completions"
 
@@ -146,6 +147,7 @@ def test_an_endpoint_that_has_no_batches_is_refused() -> None:
         validate_input(file_of(request()), "/v1/chat/completion")
 
 
+@PATIENT
 @given(st.lists(st.binary(max_size=60)))
 def test_any_bytes_are_read_to_their_end_with_an_error_or_a_request_for_each_line(lines: list[bytes]) -> None:
     raw = b"\n".join(lines)
