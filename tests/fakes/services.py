@@ -74,6 +74,9 @@ class FixedRouter:
 
     name: str = "fixed"
 
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Takes any."""
+
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         experts = [e for e in query.experts if ExpertRole.CANDIDATE in e.roles]
         selected = tuple(e.id for e in experts[: query.pick.k])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
@@ -22,22 +21,12 @@ _SCHEMA = described_by(StrategyModel)
 _SERVED = frozenset({"version"})
 
 
-@runtime_checkable
-class ChecksOptions(Protocol):
-    """A router that can say what is wrong with the options of a strategy."""
-
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise ``InvalidRequest`` that names the option."""
-
-
 def require_usable(strategy: Strategy, services: Services) -> None:
     """Raise ``InvalidRequest`` for what every request would be refused for: a router or aggregator that this service does not
     have, options that the router does not take. The experts that it names are the store's to check."""
     require_known([strategy.router], services.routers, kind="router", param="router")
     require_known([strategy.aggregator], AGGREGATORS, kind="aggregator", param="aggregator")
-    router = services.routers[strategy.router]
-    if isinstance(router, ChecksOptions):
-        router.check_options(strategy.router_options)
+    services.routers[strategy.router].check_options(strategy.router_options)
 
 
 def _body_of(strategy: Strategy) -> Json:
