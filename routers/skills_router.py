@@ -61,7 +61,7 @@ class SkillsRouter:
         self._holder = index_holder
         self._annotators = annotators
         self._defaults = defaults or SkillsOptions()
-        self._sessions = sessions or SessionMemory()
+        self._sessions = SessionMemory() if sessions is None else sessions  # an empty one is false
         self._table: tuple[int, RoutingIndex, ScoreTable] | None = None
         self._building = asyncio.Lock()
 

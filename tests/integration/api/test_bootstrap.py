@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.bootstrap import build
 from api.metrics import Metrics
 from api.settings import Settings, SettingsError
 from domain.experts import Backend, ExpertCard
@@ -162,6 +163,14 @@ async def test_traces_are_written_before_the_end(no_models: None, tmp_path: Path
 
     assert trace.status_code == 200
     assert trace.json()["status"] == "error"
+
+
+@pytest.mark.parametrize("traces", [True, False])
+def test_sessions_learn_from_what_was_answered(no_models: None, tmp_path: Path, traces: bool) -> None:
+    """The memory that the skill router reads is told of every request, whether traces are kept or not."""
+    services = build(settings_in(tmp_path, traces=traces), Metrics())
+
+    assert services.routers["skills"]._sessions in services.orchestrator._sinks
 
 
 async def test_unusable_data_dir(tmp_path: Path) -> None:
