@@ -119,7 +119,7 @@ class ServerControl:
             raise ExpertTimeout(f"server {self._server_id!r} did not answer {path} within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             kind, what = rule_for(type(error))
-            raise kind(f"server {self._server_id!r} {what} ({str(error) or type(error).__name__})") from error
+            raise kind(f"server {self._server_id!r} {what}") from error
 
     async def _body(self, response: aiohttp.ClientResponse, path: str) -> bytes:
         pieces, size = [], 0

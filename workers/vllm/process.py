@@ -33,10 +33,12 @@ _SHIM_SPARE_S = 5.0
 
 
 class StartFailed(ExpertUnreachable):
-    """A server did not become ready."""
+    """A server did not become ready. The message is for whoever asked an expert on it."""
 
-    def __init__(self, message: str, *, is_lasting: bool = False) -> None:
+    def __init__(self, message: str, *, detail: str = "", is_lasting: bool = False) -> None:
         super().__init__(message, retryable=False)
+        self.detail = detail
+        """For whoever runs the servers: paths, and the end of the log. Lines, perhaps none."""
         self.is_lasting = is_lasting
         """Whether the next start must fail alike."""
 
@@ -73,15 +75,15 @@ class ServerProcess:
         root, server_id = premises.root, launch.server_id
         variables = environment(launch, program, premises.inherited)
         if await asyncio.to_thread(shutil.which, program.argv[0], path=variables.get("PATH")) is None:
-            msg = f"server {server_id!r} cannot be started: there is no program {program.argv[0]!r}; is vLLM installed (`make vllm`)?"
-            raise StartFailed(msg, is_lasting=True)
+            msg = f"server {server_id!r} cannot be started: its program is not there; is vLLM installed (`make vllm`)?"
+            raise StartFailed(msg, detail=f"there is no program {program.argv[0]}", is_lasting=True)
         await end_marked(mark_of(root, server_id), premises.limits)
         folder = server_folder(root, server_id)
         try:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
             port = HeldPort()
         except OSError as error:
-            raise StartFailed(f"server {server_id!r} cannot be started: {error}") from error
+            raise _no_start(server_id, error) from error
         record = ServerRecord(server_id, fingerprint(launch, program), secrets.token_hex(8), port.number, boot_id())
         variables[MARK] = mark_of(root, server_id, record.token)
         description = _description(record, argument_list(launch, program, port=port.number), premises)
@@ -89,7 +91,7 @@ class ServerProcess:
         try:
             child = _started(description, variables, port)
         except OSError as error:
-            raise StartFailed(f"server {server_id!r} cannot be started: {error}") from error
+            raise _no_start(server_id, error) from error
         finally:
             port.close()
         return cls(premises, record, ProcessIdentity.of(child.pid) or ProcessIdentity(child.pid, 0), child)
@@ -123,11 +125,11 @@ class ServerProcess:
         deadline = Deadline.after(limits.start_timeout_s)
         while not self.is_gone and (ailment := await self._unready(control, served_name)) is not None:
             if deadline.expired:
-                raise StartFailed(await self._told(f"was not ready within {limits.start_timeout_s:g} s ({ailment})"))
+                raise await self._failed(f"was not ready within {limits.start_timeout_s:g} s ({ailment})")
             await self.gone_within(min(limits.start_poll_s, deadline.remaining_s))
         if self.is_gone:
             ended = await self.ended()
-            raise StartFailed(await self._told(f"{ended} before it was ready"), is_lasting=ended.is_lasting)
+            raise await self._failed(f"{ended} before it was ready", is_lasting=ended.is_lasting)
         await self._read_record()
 
     async def _unready(self, control: ServerControl, served_name: str) -> str | None:
@@ -139,7 +141,7 @@ class ServerProcess:
         except ExpertError as error:
             return error.message
         if mistake is not None:  # what a healthy server serves does not change by waiting
-            raise StartFailed(await self._told(f"is up, but {mistake}"), is_lasting=True)
+            raise await self._failed(f"is up, but {mistake}", is_lasting=True)
         return None
 
     async def stop(self) -> None:
@@ -164,8 +166,8 @@ class ServerProcess:
         return self.record.exit or ServerExit()
 
     async def obituary(self) -> str:
-        """How it ended, with the last lines of its log."""
-        return await self._told(str(await self.ended()))
+        """How it ended in a line, then the last lines of its log."""
+        return "\n".join((f"server {self.record.server_id!r} {await self.ended()}", *await self._last_lines()))
 
     async def memory_mb(self) -> float:
         """MB that all its processes hold now, shared pages counted once, without the shim. Not a GPU's."""
@@ -179,10 +181,12 @@ class ServerProcess:
     def _mark(self) -> str:
         return mark_of(self._premises.root, self.record.server_id, self.record.token)
 
-    async def _told(self, what: str) -> str:
+    async def _failed(self, what: str, *, is_lasting: bool = False) -> StartFailed:
+        return StartFailed(f"server {self.record.server_id!r} {what}", detail="\n".join(await self._last_lines()), is_lasting=is_lasting)
+
+    async def _last_lines(self) -> list[str]:
         path = log_file(self._premises.root, self.record.server_id)
-        lines = await asyncio.to_thread(tail, path, self._premises.limits.log_tail_lines)
-        return f"server {self.record.server_id!r} {what}" + (f"; the end of {path}:\n" + "\n".join(lines) if lines else "")
+        return await asyncio.to_thread(tail, path, self._premises.limits.log_tail_lines)
 
     async def _read_record(self) -> None:
         record = await asyncio.to_thread(read_record, server_folder(self._premises.root, self.record.server_id))
@@ -197,6 +201,11 @@ class ServerProcess:
         if self._child is not None:
             self._child.wait()  # it has ended: takes its exit status, and no time
         self._gone.set()
+
+
+def _no_start(server_id: str, error: OSError) -> StartFailed:
+    what = error.strerror or type(error).__name__
+    return StartFailed(f"server {server_id!r} cannot be started: {what}", detail=str(error))
 
 
 def _description(record: ServerRecord, argv: tuple[str, ...], premises: Premises) -> Description:

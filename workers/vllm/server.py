@@ -80,7 +80,8 @@ class ManagedServer:
         finally:
             self._num_starting -= 1
         if self._status.state not in RUNNING:
-            raise StartFailed(self._status.reason)
+            message, _, detail = self._status.reason.partition("\n")
+            raise StartFailed(message, detail=detail)
 
     def take_over(self, process: ServerProcess, adapters: Mapping[str, str], *, asleep: bool) -> None:
         """Go on with a process that was found well, started by an earlier service with this very launch."""
@@ -127,7 +128,7 @@ class ManagedServer:
                     why, is_lasting = await self._watch(process), False
                     up_s, was_asleep = self._upkeep.clock() - up_at, self._status.state is ServerState.ASLEEP
                 except StartFailed as error:
-                    why, is_lasting = error.message, error.is_lasting
+                    why, is_lasting = f"{error.message}\n{error.detail}".rstrip(), error.is_lasting
                 was_up = process is not None
                 process = self._process = None
                 if self._is_over(why, up_s, is_lasting=is_lasting, was_up=was_up, was_asleep=was_asleep):

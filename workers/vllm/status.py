@@ -48,7 +48,8 @@ class ServerStatus:
     server_id: str
     state: ServerState
     reason: str
-    """How it came into its state, for people; with the end of its log when it went down."""
+    """How it came into its state, in a line; for a server that went down the end of its log follows. The first line is for
+    everybody, the others, with paths and all, are for who runs the service."""
     since: datetime
     """When it came into its state."""
     base_url: str | None = None
