@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from api.cli import ask, database, experts, profile, questions, skills, strategies
+from api.cli import ask, database, experts, profile, questions, skills, strategies, workers
 from api.cli.failures import BAD_INPUT, FAILED, CommandFailed, from_domain
 from api.cli.options import JsonFlag
 from api.cli.serve import serve
@@ -30,6 +30,7 @@ app.add_typer(strategies.app, name="strategies")
 app.add_typer(skills.app, name="skills")
 app.add_typer(profile.app, name="profile")
 app.add_typer(questions.app, name="questions")
+app.add_typer(workers.app, name="workers")
 app.add_typer(database.app, name="db")
 
 
