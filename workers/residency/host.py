@@ -119,12 +119,11 @@ class Changes:
 def load_failed(server_id: str, cause: BaseException) -> ExpertError:
     """What each request that waited for the server is told: the cause's kind and words, never to be tried again at once, since a
     load that failed took its time and would fail again."""
-    msg = f"server {server_id!r} could not be loaded: {cause or type(cause).__name__}"
+    msg = f"server {server_id!r} could not be loaded: {str(cause) or type(cause).__name__}"
+    told = ExpertError(msg)
     if isinstance(cause, ExpertError):
-        told = type(cause)(
-            msg, status=cause.status, retry_after_s=cause.retry_after_s, retryable=False, expert_at_fault=cause.expert_at_fault
-        )
-    else:
-        told = ExpertError(msg)
+        # The kind in the error tree: a host's own kinds may be made otherwise.
+        kind = next(kind for kind in type(cause).__mro__ if kind.__module__ == ExpertError.__module__ and issubclass(kind, ExpertError))
+        told = kind(msg, status=cause.status, retry_after_s=cause.retry_after_s, retryable=False, expert_at_fault=cause.expert_at_fault)
     told.__cause__ = cause
     return told

@@ -44,9 +44,9 @@ class ServerSpec:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.memory_mb) and self.memory_mb > 0):
-            raise InvalidRequest(f"server {self.id!r}: memory_mb is {self.memory_mb:g}, it must be above 0", param="memory_mb")
+            raise InvalidRequest(f"server {self.id!r}: memory_mb is {self.memory_mb:.10g}, it must be above 0", param="memory_mb")
         if self.asleep_mb is not None and not 0 <= self.asleep_mb <= self.memory_mb:
-            msg = f"server {self.id!r}: asleep_mb is {self.asleep_mb:g}, it must be between 0 and memory_mb ({self.memory_mb:g})"
+            msg = f"server {self.id!r}: asleep_mb is {self.asleep_mb:.10g}, it must be between 0 and memory_mb ({self.memory_mb:.10g})"
             raise InvalidRequest(msg, param="asleep_mb")
         for name in ("load_s", "sleep_s", "wake_s"):
             if not (math.isfinite(value := getattr(self, name)) and value >= 0):
@@ -126,8 +126,8 @@ class NoRoom:
         """The whole case in a sentence, for people."""
         holders = [f"{kind} servers hold {_listed(held)}" for kind, held in (("pinned", self.pinned), ("busy", self.busy)) if held]
         because = f"; {' and '.join(holders)}" if holders else ""
-        advice = ", so it can never fit: unpin a server, or give the host more memory" if self.for_good else ""
-        return f"server {self.server_id!r} needs {self.needed_mb:g} MB and the host has {self.host_mb:g} MB{because}{advice}"
+        advice = f", so it can never fit: {'unpin a server, or ' if self.pinned else ''}give the host more memory" if self.for_good else ""
+        return f"server {self.server_id!r} needs {self.needed_mb:.10g} MB and the host has {self.host_mb:.10g} MB{because}{advice}"
 
 
 def total_mb(held: Iterable[float]) -> float:
@@ -137,4 +137,4 @@ def total_mb(held: Iterable[float]) -> float:
 
 def _listed(held: Iterable[tuple[str, float]]) -> str:
     held = tuple(held)
-    return f"{total_mb(mb for _, mb in held):g} MB ({', '.join(repr(name) for name, _ in held)})"
+    return f"{total_mb(mb for _, mb in held):.10g} MB ({', '.join(repr(name) for name, _ in held)})"

@@ -120,7 +120,7 @@ def check_fits(uses: Sequence[str], servers: Mapping[str, ServerSpec], *, host_m
     held = tuple((server_id, servers[server_id].memory_mb) for server_id in dict.fromkeys(pinned))
     pinned_mb = total_mb(mb for _, mb in held)
     if pinned_mb > host_mb + ROUNDING_MB:
-        raise InvalidRequest(f"the pinned servers need {pinned_mb:g} MB and the host has {host_mb:g} MB", param="capacity_mb")
+        raise InvalidRequest(f"the pinned servers need {pinned_mb:.10g} MB and the host has {host_mb:.10g} MB", param="capacity_mb")
     largest = max(set(uses) - set(pinned), key=lambda server_id: (servers[server_id].memory_mb, server_id), default=None)
     if largest is not None:
         no_room = NoRoom(largest, servers[largest].memory_mb, host_mb, held)

@@ -333,6 +333,20 @@ async def test_a_failed_load_is_not_tried_again_by_itself_but_by_the_next_reques
     assert home.residency.counts.num_failed == 1
 
 
+async def test_a_kind_of_the_host_s_own_is_told_as_its_kind_in_the_error_tree() -> None:
+    class NoSuchFolder(ExpertUnreachable):
+        def __init__(self, folder: str) -> None:
+            super().__init__(f"there is no folder {folder}")
+
+    home = house()
+    cause = NoSuchFolder("/models/a")
+    home.host.fail("load a", cause)
+
+    with pytest.raises(ExpertUnreachable, match="there is no folder /models/a") as caught:
+        await home.guest("a").task
+    assert caught.value.__cause__ is cause
+
+
 async def test_a_bug_of_the_host_reaches_the_requests_and_the_log(caplog: pytest.LogCaptureFixture) -> None:
     home = house()
     home.host.fail("load a", ZeroDivisionError("oops"))
