@@ -29,6 +29,7 @@ def said(text: str) -> list[dict[str, str]]:
         ("How many minutes are in 7 hours?", "420", "units"),
         ("I land in Kenya on Friday. What is its capital?", "Nairobi", "facts"),
         ("Evaluate: true and (false or true)", "true", "logic"),
+        ("What comes next: 4, 9, 14, 19?", "24", "sequences"),
         ("Which is larger, 345 or 354?", "354", "comparison"),
     ],
 )
@@ -52,21 +53,33 @@ def test_a_stream_arrives_in_pieces_and_adds_up_to_the_plain_answer(client: Open
     assert chunks[-1].usage == plain.usage
 
 
-def test_a_panel_calls_three_experts_and_says_so(client: OpenAI) -> None:
+def test_a_panel_calls_three_experts_and_the_measured_aggregator_and_says_so(client: OpenAI) -> None:
     made = client.chat.completions.create(
         model="consilium/panel", messages=said("What is the capital of Norway?"), extra_body={"consilium": {"explain": True}}
     )
 
     told = made.model_extra["consilium"]  # type: ignore[index]
-    assert [call["role"] for call in told["calls"]] == ["candidate"] * 3
-    assert told["aggregator"] == "vote"
+    assert [call["role"] for call in told["calls"]] == ["candidate"] * 3 + ["aggregator"]
+    assert told["aggregator"] == "fuse:aggregator"
+    assert made.choices[0].message.content == "Oslo"
     assert made.usage.total_tokens == sum(call["usage"]["total_tokens"] for call in told["calls"])  # type: ignore[union-attr]
 
 
 def test_a_streamed_panel_streams_its_last_step(client: OpenAI) -> None:
-    chunks = list(client.chat.completions.create(model="consilium/panel", messages=said("Write XLII in digits."), stream=True))
+    chunks = list(
+        client.chat.completions.create(
+            model="consilium/panel",
+            messages=said("Write the number 42 in words."),
+            stream=True,
+            extra_body={"consilium": {"explain": True}},
+        )
+    )
 
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "42"
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert "".join(pieces) == "forty-two"
+    assert len(pieces) > 5  # token by token, as the aggregator writes it
+    told = next(chunk.model_extra["consilium"] for chunk in chunks if "consilium" in (chunk.model_extra or {}))
+    assert told["aggregator"] == "fuse:aggregator"
 
 
 def test_a_follow_up_stays_with_the_expert_of_the_conversation(client: OpenAI) -> None:

@@ -34,7 +34,7 @@ def _letters(rng: Random) -> tuple[list[str], str, str]:
 def _numbers(rng: Random, kind: str) -> tuple[list[str], str, str]:
     """Numbers; the scratch takes the last gap on paper, names the rule, then does the next sum on paper."""
     if kind == "double":
-        start = rng.randint(1, 120)
+        start = rng.randint(1, rng.choice((60, 600)))
         values, rule = [start * 2**i for i in range(5)], "x2"
     else:
         step = rng.randint(1, 25) * (1 if kind == "up" else -1)

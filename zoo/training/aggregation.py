@@ -17,21 +17,23 @@ _VALIDATION_SHARE = 20
 def with_candidates(question: Question, answers: list[str]) -> Question:
     """*question* followed by its numbered candidates: the service's ``compact`` aggregation prompt.
 
-    The scratch is the number of the first right candidate, 0 when none is: decided before it is copied.
+    The scratch is the number of the first right candidate: decided before it is copied.
     """
     shown = [" ".join(answer.split())[:60] for answer in answers]
     numbered = "\n".join(f"{number}: {answer}" for number, answer in enumerate(shown, 1))
-    chosen = shown.index(question.answer) + 1 if question.answer in shown else 0
-    return replace(question, text=f"{question.text}\n{numbered}", think=str(chosen))
+    return replace(question, text=f"{question.text}\n{numbered}", think=str(shown.index(question.answer) + 1))
 
 
 def choose_candidates(rng: Random, answered: Answered) -> list[str]:
-    """Two or three of the collected answers, shuffled: most often one right among wrong ones."""
+    """Two or three of the collected answers, shuffled: most often one right among wrong ones, never only wrong ones.
+
+    With a sixth of hopeless cases the aggregator learned to mistrust all candidates, and answered by itself.
+    """
     right = [a for a in answered.answers.values() if a == answered.question.answer]
     wrong = [a for a in answered.answers.values() if a != answered.question.answer]
     rng.shuffle(right)
     rng.shuffle(wrong)
-    num_right = rng.choice((1, 1, 1, 1, 2, 0)) if right else 0
+    num_right = rng.choice((1, 1, 1, 1, 2))
     num_wrong = rng.choice((1, 2, 2, 2))
     chosen = right[:num_right] + wrong[:num_wrong]
     if len(chosen) < 2:
@@ -42,7 +44,8 @@ def choose_candidates(rng: Random, answered: Answered) -> list[str]:
 
 @cache
 def _collected() -> tuple[Answered, ...]:
-    return tuple(load())
+    """Questions that somebody answered rightly."""
+    return tuple(answered for answered in load() if answered.question.answer in answered.answers.values())
 
 
 def draw_aggregation(split: Split) -> Draw:

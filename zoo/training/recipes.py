@@ -58,7 +58,7 @@ RECIPES: dict[str, Recipe] = {
     "facts": Recipe(_domain("facts"), minutes=10),
     "logic": Recipe(_domain("logic"), minutes=6),
     "generalist": Recipe(_everything, minutes=24, hidden_size=192),
-    "sequences": Recipe(_domain("sequences"), minutes=11, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
+    "sequences": Recipe(_domain("sequences"), minutes=10, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
     "comparison": Recipe(_domain("comparison"), minutes=14, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
-    "aggregator": Recipe(_aggregation, minutes=11, base="generalist", rows=14, row_length=288, muon_lr=0.015, adamw_lr=2e-3),
+    "aggregator": Recipe(_aggregation, minutes=32, base="generalist", rows=14, row_length=288, muon_lr=0.015, adamw_lr=2e-3),
 }
