@@ -153,14 +153,20 @@ class House(NamedTuple):
 
 
 def house(
-    memory_mb: float = 8.0, *, asleep_mb: float | None = None, policy: str = "lru", sizes: dict[str, float] | None = None, **limits: Any
+    memory_mb: float = 8.0,
+    *,
+    asleep_mb: float | None = None,
+    policy: str = "lru",
+    sizes: dict[str, float] | None = None,
+    host: type[FakeHost] = FakeHost,
+    **limits: Any,
 ) -> House:
     """A host with room for two of the servers a to d, unless it is told otherwise. Loads are expected to take 10 s."""
     known = sizes or dict.fromkeys("abcd", 4.0)
     specs = [ServerSpec(name, mb, asleep_mb=asleep_mb, load_s=10.0) for name, mb in known.items()]
-    host = FakeHost(specs, memory_mb)
+    made = host(specs, memory_mb)
     return House(
-        Residency(host, memory_mb=memory_mb, servers=specs, policy=policy, limits=ResidencyLimits(**limits), clock=host.clock), host
+        Residency(made, memory_mb=memory_mb, servers=specs, policy=policy, limits=ResidencyLimits(**limits), clock=made.clock), made
     )
 
 

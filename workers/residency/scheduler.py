@@ -229,9 +229,7 @@ class Scheduler:
             server.enter(ServerState.GONE, self._clock())
         elif error is not None:
             self._failed(server, error, coming_up=coming_up)
-        elif given_up and task.result() is ServerState.AWAKE and not self._ended:  # it was ready in the same moment
-            self._begin(server, ServerState.STOPPING, self._changes.stop)
-        else:
+        else:  # also a load that was given up, and was ready in the same moment: whoever needs its memory evicts it
             server.trouble = None
             server.enter(task.result(), self._clock())
             if server.state is ServerState.AWAKE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from domain.errors import (
     InvalidRequest,
     NotFound,
 )
-from tests.fakes.server_host import Guest, house, turn
+from tests.fakes.server_host import FakeHost, Guest, house, turn
 from workers.residency.servers import Action, ServerSpec
 from workers.residency.state import Progress, Stage
 
@@ -215,6 +216,26 @@ async def test_an_abandoned_load_is_given_up_when_somebody_needs_the_memory() ->
     assert home.host.calls == ["load a", "load b"]
     assert home.residency.counts.num_given_up == 1
     await guest.go()
+
+
+async def test_a_load_that_is_ready_as_it_is_given_up_is_evicted_like_any_other() -> None:
+    class Deaf(FakeHost):
+        async def load(self, server_id: str) -> None:
+            load = asyncio.create_task(super().load(server_id))
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(load)
+            await load
+
+    home = house(4.0, host=Deaf)
+    gate = home.host.block("load a")
+    home.residency.prefetch("a")
+    await turn()
+    guest = home.guest("b")
+    await turn()
+    gate.set()
+    await guest.go()
+
+    assert home.host.calls == ["load a", "stop a", "load b"]
 
 
 async def test_an_abandoned_load_that_is_nearly_done_is_finished_first() -> None:

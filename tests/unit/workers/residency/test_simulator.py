@@ -158,6 +158,11 @@ def test_every_server_is_loaded_once_where_all_fit(uses: list[str]) -> None:
         assert replay(uses, servers(), host_mb=len(NAMES), policy=policy).num_loads == len(set(uses))
 
 
+def test_the_bound_sees_that_two_large_servers_do_not_fit_together() -> None:
+    """Shrunk to the size of e, all three would be loaded once; but in the memory beside the others there is room for one hit only."""
+    assert optimum("ababe", servers(8.0, e=1.0), host_mb=9.0) == Optimum(4, exact=False)
+
+
 def test_next_places_are_those_of_the_same_server() -> None:
     assert next_places("abab") == [2, 3, float("inf"), float("inf")]
 
