@@ -138,9 +138,13 @@ class House(NamedTuple):
         return Guest(self.residency, self.host, server_id, **options)
 
     async def inside(self, server_id: str) -> Guest:
-        """A guest that has got in."""
+        """A guest that has got in. Raises what one that was turned away was told."""
         guest = self.guest(server_id)
-        await guest.inside.wait()
+        entering = asyncio.create_task(guest.inside.wait())
+        await asyncio.wait({entering, guest.task}, return_when=asyncio.FIRST_COMPLETED)
+        if not entering.done():
+            entering.cancel()
+            await guest.task
         return guest
 
     async def visit(self, server_ids: Iterable[str]) -> None:

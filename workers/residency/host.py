@@ -76,13 +76,7 @@ class Changes:
         return ServerState.AWAKE
 
     async def wake(self, server: Server) -> ServerState:
-        """A server that does not wake is stopped and loaded."""
-        try:
-            seconds = await self._timed(server, self._host.wake, self._limits.change_timeout_s, "wake")
-        except ExpertError as error:
-            log.warning("server %r does not wake and is loaded anew: %s", server.id, error)
-            await self.stop(server)
-            return await self.load(server)
+        seconds = await self._timed(server, self._host.wake, self._limits.change_timeout_s, "wake")
         server.times.wake.add(seconds)
         self._counts.num_wakes += 1
         return ServerState.AWAKE

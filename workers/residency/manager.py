@@ -60,11 +60,9 @@ class Residency:
         server = self._servers.get(spec.id)
         if server is None:
             self._servers[spec.id] = Server(spec, Times(spec))
-        elif server.state is ServerState.GONE:
-            server.spec = spec
-            self._scheduler.decide()
         else:
-            server.next_spec = spec
+            server.declare(spec)
+            self._scheduler.decide()
 
     def forget(self, server_id: str) -> None:
         """Take the declaration back. Raises ``Conflict`` while the server holds memory or somebody waits for it."""

@@ -67,3 +67,9 @@ class Times:
         self.load = MovingEstimate(spec.load_s)
         self.sleep = MovingEstimate(spec.sleep_s)
         self.wake = MovingEstimate(spec.wake_s)
+
+    def assume(self, spec: ServerSpec) -> None:
+        """Take over what *spec* declares where nothing is measured yet."""
+        for estimate, assumed_s in ((self.load, spec.load_s), (self.sleep, spec.sleep_s), (self.wake, spec.wake_s)):
+            if not estimate.num_measured:
+                estimate.seconds = assumed_s

@@ -222,13 +222,13 @@ class Scheduler:
 
     def _arrived(self, server: Server, task: asyncio.Task[ServerState]) -> None:
         """What a change led to."""
-        coming_up, given_up = server.state in COMING_UP, server.given_up
-        server.task, server.given_up = None, False
+        given_up, server.given_up = server.given_up, False
+        server.task = None
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or (error is not None and given_up):
             server.enter(ServerState.GONE, self._clock())
         elif error is not None:
-            self._failed(server, error, coming_up=coming_up)
+            self._failed(server, error)
         else:  # also a load that was given up, and was ready in the same moment: whoever needs its memory evicts it
             server.trouble = None
             server.enter(task.result(), self._clock())
@@ -238,20 +238,23 @@ class Scheduler:
                 self._let_all_in(server)
         self.decide()
 
-    def _failed(self, server: Server, error: BaseException, *, coming_up: bool) -> None:
+    def _failed(self, server: Server, error: BaseException) -> None:
         bug = None if isinstance(error, ExpertError) else error
-        if coming_up:
-            log.warning("server %r could not be loaded: %s", server.id, error, exc_info=bug)
-            self._counts.num_failed += 1
-            server.wanted = False
-            server.enter(ServerState.GONE, self._clock())
-            self.turn_away(server, partial(load_failed, server.id, error))
-        else:
-            log.error("server %r could not be stopped: %s", server.id, error, exc_info=bug)
-            server.asked, server.trouble = None, error
-            server.enter(ServerState.STUCK, self._clock())
-            server.rests = True
-            asyncio.get_running_loop().call_later(self._limits.stuck_retry_s, self._try_again, server)
+        match server.state:
+            case ServerState.LOADING:
+                log.warning("server %r could not be loaded: %s", server.id, error, exc_info=bug)
+                self._counts.num_failed += 1
+                server.wanted = False
+                server.enter(ServerState.GONE, self._clock())
+                self.turn_away(server, partial(load_failed, server.id, error))
+            case ServerState.WAKING if not self._ended:
+                log.warning("server %r does not wake, and is stopped to be loaded anew: %s", server.id, error, exc_info=bug)
+                self._begin(server, ServerState.STOPPING, self._changes.stop)
+            case _:
+                log.error("server %r could not be stopped: %s", server.id, error, exc_info=bug)
+                server.asked, server.trouble, server.rests = None, error, True
+                server.enter(ServerState.STUCK, self._clock())
+                asyncio.get_running_loop().call_later(self._limits.stuck_retry_s, self._try_again, server)
 
     def _try_again(self, server: Server) -> None:
         server.rests = False

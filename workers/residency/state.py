@@ -115,6 +115,14 @@ class Server:
     def id(self) -> str:
         return self.spec.id
 
+    def declare(self, spec: ServerSpec) -> None:
+        """Be *spec* from now on, or once the memory that is held for the old one is free."""
+        if self.state is ServerState.GONE:
+            self.spec, self.next_spec = spec, None
+            self.times.assume(spec)
+        else:
+            self.next_spec = spec
+
     def enter(self, state: ServerState, now: float) -> None:
         """Be in *state* from *now* on. On the way down, and when it is stuck there, it holds what it held."""
         self.state, self.since = state, now
@@ -125,7 +133,7 @@ class Server:
         elif state is ServerState.GONE:
             self.held_mb = 0.0
             if self.next_spec is not None:
-                self.spec, self.next_spec = self.next_spec, None
+                self.declare(self.next_spec)
 
     def resident(self, *, now: float, next_use: float, reuse_probability: float, nearly_done: float) -> Resident | None:
         """What it will hold when what is under way is done; None when that is nothing."""

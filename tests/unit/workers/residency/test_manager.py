@@ -479,6 +479,17 @@ async def test_a_server_that_does_not_wake_is_loaded_anew() -> None:
     assert home.host.calls[-3:] == ["wake a", "stop a", "load a"]
 
 
+async def test_a_server_that_neither_wakes_nor_ends_keeps_its_memory() -> None:
+    home = house(6.0, asleep_mb=1.0)
+    home.host.fail("wake a", ExpertUnreachable("gone"))
+    home.host.fail("stop a", ExpertUnreachable("the process does not end"))
+
+    with pytest.raises(ExpertUnreachable, match="could not be loaded: the process does not end"):
+        await home.visit("aba")
+    assert home.state("a") == "stuck"
+    assert home.residency.snapshot().servers[0].held_mb == 4.0
+
+
 async def test_a_server_that_does_not_fall_asleep_is_stopped() -> None:
     home = house(6.0, asleep_mb=1.0)
     home.host.fail("sleep a", ExpertUnreachable("gone"))
@@ -693,11 +704,14 @@ async def test_a_server_that_was_found_running_is_used_as_it_is() -> None:
 async def test_what_is_declared_anew_counts_from_the_next_load() -> None:
     home = house()
     await home.visit("a")
-    home.residency.declare(ServerSpec("a", 6.0))
-    before = home.residency.snapshot().servers[0].memory_mb
+    home.residency.declare(ServerSpec("a", 6.0, load_s=99.0, wake_s=7.0))
+    before = home.residency.snapshot().servers[0]
     await home.residency.evict("a", Action.STOP, Deadline.after(60))
+    after = home.residency.snapshot().servers[0]
 
-    assert (before, home.residency.snapshot().servers[0].memory_mb) == (4.0, 6.0)
+    assert (before.memory_mb, before.wake_s) == (4.0, 1.0)
+    assert (after.memory_mb, after.wake_s) == (6.0, 7.0)
+    assert after.load_s == before.load_s  # which is measured
 
 
 async def test_only_what_is_gone_can_be_forgotten() -> None:
