@@ -49,6 +49,16 @@ def _import_litellm() -> ModuleType:
     return litellm
 
 
+def _told(usage: Usage | None) -> Usage | None:
+    """*usage* without the details that LiteLLM makes up for streams: that all tokens are text and none is reasoning."""
+    if usage is None or usage.details.get("completion_tokens_details") != {
+        "reasoning_tokens": 0,
+        "text_tokens": usage.completion_tokens,
+    }:
+        return usage
+    return replace(usage, details={key: value for key, value in usage.details.items() if key != "completion_tokens_details"})
+
+
 class LiteLLMWorker:
     """Chat completions of ``provider/model``. Retries are the pool's, so LiteLLM makes none.
 
@@ -72,7 +82,7 @@ class LiteLLMWorker:
     async def complete(self, call: ExpertCall) -> Candidate:
         payload = await self._call(call, stream=False)
         candidate = candidate_of(bounded(_plain(payload), call.expert.id), call.expert.id)
-        return replace(candidate, choices=tuple(map(split_choice, candidate.choices)))
+        return replace(candidate, choices=tuple(map(split_choice, candidate.choices)), usage=_told(candidate.usage) or Usage())
 
     def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         return split_stream(self._chunks(call))
@@ -91,7 +101,7 @@ class LiteLLMWorker:
                     raise expert_error_of(error, expert_id) from error
                 chunk = chunk_of(bounded(_plain(event), expert_id), expert_id)
                 finish_reasons |= {c.index: c.finish_reason or finish_reasons.get(c.index) for c in chunk.choices}
-                usage = chunk.usage or usage
+                usage = _told(chunk.usage) or usage
                 # LiteLLM makes up a finish reason when the provider's stream ends without one: that is half a stream.
                 if any(finish_reasons.values()) and _is_made_up(events):
                     break
