@@ -159,10 +159,10 @@ async def test_traces_are_written_before_the_end(no_models: None, tmp_path: Path
         await http.post("/v1/chat/completions", json={"model": "auto", "messages": USER}, headers={"x-request-id": "last-one"})
     async with running(settings) as http:
         await until_ready(http)
-        trace = await http.get("/admin/api/traces/last-one")
+        traces = await http.get("/admin/api/traces", params={"request_id": "last-one"})
 
-    assert trace.status_code == 200
-    assert trace.json()["status"] == "error"
+    assert traces.status_code == 200
+    assert [trace["status"] for trace in traces.json()["data"]] == ["error"]
 
 
 @pytest.mark.parametrize("traces", [True, False])
