@@ -116,7 +116,7 @@ async def test_one_that_is_not_well_is_ended(killed: Killed, opened: Open, root:
 async def test_one_without_shim_is_ended_even_if_it_is_deaf(killed: Killed, opened: Open, root: Path) -> None:
     left = await killed("--deaf", "--children", "deaf", "apart")
     psutil.Process(psutil.Process(int(str(left["pid"]))).ppid()).kill()
-    assert len(processes(root)) == 3
+    await until(lambda: len(processes(root)) == 3)
 
     await opened(stand_in(), stop_grace_s=0.5)
 
