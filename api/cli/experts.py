@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from api.cli.connection import EVERYTHING, Server
 from api.cli.failures import FAILED, bad_input
 from api.cli.options import JsonFlag, connected, names
 from api.cli.output import cell, note, percent, print_json, show, table
+from api.cli.text_file import read_text
 
 app = typer.Typer(help="Add, change, try and remove experts.", no_args_is_help=True)
 
@@ -116,7 +116,7 @@ async def apply_manifest(
     as_json: JsonFlag = False,
 ) -> None:
     """Make the registry what a manifest says."""
-    text = _read(file)
+    text = read_text(file)
     params = {"prune": str(prune).lower(), "dry_run": str(dry_run).lower()}
     async with server.connect() as client:
         changes = await client.call("POST", _MANIFEST, body={"yaml": text}, params=params)
@@ -226,15 +226,6 @@ def print_schema() -> None:
     from experts_registry.manifest import json_schema
 
     print_json(json_schema())
-
-
-def _read(file: Path) -> str:
-    try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise bad_input(f"{file} is no UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise bad_input(f"cannot read {file}: {error.strerror}") from error
 
 
 def _flat(value: Any) -> Any:

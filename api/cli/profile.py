@@ -15,6 +15,7 @@ from api.cli.options import JsonFlag, connected, names
 from api.cli.output import cell, moment, note, print_json, show, table
 from api.cli.profile_tables import show_aggregators, show_matrix, show_summary
 from api.cli.questions import read_rows, upload
+from api.cli.text_file import read_text
 
 app = typer.Typer(help="Measure experts on labelled questions.", no_args_is_help=True)
 
@@ -224,13 +225,7 @@ async def import_outcomes(
 
 def _read_outcomes(file: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in _KINDS.values()}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise bad_input(f"{file} is no UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise bad_input(f"cannot read {file}: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         try:

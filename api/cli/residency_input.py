@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from api.cli.failures import bad_input
+from api.cli.text_file import read_text
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
 from experts_registry.manifest import parse
@@ -68,7 +68,7 @@ class Servers:
 def read_routes(file: Path) -> list[Route]:
     """The routes of a JSONL *file*, ``-`` for standard input: traces, or objects with ``experts``. Ends the command at a bad line."""
     routes = []
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -96,7 +96,7 @@ def route_of(row: Mapping[str, Any]) -> Route:
 def read_servers(file: Path, *, load_s: float) -> Servers:
     """The servers of a YAML *file*: ``servers``, by id. Ends the command at the first that cannot be, naming the field."""
     try:
-        document = yaml.safe_load(_text(file))
+        document = yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise bad_input(f"{file} is no valid YAML" + (f", line {mark.line + 1}" if mark else "")) from error
@@ -166,12 +166,3 @@ def unknown_experts(routes: Iterable[Route], servers: Servers) -> list[str]:
     """Experts of *routes* for which no server is known, sorted."""
     named = {expert for route in routes for expert in route.experts}
     return sorted(named - servers.of_expert.keys() - servers.elsewhere)
-
-
-def _text(file: Path) -> str:
-    try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise bad_input(f"{file} is no UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise bad_input(f"cannot read {file}: {error.strerror}") from error
