@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
+from domain.chat import Usage
 from domain.errors import Conflict
+from domain.skills import SkillMatch
 
 BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 """What a batch can be for; every line of it asks the same one."""
@@ -104,6 +107,8 @@ class BatchErrorCode(StrEnum):
     """Of a line: the window passed before it was answered."""
     CANCELLED = "batch_cancelled"
     """Of a line: the batch was cancelled before it was answered."""
+    BUDGET = "batch_budget_exceeded"
+    """Of a line: the batch had spent its calls or tokens before it was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +121,123 @@ class BatchError:
     """Of the input file, from 1; None when the file as a whole is at fault."""
     param: str | None = None
     """The field at fault, as a dotted path ("body.stream")."""
+
+
+class FilePurpose(StrEnum):
+    """What a file is for, in OpenAI's words."""
+
+    BATCH = "batch"
+    """Uploaded: the input of batches."""
+    BATCH_OUTPUT = "batch_output"
+    """Written by a batch: what it answered, or what went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of the Files API. Times are seconds since the epoch."""
+
+    id: str
+    purpose: FilePurpose
+    filename: str
+    num_bytes: int
+    created_at: float
+    expires_at: float | None = None
+    """When it is deleted; None keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """What a caller may choose for a whole batch: the extra object ``consilium`` of its creation."""
+
+    strategy: str | None = None
+    """Asked for by every line whose ``model`` is ``auto``."""
+    max_calls: int | None = None
+    """Calls of experts that the whole batch may make; lines that would need more fail with ``BUDGET``."""
+    max_tokens: int | None = None
+    """Tokens, of prompts and answers, after which no further call begins."""
+
+
+class BatchRunner(StrEnum):
+    """Who carries a batch out."""
+
+    SERVICE = "service"
+    """Any process that serves the API on the same database."""
+    COMMAND = "command"
+    """Only the command line that made it (``consilium batch run``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch. Times are seconds since the epoch."""
+
+    id: str
+    endpoint: str
+    input_file_id: str
+    state: BatchState
+    created_at: float
+    expires_at: float
+    """When its window ends."""
+    window: str = "24h"
+    """As asked."""
+    options: BatchOptions = BatchOptions()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    runner: BatchRunner = BatchRunner.SERVICE
+    entered: Mapping[BatchState, float] = field(default_factory=dict)
+    """When it came into each state that it has been in."""
+    counts: RequestCounts = RequestCounts()
+    usage: Usage = Usage()
+    num_calls: int = 0
+    """Calls of experts so far."""
+    errors: tuple[BatchError, ...] = ()
+    """Why its input was refused."""
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineRoute:
+    """What was decided for one line: enough to make its calls, to aggregate, and to say why, in about 200 bytes."""
+
+    router: str
+    selected: tuple[str, ...]
+    """Candidates, best first. An expert that was drawn twice stands there twice."""
+    scores: tuple[float, ...]
+    """(selected): of each."""
+    aggregator: str | None = None
+    """The expert that will read the candidates, as far as one will; None where none is called."""
+    strategy: str | None = None
+    reason: str = ""
+    skills: tuple[SkillMatch, ...] = ()
+    category: str | None = None
+    fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InputLine:
+    """A valid line of a batch's input, by where it stands in the file."""
+
+    line: BatchLine
+    offset: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedLine:
+    """A line that is not over. ``route`` is None until it was routed."""
+
+    input: InputLine
+    route: LineRoute | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LineResult:
+    """How one line ended: one line of the output or of the error file. Exactly one of ``body`` and ``error`` is there."""
+
+    number: int
+    request_id: str
+    status: int
+    """Of HTTP, as the same request alone would have had it; 0 where the line was not run (expired, cancelled, budget)."""
+    body: Mapping[str, Any] | None = None
+    """The answer, in the shape of the batch's endpoint."""
+    error: Mapping[str, Any] | None = None
+    """``{"code", "message", …}``."""
