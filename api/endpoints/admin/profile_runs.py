@@ -45,7 +45,8 @@ OPEN = "open"
 @router.get("", openapi_extra=asks(RunsQuery))
 async def list_runs(services: ServicesDep, tasks: RunTasksDep, asked: Annotated[RunsQuery, Depends(query_of(RunsQuery))]) -> Response:
     """The runs, oldest first. `open` is a run that was interrupted, or that another process works on: it can be resumed."""
-    rows = [_view(run, tasks.find(run.id)) for run in await services.profile_store.list_runs()]
+    active = tasks.active()
+    rows = [_view(run, tasks.find(run.id), active=run.id in active) for run in await services.profile_store.list_runs()]
     kept = [row for row in rows if asked.status is None or row["status"] == asked.status]
     return page(kept, lambda row: f"{row['created_at']:020.6f} {row['id']}", lambda row: row, asked)
 
@@ -126,10 +127,11 @@ async def resume_run(services: ServicesDep, tasks: RunTasksDep, run_id: str, bod
 @router.post("/{run_id}/cancel")
 async def cancel_run(services: ServicesDep, tasks: RunTasksDep, run_id: str) -> Response:
     """Stop a run. What it has recorded counts; it can be resumed, or taken back with DELETE."""
+    active = tasks.active()
     run = await services.profile_store.get_run(run_id)
-    task = tasks.find(run_id)
-    if task is None or not task.active:
-        raise Conflict(f"profile run {run_id!r} does not run in this process (it is {_status(run, task)}): there is nothing to cancel")
+    if run_id not in active:
+        status = _status(run, active=False)
+        raise Conflict(f"profile run {run_id!r} does not run in this process (it is {status}): there is nothing to cancel")
     await tasks.cancel(run_id)
     await services.directory.refresh()
     return await _one(services, tasks, run_id)
@@ -138,9 +140,10 @@ async def cancel_run(services: ServicesDep, tasks: RunTasksDep, run_id: str) -> 
 @router.delete("/{run_id}", status_code=204)
 async def roll_back_run(services: ServicesDep, tasks: RunTasksDep, run_id: str, version: Version) -> Response:
     """Take a run back: its counts leave the profiles, and what it replaced counts again. Its answers stay readable."""
+    active = tasks.active()
 
     def is_at_version(run: ProfileRunRecord) -> None:
-        version.check(etag_of(_view(run, tasks.find(run_id))), f"profile run {run_id!r}")
+        version.check(etag_of(_view(run, tasks.find(run_id), active=run_id in active)), f"profile run {run_id!r}")
 
     await services.profile_store.rollback_run(run_id, require=is_at_version)
     await tasks.cancel(run_id)  # afterwards: what it still has to write is refused, and was not wanted
@@ -162,8 +165,9 @@ async def _imported(services: Services, given: ImportBody) -> str:
 
 
 async def _one(services: Services, tasks: RunTasks, run_id: str, *, status: int = 200) -> Response:
+    active = tasks.active()
     run, task = await services.profile_store.get_run(run_id), tasks.find(run_id)
-    view = _view(run, task)
+    view = _view(run, task, active=run_id in active)
     tag = etag_of(view)
     if task is not None and view["status"] == RunState.RUNNING:
         view["progress"] = [asdict(told) for told in task.progress.values()]
@@ -174,11 +178,11 @@ async def _one(services: Services, tasks: RunTasks, run_id: str, *, status: int 
     return one(view, tag, status=status, location=f"/admin/api/profile-runs/{run_id}" if status in {201, 202} else None)
 
 
-def _view(run: ProfileRunRecord, task: RunTask | None) -> Json:
-    active = task is not None and task.active
+def _view(run: ProfileRunRecord, task: RunTask | None, *, active: bool) -> Json:
+    """*active*: whether it ran here before *run* was read. Asked afterwards, one that ended in between would look interrupted."""
     return {
         "id": run.id,
-        "status": _status(run, task),
+        "status": _status(run, active=active),
         "note": run.note,
         "created_at": run.created_at,
         "finished_at": run.finished_at,
@@ -192,7 +196,5 @@ def _view(run: ProfileRunRecord, task: RunTask | None) -> Json:
     }
 
 
-def _status(run: ProfileRunRecord, task: RunTask | None) -> str:
-    if run.state is not RunState.RUNNING:
-        return run.state.value
-    return run.state.value if task is not None and task.active else OPEN
+def _status(run: ProfileRunRecord, *, active: bool) -> str:
+    return run.state.value if active or run.state is not RunState.RUNNING else OPEN

@@ -82,15 +82,19 @@ class RunTasks:
             raise NotFound(f"there is no run {run_id!r} in this process")
         return run
 
+    def active(self) -> frozenset[str]:
+        """The ids of those that run now."""
+        return frozenset(run.id for run in self._runs.values() if run.active)
+
     def all(self, prefix: str) -> Iterable[RunTask]:
         """Those whose id begins with *prefix*."""
         return [run for run in self._runs.values() if run.id.startswith(prefix)]
 
     def require_room(self) -> None:
         """Raise ``Overloaded`` when as many run as may. To be asked before anything is stored for a new one."""
-        active = [run.id for run in self._runs.values() if run.active]
+        active = self.active()
         if len(active) >= MAX_RUNNING:
-            raise Overloaded(f"{' and '.join(active)} are running; wait for one, or cancel it", retry_after_s=10.0)
+            raise Overloaded(f"{' and '.join(sorted(active))} are running; wait for one, or cancel it", retry_after_s=10.0)
 
     def start(self, run_id: str, work: Callable[[RunTask], Awaitable[None]]) -> RunTask:
         """Begin *work*. Raises ``Conflict`` when the run is active already, ``Overloaded`` when there is no room."""

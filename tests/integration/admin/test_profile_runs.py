@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from domain.errors import ExpertUnreachable
+from domain.evaluation import ProfileRunRecord
 from tests.fakes.admin import SCRIPT, AdminParts, ScriptedPool, knows_algebra
 from tests.fakes.workers import Fails, Stalls
 
@@ -138,6 +139,35 @@ async def test_a_run_is_seen_cancelled_and_resumed(client: httpx.AsyncClient, pa
     assert resumed.status_code == 202
     assert (done["status"], done["num_recorded"]) == ("finished", 8)
     assert parts.pool.scripted.called() == ["bad"] * 4
+
+
+async def test_a_run_that_ends_while_it_is_looked_at_does_not_look_interrupted(
+    client: httpx.AsyncClient, parts: AdminParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read before its end is told as it was then."""
+    assert parts.services is not None
+    store = parts.services.profile_store
+    read, finish, was_read, has_ended = store.get_run, store.finish_run, asyncio.Event(), asyncio.Event()
+
+    async def finish_after_reading(run_id: str) -> None:
+        await was_read.wait()
+        await finish(run_id)
+        has_ended.set()
+
+    async def read_then_wait(run_id: str) -> ProfileRunRecord:
+        run = await read(run_id)
+        was_read.set()
+        await has_ended.wait()
+        await asyncio.sleep(0)  # the task's own end
+        return run
+
+    monkeypatch.setattr(store, "finish_run", finish_after_reading)
+    started = (await client.post("/profile-runs", json={"experts": ["good"], "limit": 1})).json()
+    monkeypatch.setattr(store, "get_run", read_then_wait)
+    async with asyncio.timeout(DONE_WITHIN_S):
+        looked_at = (await client.get(f"/profile-runs/{started['id']}")).json()
+
+    assert looked_at["status"] == "running"
 
 
 async def test_a_finished_run_cannot_be_resumed(client: httpx.AsyncClient) -> None:
