@@ -97,7 +97,7 @@ class Preparation:
         recorder.strategy = None if target.expert else target.strategy.id
         who = self._only(target.expert, request) if target.expert else eligible(request, snapshot, self._directory.health_of)
         strategy = target.strategy
-        deadline = Deadline.after(min(request.options.timeout_s or strategy.timeout_s, self._limits.max_timeout_s))
+        deadline = self._deadline(request, strategy)
         router = self._router(request.options.router, target)
         check = Check(request, self._directory.health_of)
         _check_aggregation(request, strategy, snapshot, check)
@@ -135,6 +135,26 @@ class Preparation:
         fused = aggregator.expert_for(context) is not None
         plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=max_calls, fused=fused)
         return Prepared(request, plan, context, aggregator, max_calls - len(plan.calls))
+
+    def again(self, request: ChatRequest, decision: RoutingDecision, *, aggregator_expert: str | None) -> Prepared:
+        """What ``prepare`` gave for *request* when *decision* was made, with a deadline that begins now.
+
+        *aggregator_expert* is the one that was to read the candidates; without one no expert does. Raises ``ModelNotFound`` and
+        ``InvalidRequest`` when the registry has changed so much that it cannot be carried out any more.
+        """
+        snapshot = self._directory.snapshot()
+        target = resolve(request.model, snapshot, request.labels)
+        gone = [name for name in (*decision.selected, aggregator_expert) if name is not None and name not in snapshot.experts]
+        if gone:
+            raise InvalidRequest(f"the expert {gone[0]!r}, which this request was routed to, was removed meanwhile: ask again")
+        deadline = self._deadline(request, target.strategy)
+        plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=len(decision.selected), fused=False)
+        fixed = replace(request, options=replace(request.options, aggregator_expert=aggregator_expert))
+        context = AggregationContext(fixed, target.strategy, decision, snapshot, lambda card: card.id == aggregator_expert)
+        return Prepared(request, plan, context, _aggregator(request, target.strategy), int(aggregator_expert is not None))
+
+    def _deadline(self, request: ChatRequest, strategy: Strategy) -> Deadline:
+        return Deadline.after(min(request.options.timeout_s or strategy.timeout_s, self._limits.max_timeout_s))
 
     def _max_calls(self, request: ChatRequest, strategy: Strategy) -> int:
         return min(request.options.max_calls or strategy.max_calls, strategy.max_calls, self._limits.max_calls)

@@ -46,6 +46,12 @@ class TraceRecorder:
             self._spent[stage] += (time.perf_counter() - began) * 1e3
             self._open_since = None
 
+    def took(self, stage: str, seconds: float) -> None:
+        """*stage* has taken so long before this recorder was made: of a batch's line, whose calls come in turns."""
+        self._spent[stage] += seconds * 1e3
+        self._began -= seconds
+        self._started_at -= seconds
+
     def stage_ms(self, stage: str) -> float:
         """Milliseconds spent in *stage* so far."""
         return self._spent[stage]

@@ -12,7 +12,7 @@ from api.cli.connection import EVERYTHING, Server
 from api.cli.explain import show_decision, show_explanation
 from api.cli.failures import bad_input
 from api.cli.options import JsonFlag, connected
-from api.cli.output import print_json
+from api.cli.output import note, print_json
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")]
 Model = Annotated[str | None, typer.Option(help="auto (the default), consilium/NAME for a strategy, or an expert's id.")]
@@ -54,8 +54,9 @@ async def ask(
             if as_json:
                 print_json(answer)
                 return
-            explanation = answer.get("consilium")
-            print(answer["choices"][0]["message"].get("content") or "")
+            explanation, message = answer.get("consilium"), answer["choices"][0]["message"]
+            print(message.get("content") or "")
+            _note_if_silent(message.get("content"), message.get("reasoning_content"))
     if explain and explanation:
         print()
         show_explanation(explanation)
@@ -103,16 +104,26 @@ def _body(question: str, model: str | None, strategy: str | None, options: dict[
 async def _print_stream(events: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
     """Print the pieces as they come, and end the line however the stream ends; the explanation, when one came."""
     explanation: dict[str, Any] | None = None
+    said = thought = ""
     try:
         async for event in events:
             explanation = event.get("consilium", explanation)
-            _print_piece(event)
+            for delta in _first_choice(event):
+                thought += delta.get("reasoning_content") or ""
+                if piece := delta.get("content"):
+                    said += piece
+                    print(piece, end="", flush=True)
     finally:
         print()
+    _note_if_silent(said, thought)
     return explanation
 
 
-def _print_piece(event: dict[str, Any]) -> None:
-    for choice in event.get("choices", ()):
-        if choice.get("index", 0) == 0 and (piece := choice.get("delta", {}).get("content")):
-            print(piece, end="", flush=True)
+def _first_choice(event: dict[str, Any]) -> list[dict[str, Any]]:
+    return [choice.get("delta", {}) for choice in event.get("choices", ()) if choice.get("index", 0) == 0]
+
+
+def _note_if_silent(said: str | None, thought: str | None) -> None:
+    """An empty line looks like a fault of the program: say that it is the expert's whole answer."""
+    if not (said or "").strip():
+        note(f"the expert's answer is empty{f'; it reasoned: {thought.strip()}' if (thought or '').strip() else ''}")

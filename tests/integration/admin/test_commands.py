@@ -42,6 +42,18 @@ def test_ask_explains(consilium: Consilium, streaming: str) -> None:
     assert "\x1b" not in ran.out
 
 
+@pytest.mark.parametrize("streaming", ["--stream", "--no-stream"])
+def test_an_empty_answer_is_told_apart_from_a_fault(consilium: Consilium, parts: AdminParts, streaming: str) -> None:
+    """The expert stopped after its reasoning: the line stays empty, and stderr says so."""
+    parts.pool.scripted = ScriptedPool({"good": Says("", reasoning="3 is three")}).scripted
+
+    ran = consilium("ask", "algebra 3?", "--model", "good", streaming)
+
+    assert (ran.code, ran.out) == (0, "\n")
+    assert "answer is empty" in ran.err
+    assert "3 is three" in ran.err
+
+
 def test_ask_for_programs_is_the_whole_answer(consilium: Consilium) -> None:
     answer = json.loads(consilium("ask", "algebra 3?", "--explain", "--json").out)
 

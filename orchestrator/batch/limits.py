@@ -1,0 +1,42 @@
+"""Every bound of the batch engine, by name, with unit and reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.batch.validation import InputLimits
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds of one batch."""
+
+    input: InputLimits = field(default_factory=InputLimits)
+    chunk_lines: int = 256
+    """Lines that are read, routed or finished together: what is in memory of a batch at once, beside 150 bytes a line."""
+    route_at_once: int = 64
+    """Lines that are routed at the same time, so that the encoder has a batch to fill."""
+    max_bucket_calls: int = 256
+    """Calls of one expert that run at the same time at most, whatever its card allows."""
+    max_attempts: int = 3
+    """Times that a call is made when it fails in a way that may pass; the workers' own quick retries lie within one."""
+    max_idle_rounds: int = 6
+    """Rounds through what is left of a bucket in which nothing succeeds; then what is left has failed."""
+    first_pause_s: float = 1.0
+    """Before the second round. Doubled each time."""
+    max_pause_s: float = 30.0
+    """Longest pause between rounds; a circuit's cool-down is about as long."""
+    load_timeout_s: float = 900.0
+    """Longest wait for a server, other batches and requests before it included. A large model takes minutes from a cold disk."""
+    max_unwritten: int = 1024
+    """Ended calls and lines that are not durable yet; beyond it no further call ends."""
+    write_every_s: float = 0.05
+    """Longest that something ended waits for others to be written with it."""
+    storage_patience_s: float = 300.0
+    """How long a database that is away is tried again before the batch is given up, to be taken on later by whoever can."""
+    lease_s: float = 60.0
+    """A batch whose process was killed is taken on by another after so long."""
+    poll_s: float = 5.0
+    """How often a process looks for batches that others have made or left."""
+    max_batches: int = 1
+    """Batches that one process works on at once. A second one would evict what the first has loaded."""
