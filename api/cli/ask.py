@@ -125,5 +125,6 @@ def _first_choice(event: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _note_if_silent(said: str | None, thought: str | None) -> None:
     """An empty line looks like a fault of the program: say that it is the expert's whole answer."""
+    thought = (thought or "").strip()
     if not (said or "").strip():
-        note(f"the expert's answer is empty{f'; it reasoned: {thought.strip()}' if (thought or '').strip() else ''}")
+        note(f"the expert's answer is empty{f'; it reasoned: {thought}' if thought else ''}")

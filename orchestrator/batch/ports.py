@@ -52,6 +52,10 @@ class BatchJournal(Protocol):
         """The kept calls of these lines: number to position to outcome."""
         ...
 
+    async def lines(self, numbers: Sequence[int]) -> Mapping[int, RoutedLine]:
+        """These lines by number; those that are over are left out."""
+        ...
+
     def settled(self) -> AsyncIterator[tuple[int, int, bool]]:
         """(number, position, whether it answered) of every kept call of lines that are not over, by number and position."""
         ...

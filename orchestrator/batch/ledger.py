@@ -1,0 +1,112 @@
+"""What has ended and is not durable yet: collected, and written together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from domain.batch import Batch, LineResult
+from domain.errors import StorageError
+from orchestrator.batch.limits import BatchLimits
+from orchestrator.batch.ports import BatchJournal, KeptCall
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """One batch's way to its journal. One commit takes what has come in meanwhile (group commit), since a commit costs as much
+    for one line as for a hundred. A database that is away is tried again; what ends meanwhile waits, within a bound.
+
+    ``run`` writes until it is cancelled; whoever uses the ledger must see to it that it runs.
+    """
+
+    def __init__(self, journal: BatchJournal, limits: BatchLimits, *, on_written: Callable[[Batch], None]) -> None:
+        self._journal, self._limits, self._on_written = journal, limits, on_written
+        self._calls: dict[tuple[int, int], KeptCall] = {}
+        self._results: dict[int, LineResult] = {}
+        self._num_calls = 0
+        self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._written = asyncio.Condition()
+        self._num_entered = self._num_written = 0
+        self._failure: BaseException | None = None
+
+    async def call_ended(self, call: KeptCall) -> None:
+        """Keep it. Returns at once, unless too much is unwritten. Raises what writing has failed with for good."""
+        self._calls[call.number, call.position] = call
+        await self._entered()
+
+    async def line_ended(self, result: LineResult) -> None:
+        """The same for a whole line."""
+        self._results[result.number] = result
+        await self._entered()
+
+    def count_calls(self, num_calls: int) -> None:
+        """Calls that were made, whatever came of them; told with the next write."""
+        self._num_calls += num_calls
+        self._num_entered += 1
+        self._work.set()
+
+    async def flush(self) -> None:
+        """Return when everything that was entered until now is durable. Raises what writing has failed with for good."""
+        entered = self._num_entered
+        self._hurry.set()
+        await self._until(lambda: self._num_written >= entered)
+
+    async def run(self) -> None:
+        """Write, until cancelled. Raises when writing fails for good."""
+        try:
+            while True:
+                await self._work.wait()
+                await self._gathered()
+                await self._write()
+        except BaseException as error:
+            self._failure = error
+            async with self._written:
+                self._written.notify_all()
+            raise
+
+    async def _entered(self) -> None:
+        self._num_entered += 1
+        self._work.set()
+        if self._num_entered - self._num_written > self._limits.max_unwritten:
+            await self._until(lambda: self._num_entered - self._num_written <= self._limits.max_unwritten)
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        async with self._written:
+            await self._written.wait_for(lambda: done() or self._failure is not None)
+        if not done() and self._failure is not None:
+            raise StorageError("the batch's journal is closed") from self._failure
+
+    async def _gathered(self) -> None:
+        """A moment for others to join, unless somebody waits."""
+        try:
+            async with asyncio.timeout(self._limits.write_every_s):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+        self._hurry.clear()
+
+    async def _write(self) -> None:
+        self._work.clear()
+        calls, results, num_calls, num = tuple(self._calls.values()), tuple(self._results.values()), self._num_calls, self._num_entered
+        self._calls, self._results, self._num_calls = {}, {}, 0
+        batch = await self._kept(calls, results, num_calls)
+        self._on_written(batch)
+        async with self._written:
+            self._num_written = num
+            self._written.notify_all()
+
+    async def _kept(self, calls: tuple[KeptCall, ...], results: tuple[LineResult, ...], num_calls: int) -> Batch:
+        pause_s, give_up_at = 0.1, time.monotonic() + self._limits.storage_patience_s
+        while True:
+            try:
+                return await self._journal.keep(calls, results, num_calls=num_calls)
+            except StorageError as error:
+                if time.monotonic() + pause_s > give_up_at:
+                    raise
+                log.warning("a batch cannot be written and is tried again in %.1f s: %s", pause_s, error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 5.0)

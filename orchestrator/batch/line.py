@@ -1,0 +1,154 @@
+"""One line of a batch, handled with the very parts that a single request goes through: same routing, same calls, same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from domain.batch import LineRoute
+from domain.chat import ChatRequest
+from domain.errors import ConsiliumError
+from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
+from domain.routing import RoutingDecision, ScoredExpert
+from orchestrator.aggregation.base import Chosen, Synthesis
+from orchestrator.answer import Answer
+from orchestrator.failures import error_for
+from orchestrator.planner import aggregator_call
+from orchestrator.ports import TraceSink
+from orchestrator.preparation import Preparation, Prepared, settle
+from orchestrator.recorder import TraceRecorder
+
+_NOT_TRACED: tuple[TraceSink, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedRequest:
+    """What routing led to, and the calls that it took."""
+
+    route: LineRoute
+    router_calls: tuple[Outcome, ...]
+
+
+class Lines:
+    """Holds nothing of any line."""
+
+    def __init__(self, preparation: Preparation, sinks: Sequence[TraceSink], *, keep_text: bool) -> None:
+        self._preparation, self._sinks, self._keep_text = preparation, tuple(sinks), keep_text
+
+    async def route(self, request: ChatRequest) -> RoutedRequest:
+        """Who answers. Raises what a single request would get before any expert is called; that is traced."""
+        recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
+        try:
+            prepared = await self._preparation.prepare(request, recorder)
+        except ConsiliumError as error:
+            recorder.finish(error)
+            raise
+        decision = prepared.context.decision
+        selected = tuple(call.expert.id for call in prepared.plan.calls)
+        scores = {expert.expert_id: expert.score for expert in decision.considered}
+        reader = prepared.aggregator.expert_for(prepared.context) if len(selected) > 1 and prepared.num_free_calls else None
+        return RoutedRequest(
+            LineRoute(
+                router=decision.router,
+                selected=selected,
+                scores=tuple(scores.get(expert_id, 0.0) for expert_id in selected),
+                aggregator=reader.id if reader else None,
+                strategy=recorder.strategy,
+                reason=decision.reason,
+                skills=decision.skills,
+                category=decision.category,
+                fallback=decision.fallback,
+            ),
+            decision.calls,
+        )
+
+    def call(self, request: ChatRequest, route: LineRoute, position: int, earlier: Mapping[int, Outcome]) -> ExpertCall:
+        """The call at *position*: a candidate's, or behind the last of them the aggregator's, which reads *earlier*.
+
+        Raises ``RequestError`` when the registry has changed so much that it cannot be made any more, ``LookupError`` when there is
+        nothing to aggregate.
+        """
+        prepared = self._prepared(request, route)
+        if position < len(route.selected):
+            return prepared.plan.calls[position]
+        candidates = _candidates(route, earlier)
+        verdict = settle(prepared, candidates) if candidates else None
+        if not isinstance(verdict, Synthesis):
+            raise LookupError("no aggregator is asked")
+        return aggregator_call(request, verdict.expert, verdict.messages, prepared.plan.deadline)
+
+    def answer(self, request: ChatRequest, route: LineRoute, outcomes: Mapping[int, Outcome]) -> Answer:
+        """The line's answer, when every call that can be made has ended (position to outcome). Traced, as a request's would be.
+
+        Raises what the request would have: every expert failed.
+        """
+        recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
+        recorder.strategy, recorder.decision = route.strategy, decision_of(route)
+        num_candidates = len(route.selected)
+        waits = {"experts": 0.0, "aggregate": 0.0}
+        for position, outcome in sorted(outcomes.items()):
+            is_candidate = position < num_candidates
+            recorder.call(outcome, CallRole.CANDIDATE if is_candidate else CallRole.AGGREGATOR)
+            stage = "experts" if is_candidate else "aggregate"
+            waits[stage] = max(waits[stage], outcome.latency_s)
+        for stage, seconds in waits.items():
+            recorder.took(stage, seconds)
+        try:
+            final = self._final(self._prepared(request, route), route, outcomes, recorder)
+        except ConsiliumError as error:
+            recorder.finish(error)
+            raise
+        recorder.wrote(final.text)
+        trace = recorder.finish()
+        return Answer(request.id, request.model, final.choices, trace.usage, trace, final.extra)
+
+    def _final(self, prepared: Prepared, route: LineRoute, outcomes: Mapping[int, Outcome], recorder: TraceRecorder) -> Candidate:
+        candidates = _candidates(route, outcomes)
+        if not candidates:
+            failures = [outcome for outcome in outcomes.values() if isinstance(outcome, ExpertFailure)]
+            raise error_for(failures, prepared.plan.deadline)
+        match settle(prepared, candidates):
+            case None:
+                recorder.aggregator = "single"
+                return candidates[0]
+            case Chosen(candidate=chosen, by=name):
+                recorder.aggregator = name
+                return chosen
+            case Synthesis(expert=expert):
+                recorder.aggregator = f"{prepared.aggregator.name}:{expert.id}"
+                written = outcomes.get(len(route.selected))
+                if isinstance(written, Candidate):
+                    return written
+                recorder.aggregator += " (fallback)"
+                return candidates[0]
+
+    def _prepared(self, request: ChatRequest, route: LineRoute) -> Prepared:
+        return self._preparation.again(request, decision_of(route), aggregator_expert=route.aggregator)
+
+
+def decision_of(route: LineRoute) -> RoutingDecision:
+    """*route* as far as it was kept: of who was considered only those that were selected."""
+    scores = dict(zip(route.selected, route.scores, strict=True))
+    return RoutingDecision(
+        router=route.router,
+        selected=route.selected,
+        considered=tuple(ScoredExpert(expert_id, score, selected=True) for expert_id, score in scores.items()),
+        reason=route.reason,
+        skills=route.skills,
+        category=route.category,
+        fallback=route.fallback,
+        others_fit=False,
+    )
+
+
+def with_strategy(request: ChatRequest, strategy: str | None) -> ChatRequest:
+    """*request* asked of the batch's *strategy*, where it leaves the choice to the service."""
+    if strategy is None or request.model.removesuffix(":latest") != "auto":
+        return request
+    return replace(request, model=f"consilium/{strategy}")
+
+
+def _candidates(route: LineRoute, outcomes: Mapping[int, Outcome]) -> list[Candidate]:
+    """Those that answered, in the decision's order."""
+    found = (outcomes.get(position) for position in range(len(route.selected)))
+    return [outcome for outcome in found if isinstance(outcome, Candidate)]

@@ -1,0 +1,188 @@
+"""A routed batch while it runs: its lines, their calls, and how a line that is over gets its result."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from domain.batch import BatchErrorCode, BatchOptions, LineResult, LineRoute
+from domain.chat import ChatRequest
+from domain.errors import ConsiliumError
+from domain.plan import Candidate, ExpertCall, ExpertFailure, Outcome
+from orchestrator.batch.input_file import Body, InputFile
+from orchestrator.batch.ledger import Ledger
+from orchestrator.batch.line import Lines, with_strategy
+from orchestrator.batch.ports import BatchJournal, ChatShape, KeptCall
+from orchestrator.batch.progress import CallState, LineState, Progress
+from orchestrator.batch.routes import RouteTable
+
+WireError = Callable[[ConsiliumError], tuple[int, Mapping[str, object]]]
+"""An error's HTTP status and its object in OpenAI's shape (``{"message", "type", "param", "code"}``)."""
+
+_OVER = frozenset({LineState.ANSWERED, LineState.FAILED})
+
+
+class BudgetSpent(Exception):
+    """The batch may make no further call. Never leaves the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineRequest:
+    """One line as it is asked."""
+
+    number: int
+    body: Body
+    request: ChatRequest
+    route: LineRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """One call that can be made, and what it needs to know of its line."""
+
+    call: int
+    """Its number in the route table."""
+    position: int
+    """Among the line's calls."""
+    line: LineRequest
+    earlier: Mapping[int, Outcome]
+
+
+class Requests:
+    """From the lines of an input file to requests, and from what came of them to results."""
+
+    def __init__(self, batch_id: str, options: BatchOptions, shape: ChatShape, lines: Lines, wire_error: WireError) -> None:
+        self._batch_id, self._options, self._shape, self._lines, self._wire_error = batch_id, options, shape, lines, wire_error
+
+    @property
+    def lines(self) -> Lines:
+        return self._lines
+
+    def request(self, number: int, body: Body) -> ChatRequest:
+        """Raises ``RequestError``."""
+        return with_strategy(self._shape.request(body, self.id_of(number)), self._options.strategy)
+
+    def id_of(self, number: int) -> str:
+        return f"{self._batch_id}-{number}"
+
+    def result(self, line: LineRequest, outcomes: Mapping[int, Outcome]) -> LineResult:
+        """What the line came to, when every call of it that can be made has ended."""
+        try:
+            answer = self._lines.answer(line.request, line.route, outcomes)
+        except ConsiliumError as error:
+            return self.refusal(line.number, error)
+        return LineResult(line.number, line.request.id, 200, body=self._shape.answer(line.request, line.body, answer))
+
+    def refusal(self, number: int, error: ConsiliumError) -> LineResult:
+        """A line that failed as a request alone would have."""
+        status, told = self._wire_error(error)
+        return LineResult(number, self.id_of(number), status, error=told)
+
+    def not_run(self, number: int, code: BatchErrorCode, message: str) -> LineResult:
+        """A line that the batch came to no answer for."""
+        return LineResult(number, self.id_of(number), 0, error={"code": code.value, "message": message})
+
+
+class BatchWork:
+    """Mutable. Lines are known by their place in *table*, by their number in the file only outside."""
+
+    def __init__(
+        self,
+        table: RouteTable,
+        numbers: array[int],
+        *,
+        requests: Requests,
+        file: InputFile,
+        journal: BatchJournal,
+        ledger: Ledger,
+        max_tokens: int | None,
+    ) -> None:
+        """*numbers* (lines): of each line in the file."""
+        self.table, self.progress = table, Progress(table)
+        self._numbers, self._requests, self._file, self._journal, self._ledger = numbers, requests, file, journal, ledger
+        self._place = {number: line for line, number in enumerate(numbers)}
+        self._max_tokens = max_tokens
+        self._num_tokens = 0
+        self._over: list[int] = []
+        """Lines that are over and have no result yet."""
+
+    def spent(self, num_tokens: int) -> None:
+        """Tokens that were used, also before this run."""
+        self._num_tokens += num_tokens
+
+    def require_budget(self) -> None:
+        """Raise ``BudgetSpent`` when no further call may begin."""
+        if self._max_tokens is not None and self._num_tokens >= self._max_tokens:
+            raise BudgetSpent
+
+    async def resume(self) -> None:
+        """Take over what was kept before this run."""
+        async for number, position, answered in self._journal.settled():
+            call = self.table.offsets[self._place[number]] + position
+            self.progress.settle(call, CallState.ANSWERED if answered else CallState.FAILED)
+        self._over = [line for line in range(self.table.num_lines) if self.progress.line(line) in _OVER]
+
+    async def ready(self, calls: Sequence[int]) -> list[Ready]:
+        """What *calls* need to be made. For an aggregator's everything that its line's candidates said, which is durable by then."""
+        lines = [self.table.line_of(call) for call in calls]
+        of_aggregators = [line for line, call in zip(lines, calls, strict=True) if call == self.table.aggregator(line)]
+        earlier = await self._journal.calls([self._numbers[line] for line in of_aggregators]) if of_aggregators else {}
+        known = await self._line_requests(lines)
+        return [
+            Ready(call, call - self.table.offsets[line], known[line], earlier.get(self._numbers[line], {}))
+            for line, call in zip(lines, calls, strict=True)
+            if line in known
+        ]
+
+    def expert_call(self, ready: Ready) -> ExpertCall:
+        """Raises as ``Lines.call`` does."""
+        return self._requests.lines.call(ready.line.request, ready.line.route, ready.position, ready.earlier)
+
+    async def settle(self, ready: Ready, outcome: Outcome | None) -> None:
+        """The call has ended for good; without an *outcome* there was nothing to call. A line of one call gets its result now, others
+        with ``finish``."""
+        answered = isinstance(outcome, Candidate)
+        state = self.progress.settle(ready.call, CallState.ANSWERED if answered else CallState.FAILED)
+        if isinstance(outcome, Candidate):
+            self.spent(outcome.usage.total_tokens)
+        line = self.table.line_of(ready.call)
+        if len(ready.line.route.selected) == 1 and outcome is not None:
+            await self._ledger.line_ended(self._requests.result(ready.line, {0: outcome}))
+            return
+        if outcome is not None:
+            await self._ledger.call_ended(KeptCall(ready.line.number, ready.position, outcome))
+        if state in _OVER:
+            self._over.append(line)
+
+    async def fail(self, calls: Sequence[int], failure: ExpertFailure) -> None:
+        """These calls cannot be made, for one reason."""
+        for ready in await self.ready(calls):
+            await self.settle(ready, failure)
+
+    def counted(self, num_calls: int) -> None:
+        """Calls that were made."""
+        self._ledger.count_calls(num_calls)
+
+    async def finish(self, chunk_lines: int) -> None:
+        """Give every line that is over its result. Afterwards everything that has ended is durable."""
+        await self._ledger.flush()
+        while self._over:
+            lines, self._over = self._over[:chunk_lines], self._over[chunk_lines:]
+            known = await self._line_requests(lines)
+            outcomes = await self._journal.calls([line.number for line in known.values()])
+            for line in known.values():
+                await self._ledger.line_ended(self._requests.result(line, outcomes.get(line.number, {})))
+        await self._ledger.flush()
+
+    async def _line_requests(self, lines: Sequence[int]) -> dict[int, LineRequest]:
+        """By their place in the table. A line that is over already, by another process's doing, is left out."""
+        stored = await self._journal.lines([self._numbers[line] for line in dict.fromkeys(lines)])
+        there = [(self._place[number], routed) for number, routed in stored.items()]
+        bodies = await self._file.bodies([routed.input for _, routed in there])
+        found: dict[int, LineRequest] = {}
+        for (line, routed), body in zip(there, bodies, strict=True):
+            if routed.route is not None:
+                number = routed.input.line.number
+                found[line] = LineRequest(number, body, self._requests.request(number, body), routed.route)
+        return found
