@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from domain.batch import BatchErrorCode, BatchOptions, LineResult, LineRoute
 from domain.chat import ChatRequest
-from domain.errors import ConsiliumError
+from domain.errors import ConsiliumError, RequestError
 from domain.plan import Candidate, ExpertCall, ExpertFailure, Outcome
 from orchestrator.batch.input_file import Body, InputFile
 from orchestrator.batch.ledger import Ledger
@@ -129,6 +129,9 @@ class BatchWork:
         of_aggregators = [line for line, call in zip(lines, calls, strict=True) if call == self.table.aggregator(line)]
         earlier = await self._journal.calls([self._numbers[line] for line in of_aggregators]) if of_aggregators else {}
         known = await self._line_requests(lines)
+        for line, call in zip(lines, calls, strict=True):
+            if line not in known:  # over already: another process has written its result, or it cannot be asked any more
+                self.progress.settle(call, CallState.FAILED)
         return [
             Ready(call, call - self.table.offsets[line], known[line], earlier.get(self._numbers[line], {}))
             for line, call in zip(lines, calls, strict=True)
@@ -182,7 +185,11 @@ class BatchWork:
         bodies = await self._file.bodies([routed.input for _, routed in there])
         found: dict[int, LineRequest] = {}
         for (line, routed), body in zip(there, bodies, strict=True):
-            if routed.route is not None:
-                number = routed.input.line.number
+            number = routed.input.line.number
+            if routed.route is None:
+                continue
+            try:
                 found[line] = LineRequest(number, body, self._requests.request(number, body), routed.route)
+            except RequestError as error:  # it was taken when the batch was made: the service has changed since
+                await self._ledger.line_ended(self._requests.refusal(number, error))
         return found
