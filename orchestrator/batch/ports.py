@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from domain.batch import Batch, BatchError, BatchRunner, BatchState, InputLine, LineResult, LineRoute, RoutedLine, StoredFile
 from domain.chat import ChatRequest
@@ -152,6 +152,7 @@ class ChatShape(Protocol):
         ...
 
 
+@runtime_checkable
 class DirectShape(Protocol):
     """An endpoint that calls no expert (embeddings)."""
 
@@ -165,3 +166,6 @@ class DirectShape(Protocol):
 
 
 Shape = ChatShape | DirectShape
+
+OutputLine = Callable[[str, LineResult], bytes]
+"""From a custom id and a result to a line of the output or error file, its end included."""
