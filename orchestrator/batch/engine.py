@@ -91,7 +91,7 @@ class BatchEngine:
                     return await self._finished(batch, journal, on_news)
         except (InputLost, NotFound) as error:
             lost = BatchError(BatchErrorCode.INVALID_VALUE, f"the input file cannot be read any more: {error}", param="input_file_id")
-            return await store.enter(batch.id, BatchState.FAILED, errors=(lost,))
+            return await store.enter(batch.id, BatchState.FAILED, owner=self._owner, errors=(lost,))
         except Conflict:
             now = await store.get(batch.id)
             if now.state is batch.state:
@@ -106,13 +106,13 @@ class BatchEngine:
         stopped = await self._watched(batch, self._read(batch, journal, errors))
         match stopped:
             case BatchErrorCode.EXPIRED:
-                return await self._parts.store.enter(batch.id, BatchState.EXPIRED)
+                return await self._parts.store.enter(batch.id, BatchState.EXPIRED, owner=self._owner)
             case BatchErrorCode.CANCELLED:
                 return await self._parts.store.get(batch.id)
             case _ if errors:
-                return await self._parts.store.enter(batch.id, BatchState.FAILED, errors=errors)
+                return await self._parts.store.enter(batch.id, BatchState.FAILED, owner=self._owner, errors=errors)
             case _:
-                return await self._parts.store.enter(batch.id, BatchState.IN_PROGRESS)
+                return await self._parts.store.enter(batch.id, BatchState.IN_PROGRESS, owner=self._owner)
 
     async def _read(self, batch: Batch, journal: BatchJournal, errors: list[BatchError]) -> None:
         shape = self._parts.shapes[batch.endpoint]
@@ -137,7 +137,7 @@ class BatchEngine:
             return await self._parts.store.get(batch.id)
         if stopped is not None:
             await self._close_lines(batch, journal, stopped)
-        return await self._parts.store.enter(batch.id, BatchState.FINALIZING)
+        return await self._parts.store.enter(batch.id, BatchState.FINALIZING, owner=self._owner)
 
     async def _work(self, batch: Batch, journal: BatchJournal, on_news: OnNews) -> None:
         limits, shape = self._parts.limits, self._parts.shapes[batch.endpoint]
@@ -239,7 +239,7 @@ class BatchEngine:
                 final = BatchState.EXPIRED
 
         await self._watched(batch, write(), may_stop=False)
-        return await self._parts.store.enter(batch.id, final, output_file_id=output_file_id, error_file_id=error_file_id)
+        return await self._parts.store.enter(batch.id, final, owner=self._owner, output_file_id=output_file_id, error_file_id=error_file_id)
 
     async def _output(self, journal: BatchJournal, seen: set[str], *, failed: bool) -> AsyncIterator[bytes]:
         """The lines of one file; the codes of their errors are added to *seen*."""

@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from domain.batch import Batch, LineResult
+from domain.batch import Batch, KeptCall, LineResult
 from domain.errors import StorageError
 from orchestrator.batch.limits import BatchLimits
-from orchestrator.batch.ports import BatchJournal, KeptCall
+from orchestrator.batch.ports import BatchJournal
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,8 @@ from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.news import BatchNews
 from orchestrator.batch.ports import BatchStore
 
+Sleep = Callable[[float], Awaitable[None]]
+
 log = logging.getLogger(__name__)
 
 _FAILED_PAUSE_S = 5.0

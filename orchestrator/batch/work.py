@@ -6,14 +6,14 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from domain.batch import BatchErrorCode, BatchOptions, LineResult, LineRoute
+from domain.batch import BatchErrorCode, BatchOptions, KeptCall, LineResult, LineRoute
 from domain.chat import ChatRequest
 from domain.errors import ConsiliumError, RequestError
 from domain.plan import Candidate, ExpertCall, ExpertFailure, Outcome
 from orchestrator.batch.input_file import Body, InputFile
 from orchestrator.batch.ledger import Ledger
 from orchestrator.batch.line import Lines, with_strategy
-from orchestrator.batch.ports import BatchJournal, ChatShape, KeptCall
+from orchestrator.batch.ports import BatchJournal, ChatShape
 from orchestrator.batch.progress import CallState, LineState, Progress
 from orchestrator.batch.routes import RouteTable
 
