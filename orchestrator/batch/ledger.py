@@ -46,11 +46,12 @@ class Ledger:
     def count_calls(self, num_calls: int) -> None:
         """Calls that were made, whatever came of them; told with the next write."""
         self._num_calls += num_calls
-        self._num_entered += 1
-        self._work.set()
 
     async def flush(self) -> None:
         """Return when everything that was entered until now is durable. Raises what writing has failed with for good."""
+        if self._num_calls:
+            self._num_entered += 1
+            self._work.set()
         entered = self._num_entered
         self._hurry.set()
         await self._until(lambda: self._num_written >= entered)

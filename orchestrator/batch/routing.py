@@ -50,7 +50,8 @@ async def route_all(
         todo = [line for line in chunk if line.route is None]
         bodies = await file.bodies([line.input for line in todo])
         found = await _routed_together(todo, bodies, requests, limits)
-        await journal.keep_routes([(number, route) for number, route in found.items() if isinstance(route, LineRoute)])
+        if routes := [(number, route) for number, route in found.items() if isinstance(route, LineRoute)]:
+            await journal.keep_routes(routes)
         for line in chunk:
             number = line.input.line.number
             route = line.route or found[number]
