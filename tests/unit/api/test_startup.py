@@ -31,6 +31,7 @@ class World:
     log: list[str] = field(default_factory=list)
     database_errors: list[Exception] = field(default_factory=list)
     encoder_errors: list[Exception] = field(default_factory=list)
+    file_errors: list[Exception] = field(default_factory=list)
     index_errors: list[Exception] = field(default_factory=list)
     broken_experts: dict[str, Exception] = field(default_factory=dict)
     now: RegistrySnapshot = field(default_factory=RegistrySnapshot)
@@ -70,6 +71,14 @@ class World:
     async def delete_before(self, moment: float) -> None:
         self.log.append(f"sweep {moment:g}")
 
+    async def sweep(self) -> None:
+        if self.file_errors:
+            raise self.file_errors.pop(0)
+        self.log.append("sweep files")
+
+    async def drop_lines_before(self, moment: float) -> None:
+        self.log.append(f"drop lines {moment:g}")
+
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         if seconds >= 3600:
@@ -105,6 +114,8 @@ async def started(world: World, folder: Path, *, encoder: bool = True) -> AsyncI
         question_store=cast(Any, Questions()),
         profile_store=fake,
         trace_store=fake,
+        file_store=fake,
+        batch_store=fake,
         directory=fake,
         encoder=cast(Any, EncoderOf(world)),
         index_holder=fake,
