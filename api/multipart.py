@@ -111,7 +111,8 @@ class FormParser:
             self._at = _At.END
             return True
         line, found, _ = self._buffer.partition(b"\r\n")
-        if line.strip(b" \t") not in {b"", b"\r", b"-"} or len(line) > MAX_HEAD_BYTES:
+        rest = bytes(line).strip(b" \t")
+        if rest not in ({b""} if found else {b"", b"\r", b"-"}) or len(line) > MAX_HEAD_BYTES:
             raise _broken("a boundary is followed by something else than a line's end")
         if not found:
             return False

@@ -98,12 +98,12 @@ class EncoderOf:
 
 
 @asynccontextmanager
-async def started(world: World, folder: Path, *, encoder: bool = True) -> AsyncIterator[Services]:
+async def started(world: World, folder: Path, *, encoder: bool = True, **changes: Any) -> AsyncIterator[Services]:
     if encoder:
         world.gate.set()
     fake = cast(Any, world)
     services = Services(
-        settings=Settings(_env_file=None, data_dir=folder, startup_retry_s=1, trace_days=1),  # type: ignore[call-arg]
+        settings=Settings(_env_file=None, data_dir=folder, startup_retry_s=1, trace_days=1, **changes),  # type: ignore[call-arg]
         auth=Auth(api_keys=(), admin_key="x"),
         readiness=Readiness(),
         metrics=Metrics(),
@@ -231,6 +231,21 @@ async def test_old_traces_are_deleted(tmp_path: Path) -> None:
     """Traces older than the setting are deleted at the start, then every hour."""
     world = World()
     async with started(world, tmp_path):
-        await until(lambda: 3600 in world.slept)
+        await until(lambda: "sweep 13600" in world.log and 3600 in world.slept)
 
-    assert "sweep 13600" in world.log
+
+async def test_old_files_and_lines_of_batches_are_deleted(tmp_path: Path) -> None:
+    """At the start, then every hour; a database that is locked is tried again then."""
+    world = World()
+    async with started(world, tmp_path, file_days=0.5):
+        await until(lambda: "drop lines 56800" in world.log and world.slept.count(3600) == 2)
+
+    assert "sweep files" in world.log
+
+
+async def test_a_failed_sweep_of_files_is_told_and_waits_for_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(file_errors=[StorageError("the database is locked")])
+    async with started(world, tmp_path):
+        await until(lambda: world.slept.count(3600) == 2)
+
+    assert "old files and batches were not deleted: the database is locked" in caplog.text
