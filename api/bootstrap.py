@@ -15,8 +15,10 @@ from api.services import Services
 from api.settings import Settings, SettingsError
 from api.startup import Startup
 from domain.experts import HealthState
+from experts_registry.batches import BatchStore
 from experts_registry.database import Database
 from experts_registry.directory import RegistryDirectory
+from experts_registry.files import FileStore
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
 from orchestrator.guard import GuardedWorkers
@@ -91,6 +93,8 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         question_store=stores.questions,
         profile_store=stores.profiles,
         trace_store=trace_store,
+        file_store=FileStore(database, settings.data_dir / "files", keep_s=settings.file_days * 86_400),
+        batch_store=BatchStore(database),
         directory=directory,
         encoder=encoder,
         index_holder=index_holder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ from api.readiness import Readiness
 from api.settings import Settings
 
 if TYPE_CHECKING:
+    from experts_registry.batches import BatchStore
     from experts_registry.database import Database
     from experts_registry.directory import RegistryDirectory
     from experts_registry.experts import ExpertStore
+    from experts_registry.files import FileStore
     from experts_registry.profiles import ProfileStore
     from experts_registry.questions import QuestionStore
     from experts_registry.skills import SkillStore
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from routers.encoder import Encoder
     from routers.index_holder import IndexHolder
     from workers.pool import WorkerPool
+
+
+def _nobody() -> None:
+    """Nobody runs batches in this process."""
 
 
 @dataclass(slots=True)
@@ -41,9 +48,13 @@ class Services:
     question_store: QuestionStore
     profile_store: ProfileStore
     trace_store: TraceStore
+    file_store: FileStore
+    batch_store: BatchStore
     directory: RegistryDirectory
     encoder: Encoder
     index_holder: IndexHolder
     routers: RouterCatalogue
     workers: WorkerPool
     orchestrator: Orchestrator
+    on_batch: Callable[[], None] = _nobody
+    """Called when a batch was made or asked to cancel, so that whoever runs them need not wait until it looks again. Never blocks."""

@@ -50,6 +50,12 @@ class Settings(BaseSettings):
     max_embedding_inputs: int = Field(default=2048, ge=1)
     send_timeout_s: float = Field(default=60.0, gt=0)
 
+    # --- files and batches ---
+    max_file_bytes: int = Field(default=500_000_000, ge=1024)
+    max_files_bytes: int = Field(default=20_000_000_000, ge=1024)
+    file_timeout_s: float = Field(default=900.0, gt=0)
+    file_days: float = Field(default=30.0, gt=0)
+
     # --- the registry and traces ---
     registry_poll_s: float = Field(default=1.0, gt=0)
     startup_retry_s: float = Field(default=2.0, gt=0)

@@ -1,7 +1,7 @@
 """Loading in the background: ``/health`` answers at once, ``/ready`` says what is still missing, and what fails is tried again.
 
 Afterwards the same tasks keep the process up to date: they rebuild the index and load experts when the registry changes, and
-delete old traces.
+delete old traces and files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MAX_RETRY_S = 60.0
 """Longest wait between attempts: whoever mends the cause should not wait much longer than a minute for the effect."""
 SWEEP_PERIOD_S = 3600.0
-"""How often old traces are deleted. Their age is counted in days, so an hour more or less is nothing."""
+"""How often old traces and files are deleted. Their age is counted in days, so an hour more or less is nothing."""
 
 Step = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
@@ -47,6 +47,7 @@ class Startup:
             "index": self._keep_index,
             "experts": self._keep_experts,
             "traces": self._sweep_traces,
+            "files": self._sweep_files,
         }
         self._tasks = [asyncio.create_task(step(), name=f"consilium-{name}") for name, step in steps.items()]
 
@@ -124,6 +125,17 @@ class Startup:
                 await self._services.trace_store.delete_before(self._now() - self._services.settings.trace_days * 86_400)
             except ConsiliumError as error:
                 log.warning("old traces were not deleted: %s", error)
+            await self._sleep(SWEEP_PERIOD_S)
+
+    async def _sweep_files(self) -> None:
+        await self._database_there.wait()
+        services = self._services
+        while True:
+            try:
+                await services.file_store.sweep()
+                await services.batch_store.drop_lines_before(self._now() - services.settings.file_days * 86_400)
+            except ConsiliumError as error:
+                log.warning("old files and batches were not deleted: %s", error)
             await self._sleep(SWEEP_PERIOD_S)
 
     async def _until_done(self, name: str, step: Step, *, is_update: bool = False) -> None:

@@ -129,6 +129,10 @@ class Parts:
     database: FakeDatabase = field(default_factory=FakeDatabase)
     readiness: Readiness = field(default_factory=Readiness)
     limits: Limits = field(default_factory=Limits)
+    file_store: Any = None
+    batch_store: Any = None
+    num_wakes: int = 0
+    """How often whoever runs batches was told to look."""
 
     def bootstrap(self) -> Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]:
         """For ``create_app(settings, bootstrap=...)``."""
@@ -152,15 +156,21 @@ class Parts:
                 question_store=unused,
                 profile_store=unused,
                 trace_store=unused,
+                file_store=self.file_store,
+                batch_store=self.batch_store,
                 directory=cast(Any, self.directory),
                 encoder=cast(Any, FakeEncoder()),
                 index_holder=unused,
                 routers=routers,
                 workers=cast(Any, self.workers),
                 orchestrator=orchestrator,
+                on_batch=self._wake,
             )
 
         return make
+
+    def _wake(self) -> None:
+        self.num_wakes += 1
 
 
 def parts(script: Mapping[str, Any], *cards: ExpertCard, limits: Limits | None = None) -> Parts:
