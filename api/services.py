@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from routers.catalogue import RouterCatalogue
     from routers.encoder import Encoder
     from routers.index_holder import IndexHolder
+    from workers.managed.fleet import Fleet
     from workers.pool import WorkerPool
 
 
@@ -46,4 +47,6 @@ class Services:
     index_holder: IndexHolder
     routers: RouterCatalogue
     workers: WorkerPool
+    fleet: Fleet
+    """The managed servers; idle while no expert needs one."""
     orchestrator: Orchestrator

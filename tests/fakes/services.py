@@ -157,6 +157,7 @@ class Parts:
                 index_holder=unused,
                 routers=routers,
                 workers=cast(Any, self.workers),
+                fleet=unused,
                 orchestrator=orchestrator,
             )
 
