@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from api.auth import Auth, load_admin_key
 from api.first_content import seed_with_zoo
-from api.metrics import Metrics
+from api.metrics import Metrics, watch_servers
 from api.readiness import Readiness
 from api.services import Services
 from api.settings import Settings, SettingsError
@@ -34,13 +36,22 @@ from routers.random_router import RandomRouter
 from routers.skills_router import SkillsRouter
 from routers.stickiness import SessionMemory
 from workers.limits import EmbeddedLimits
+from workers.managed.fleet import Fleet, FleetSettings
+from workers.managed.machine import SHARE_FOR_SERVERS, machine_memory_mb
+from workers.managed.placement import HostMemory
 from workers.pool import WorkerPool
+from workers.vllm.command import Installation, VllmProgram
+from workers.vllm.limits import VllmLimits
 from zoo import release
 
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 10.0
 """Longest time for one part to close: a hanging part must not keep the others from writing what they hold."""
+SERVERS_CLOSE_TIMEOUT_S = 40.0
+"""The same for the managed servers: vLLM ends itself in one to five seconds, and is killed when it takes longer than
+``SERVER_STOP_GRACE_S``. Servers that are left after it end themselves."""
+SERVER_STOP_GRACE_S = 10.0
 
 
 @asynccontextmanager
@@ -49,16 +60,17 @@ async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Servi
     services = await asyncio.to_thread(build, settings, metrics)  # imports and files: not on the event loop
     startup = Startup(services, seed=_seed_of(services))
     async with AsyncExitStack() as stack:
-        parts: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
-            ("database", services.database.close),
-            ("directory", services.directory.close),
-            ("traces", services.trace_store.close),
-            ("encoder", services.encoder.close),
-            ("workers", services.workers.close),
-            ("startup", startup.end),
+        parts: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
+            ("database", services.database.close, CLOSE_TIMEOUT_S),
+            ("directory", services.directory.close, CLOSE_TIMEOUT_S),
+            ("traces", services.trace_store.close, CLOSE_TIMEOUT_S),
+            ("encoder", services.encoder.close, CLOSE_TIMEOUT_S),
+            ("managed servers", services.fleet.close, SERVERS_CLOSE_TIMEOUT_S),
+            ("workers", services.workers.close, CLOSE_TIMEOUT_S),
+            ("startup", startup.end, CLOSE_TIMEOUT_S),
         )
-        for name, close in parts:
-            stack.push_async_callback(_close, name, close)
+        for name, close, timeout_s in parts:
+            stack.push_async_callback(_close, name, close, timeout_s)
         await services.workers.start()
         startup.begin()
         yield services
@@ -73,13 +85,14 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     directory = RegistryDirectory(database, poll_interval_s=settings.registry_poll_s)
     encoder = Encoder.for_model(settings.encoder, cache_dir=settings.data_dir / "cache", num_threads=settings.encoder_threads)
     index_holder = IndexHolder(encoder)
-    workers = WorkerPool(
-        embedded_dir=settings.embedded_dir or release.WEIGHTS, embedded=EmbeddedLimits(num_threads=settings.embedded_threads)
-    )
+    embedded_dir = settings.embedded_dir or release.WEIGHTS
+    fleet = Fleet(_fleet_settings(settings, embedded_dir))
+    workers = WorkerPool(embedded_dir=embedded_dir, embedded=EmbeddedLimits(num_threads=settings.embedded_threads), fleet=fleet)
     sessions = SessionMemory()
     routers = _routers(encoder, index_holder, GuardedWorkers(workers, directory), sessions)
     sinks: list[TraceSink] = [metrics, sessions, trace_store] if settings.traces else [metrics, sessions]
     metrics.watch(_ExpertGauges(directory, workers))
+    watch_servers(metrics, fleet)
     metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
     return Services(
         settings=settings,
@@ -100,9 +113,29 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         index_holder=index_holder,
         routers=routers,
         workers=workers,
+        fleet=fleet,
         orchestrator=Orchestrator(
             directory=directory, routers=routers, workers=workers, sinks=sinks, keep_text=settings.traces and settings.trace_content
         ),
+    )
+
+
+def _fleet_settings(settings: Settings, embedded_dir: Path) -> FleetSettings:
+    python = settings.vllm_python or release.FOLDER.parent / ".venv-vllm" / "bin" / "python"
+    command = settings.vllm_command or shutil.which("vllm")
+    return FleetSettings(
+        folder=settings.data_dir.absolute() / "vllm",
+        installation=Installation(
+            cpu=VllmProgram.module(python.absolute()) if settings.vllm_python is not None or python.exists() else None,
+            gpu=VllmProgram.serve(command) if command is not None else None,
+        ),
+        memory=HostMemory(
+            settings.worker_memory_mb or SHARE_FOR_SERVERS * machine_memory_mb(), settings.gpu_memory_mb, settings.server_memory_mb
+        ),
+        embedded_dir=embedded_dir.absolute(),
+        serves_embedded=settings.engine == "vllm",
+        policy=settings.residency_policy,
+        vllm_limits=VllmLimits(stop_grace_s=SERVER_STOP_GRACE_S),
     )
 
 
@@ -128,9 +161,9 @@ def _seed_of(services: Services) -> Callable[[], Awaitable[None]]:
     return seed
 
 
-async def _close(name: str, close: Callable[[], Awaitable[None]]) -> None:
+async def _close(name: str, close: Callable[[], Awaitable[None]], timeout_s: float) -> None:
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             await close()
     except Exception as error:  # the other parts still have to be closed
         log.error("%s did not close", name, exc_info=error)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from routers.catalogue import RouterCatalogue
     from routers.encoder import Encoder
     from routers.index_holder import IndexHolder
+    from workers.managed.fleet import Fleet
     from workers.pool import WorkerPool
 
 
@@ -55,6 +56,8 @@ class Services:
     index_holder: IndexHolder
     routers: RouterCatalogue
     workers: WorkerPool
+    fleet: Fleet
+    """The managed servers; idle while no expert needs one."""
     orchestrator: Orchestrator
     on_batch: Callable[[], None] = _nobody
     """Called when a batch was made or asked to cancel, so that whoever runs them need not wait until it looks again. Never blocks."""

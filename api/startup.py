@@ -35,7 +35,7 @@ class Startup:
         self._services, self._seed, self._sleep, self._now = services, seed, sleep, now
         self._tasks: list[asyncio.Task[None]] = []
         self._database_there, self._encoder_there = asyncio.Event(), asyncio.Event()
-        self._index_is_old, self._experts_are_old = asyncio.Event(), asyncio.Event()
+        self._index_is_old, self._experts_are_old, self._servers_are_old = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._loaded: dict[str, ExpertCard] = {}
         services.readiness.expect("database", "encoder", "index", "experts")
 
@@ -46,6 +46,7 @@ class Startup:
             "encoder": self._load_encoder,
             "index": self._keep_index,
             "experts": self._keep_experts,
+            "servers": self._keep_servers,
             "traces": self._sweep_traces,
             "files": self._sweep_files,
         }
@@ -71,6 +72,7 @@ class Startup:
         # Events coalesce: many changes while one refresh runs lead to one more.
         self._index_is_old.set()
         self._experts_are_old.set()
+        self._servers_are_old.set()
 
     async def _load_encoder(self) -> None:
         await self._until_done("encoder", self._services.encoder.start)
@@ -117,6 +119,17 @@ class Startup:
                 expected = isinstance(error, ConsiliumError)
                 log.warning("the expert %s cannot be loaded: %s", card.id, error, exc_info=None if expected else error)
         self._loaded = {card.id: card for card in cards}
+
+    async def _keep_servers(self) -> None:
+        """Tell the fleet the cards. The service is ready without: who needs a managed server waits for it."""
+        await self._database_there.wait()
+        while True:
+            self._servers_are_old.clear()
+            try:
+                await self._services.fleet.update(self._services.directory.snapshot().experts.values())
+            except Exception:  # whatever it is, the next change of the registry may mend it
+                log.exception("the managed servers could not be brought up to date")
+            await self._servers_are_old.wait()
 
     async def _sweep_traces(self) -> None:
         await self._database_there.wait()

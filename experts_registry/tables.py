@@ -62,6 +62,7 @@ experts = sa.Table(
     sa.Column("labels", sa.JSON, nullable=False),
     sa.Column("parameters_b", sa.Double),
     sa.Column("memory_mb", sa.Double),
+    sa.Column("serving", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("price_prompt", sa.Double, nullable=False),
     sa.Column("price_completion", sa.Double, nullable=False),
     sa.Column("sampling", sa.JSON, nullable=False),

@@ -127,6 +127,7 @@ class AdminParts:
             index_holder=unused,
             routers=routers,
             workers=cast(Any, self.pool),
+            fleet=unused,
             orchestrator=Orchestrator(directory=directory, routers=routers, workers=self.pool, sinks=[traces]),
         )
         try:

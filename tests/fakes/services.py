@@ -163,6 +163,7 @@ class Parts:
                 index_holder=unused,
                 routers=routers,
                 workers=cast(Any, self.workers),
+                fleet=unused,
                 orchestrator=orchestrator,
                 on_batch=self._wake,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,8 @@ class World:
     file_errors: list[Exception] = field(default_factory=list)
     index_errors: list[Exception] = field(default_factory=list)
     broken_experts: dict[str, Exception] = field(default_factory=dict)
+    fleet_errors: list[Exception] = field(default_factory=list)
+    fleet_told: list[list[str]] = field(default_factory=list)
     now: RegistrySnapshot = field(default_factory=RegistrySnapshot)
     callbacks: list[Callable[[RegistrySnapshot], None]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
@@ -67,6 +69,12 @@ class World:
         if card.id in self.broken_experts:
             raise self.broken_experts[card.id]
         self.log.append(f"warm {card.id}")
+
+    async def update(self, cards: Iterable[ExpertCard]) -> None:
+        """What the fleet is told."""
+        self.fleet_told.append(sorted(card.id for card in cards))
+        if self.fleet_errors:
+            raise self.fleet_errors.pop(0)
 
     async def delete_before(self, moment: float) -> None:
         self.log.append(f"sweep {moment:g}")
@@ -121,6 +129,7 @@ async def started(world: World, folder: Path, *, encoder: bool = True, **changes
         index_holder=fake,
         routers=fake,
         workers=fake,
+        fleet=fake,
         orchestrator=fake,
     )
     startup = Startup(services, seed=world.seed, sleep=world.sleep, now=lambda: 100_000.0)
@@ -249,3 +258,17 @@ async def test_a_failed_sweep_of_files_is_told_and_waits_for_the_next(tmp_path: 
         await until(lambda: world.slept.count(3600) == 2)
 
     assert "old files and batches were not deleted: the database is locked" in caplog.text
+
+
+async def test_the_fleet_is_told_the_experts_at_first_and_after_every_change(tmp_path: Path) -> None:
+    """A fault there neither keeps the service from becoming ready nor the next change from being told."""
+    world = World(now=holding(1, embedded("a")), fleet_errors=[RuntimeError("a bug")])
+
+    async with started(world, tmp_path) as services:
+        await until(lambda: services.readiness.is_ready)
+        await until(lambda: bool(world.fleet_told))
+        world.now = holding(2)
+        world.callbacks[0](world.now)
+        await until(lambda: len(world.fleet_told) == 2)
+
+    assert world.fleet_told == [["a"], []]
