@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import socket
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from api.auth import Auth, load_admin_key
+from api.batch_host import BatchFleet
+from api.batch_output import output_line
+from api.batch_shapes import batch_shapes
+from api.errors import wire_error_of
 from api.first_content import seed_with_zoo
 from api.metrics import Metrics, watch_servers
 from api.readiness import Readiness
@@ -23,9 +31,16 @@ from experts_registry.directory import RegistryDirectory
 from experts_registry.files import FileStore
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
+from orchestrator.batch.engine import BatchEngine, EngineParts
+from orchestrator.batch.limits import BatchLimits
+from orchestrator.batch.line import Lines
+from orchestrator.batch.service import BatchService
+from orchestrator.batch.validation import InputLimits
 from orchestrator.guard import GuardedWorkers
+from orchestrator.limits import Limits
 from orchestrator.pipeline import Orchestrator
 from orchestrator.ports import TraceSink, Workers
+from orchestrator.preparation import Preparation
 from routers.annotators import Annotator, EmbeddingAnnotator
 from routers.catalogue import RouterCatalogue
 from routers.encoder import Encoder
@@ -94,7 +109,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     metrics.watch(_ExpertGauges(directory, workers))
     watch_servers(metrics, fleet)
     metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
-    return Services(
+    services = Services(
         settings=settings,
         auth=Auth(api_keys=settings.api_key_list, admin_key=load_admin_key(settings)),
         readiness=Readiness(),
@@ -118,6 +133,43 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             directory=directory, routers=routers, workers=workers, sinks=sinks, keep_text=settings.traces and settings.trace_content
         ),
     )
+    services.batches = _Batches(services, sinks)
+    return services
+
+
+class _Batches:
+    """``api.services.Batches``."""
+
+    def __init__(self, services: Services, sinks: Sequence[TraceSink]) -> None:
+        settings = services.settings
+        self._services, self._sinks = services, sinks
+        self._limits = BatchLimits(
+            input=InputLimits(max_bytes=settings.max_file_bytes, max_line_bytes=settings.max_body_bytes),
+            max_batches=settings.batches_at_once,
+        )
+        owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        engine = self.engine(owner, lease_s=self._limits.lease_s)
+        self.service = BatchService(engine, services.batch_store, owner=owner, limits=self._limits)
+
+    def parts(self, *, traced: bool = True) -> EngineParts:
+        services, settings = self._services, self._services.settings
+        preparation = Preparation(directory=services.directory, routers=services.routers, limits=Limits())
+        return EngineParts(
+            store=services.batch_store,
+            files=services.file_store,
+            fleet=BatchFleet(services.fleet),
+            directory=services.directory,
+            lines=Lines(preparation, self._sinks if traced else (), keep_text=settings.traces and settings.trace_content),
+            workers=GuardedWorkers(services.workers, services.directory),
+            shapes=batch_shapes(services),
+            wire_error=wire_error_of,
+            output_line=output_line,
+            limits=self._limits,
+        )
+
+    def engine(self, owner: str, *, lease_s: float) -> BatchEngine:
+        parts = self.parts()
+        return BatchEngine(replace(parts, limits=replace(parts.limits, lease_s=lease_s)), owner=owner)
 
 
 def _fleet_settings(settings: Settings, embedded_dir: Path) -> FleetSettings:

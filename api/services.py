@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from api.auth import Auth
 from api.metrics import Metrics
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from experts_registry.skills import SkillStore
     from experts_registry.strategies import StrategyStore
     from experts_registry.traces import TraceStore
+    from orchestrator.batch.engine import BatchEngine, EngineParts
+    from orchestrator.batch.service import BatchService
     from orchestrator.pipeline import Orchestrator
     from routers.catalogue import RouterCatalogue
     from routers.encoder import Encoder
@@ -30,8 +31,19 @@ if TYPE_CHECKING:
     from workers.pool import WorkerPool
 
 
-def _nobody() -> None:
-    """Nobody runs batches in this process."""
+class Batches(Protocol):
+    """What runs batches in this process."""
+
+    service: BatchService
+    """Takes up those that are made over HTTP."""
+
+    def parts(self, *, traced: bool = True) -> EngineParts:
+        """What an engine is made of; *traced*: whether lines leave traces."""
+        ...
+
+    def engine(self, owner: str, *, lease_s: float) -> BatchEngine:
+        """For batches that *owner* claims for *lease_s*."""
+        ...
 
 
 @dataclass(slots=True)
@@ -59,5 +71,5 @@ class Services:
     fleet: Fleet
     """The managed servers; idle while no expert needs one."""
     orchestrator: Orchestrator
-    on_batch: Callable[[], None] = _nobody
-    """Called when a batch was made or asked to cancel, so that whoever runs them need not wait until it looks again. Never blocks."""
+    batches: Batches = field(init=False)
+    """Made from the others."""

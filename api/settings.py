@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     max_files_bytes: int = Field(default=20_000_000_000, ge=1024)
     file_timeout_s: float = Field(default=900.0, gt=0)
     file_days: float = Field(default=30.0, gt=0)
+    run_batches: bool = True
+    batches_at_once: int = Field(default=1, ge=1)
 
     # --- the registry and traces ---
     registry_poll_s: float = Field(default=1.0, gt=0)

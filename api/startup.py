@@ -24,6 +24,9 @@ MAX_RETRY_S = 60.0
 SWEEP_PERIOD_S = 3600.0
 """How often old traces and files are deleted. Their age is counted in days, so an hour more or less is nothing."""
 
+READY_PERIOD_S = 0.2
+"""How often it is looked whether batches may begin; a batch takes minutes."""
+
 Step = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -49,6 +52,7 @@ class Startup:
             "servers": self._keep_servers,
             "traces": self._sweep_traces,
             "files": self._sweep_files,
+            "batches": self._run_batches,
         }
         self._tasks = [asyncio.create_task(step(), name=f"consilium-{name}") for name, step in steps.items()]
 
@@ -150,6 +154,14 @@ class Startup:
             except ConsiliumError as error:
                 log.warning("old files and batches were not deleted: %s", error)
             await self._sleep(SWEEP_PERIOD_S)
+
+    async def _run_batches(self) -> None:
+        """Once everything is loaded: a line that nobody can route yet would fail."""
+        if not self._services.settings.run_batches:
+            return
+        while not self._services.readiness.is_ready:
+            await self._sleep(READY_PERIOD_S)
+        await self._services.batches.service.run()
 
     async def _until_done(self, name: str, step: Step, *, is_update: bool = False) -> None:
         """Run *step* until it succeeds, with growing waits. A failed update leaves the part as it was: in use, only old."""

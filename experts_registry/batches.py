@@ -60,8 +60,16 @@ class BatchStore:
             statement = sa.select(batches).where(*conditions).order_by(*newest_first).limit(limit)
             return [batch_rows.from_row(row) for row in (await connection.execute(statement)).mappings()]
 
-    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner) -> Batch | None:
-        """The oldest batch for *runner* that is not over and that nobody works on, now *owner*'s for *lease_s*."""
+    async def unfinished(self, runner: BatchRunner) -> builtins.list[Batch]:
+        """Batches for *runner* that are not over, oldest first."""
+        wanted = batches.c.state.in_(batch_rows.UNFINISHED) & (batches.c.runner == runner.value)
+        async with self._database.reading() as connection:
+            statement = sa.select(batches).where(wanted).order_by(batches.c.created_at, batches.c.id)
+            return [batch_rows.from_row(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner, batch_id: str | None = None) -> Batch | None:
+        """The oldest batch for *runner* that is not over and that nobody works on, now *owner*'s for *lease_s*; with *batch_id*
+        that one or none."""
         now = self._now()
         free = (
             sa.select(batches.c.id)
@@ -69,6 +77,7 @@ class BatchStore:
                 batches.c.state.in_(batch_rows.UNFINISHED),
                 batches.c.runner == runner.value,
                 batches.c.owner.is_(None) | (batches.c.leased_until < now),
+                sa.true() if batch_id is None else batches.c.id == batch_id,
             )
             .order_by(batches.c.created_at, batches.c.id)
             .limit(1)
@@ -78,11 +87,11 @@ class BatchStore:
                 return None  # who asks every second must not take SQLite's write lock for it
         async with self._database.session() as connection:
             # What another process is claiming at this moment is locked, and passed over.
-            batch_id = await connection.scalar(free.with_for_update(skip_locked=True))
-            if batch_id is None:
+            found = await connection.scalar(free.with_for_update(skip_locked=True))
+            if found is None:
                 return None
             lease = {"owner": owner, "leased_until": now + lease_s}
-            return await _change(connection, batch_id, lease)
+            return await _change(connection, found, lease)
 
     async def renew(self, batch_id: str, owner: str, *, lease_s: float) -> Batch:
         """Keep it for *lease_s* more; the batch as it is now. Raises ``Conflict`` when it is somebody else's by now."""

@@ -24,7 +24,7 @@ async def create_batch(request: Request, services: StoredServices) -> dict[str, 
     strategies = {strategy.id: strategy.enabled for strategy in services.directory.snapshot().strategies.values()}
     batch = parse_batch(await json_object(request), batch_id=f"batch_{uuid.uuid4().hex}", now=time.time(), strategies=strategies)
     batch = await services.batch_store.create(batch)
-    services.on_batch()
+    services.batches.service.wake()
     return batch_object(batch)
 
 
@@ -46,5 +46,5 @@ async def get_batch(batch_id: str, services: StoredServices) -> dict[str, Any]:
 async def cancel_batch(batch_id: str, services: StoredServices) -> dict[str, Any]:
     """Ask it to stop. What was answered by then is written to its files; 409 when it is over."""
     batch = await services.batch_store.cancel(batch_id)
-    services.on_batch()
+    services.batches.service.wake()
     return batch_object(batch)

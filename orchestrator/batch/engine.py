@@ -116,7 +116,7 @@ class BatchEngine:
 
     async def _read(self, batch: Batch, journal: BatchJournal, errors: list[BatchError]) -> None:
         shape = self._parts.shapes[batch.endpoint]
-        check = shape.check if isinstance(shape, DirectShape) else partial(_check_chat, shape)
+        check = shape.check if isinstance(shape, DirectShape) else partial(check_chat, shape)
         file = await self._parts.files.open(batch.input_file_id)
         try:
             async for lines, wrong in read_lines(file, batch.endpoint, self._parts.limits, check):
@@ -285,5 +285,6 @@ class BatchEngine:
             await asyncio.sleep(min(limits.watch_s, left_s) if may_stop else limits.watch_s)
 
 
-def _check_chat(shape: ChatShape, body: Mapping[str, Any]) -> None:
+def check_chat(shape: ChatShape, body: Mapping[str, Any]) -> None:
+    """Raise ``RequestError`` for a body that *shape* does not take."""
     shape.request(body, "check")

@@ -44,12 +44,12 @@ async def route_all(
     A line that cannot be routed fails as a request alone would have. A line that would take the batch over its ``max_calls``
     fails too, before anything is spent on it: calls are counted line by line, in the input's order.
     """
-    builder, numbers, budget = RouteTableBuilder(), array("I"), _Budget(options.max_calls)
+    builder, numbers, budget = RouteTableBuilder(), array("I"), CallBudget(options.max_calls)
     num_routed = 0
     async for chunk in chunks(journal.pending(), limits.chunk_lines):
         todo = [line for line in chunk if line.route is None]
         bodies = await file.bodies([line.input for line in todo])
-        found = await _routed_together(todo, bodies, requests, limits)
+        found = await routed_together(todo, bodies, requests, limits)
         if routes := [(number, route) for number, route in found.items() if isinstance(route, LineRoute)]:
             await journal.keep_routes(routes)
         for line in chunk:
@@ -69,7 +69,7 @@ async def route_all(
     return Routed(builder.build(), numbers)
 
 
-class _Budget:
+class CallBudget:
     """Calls that the lines so far lead to."""
 
     def __init__(self, max_calls: int | None) -> None:
@@ -86,10 +86,10 @@ class _Budget:
         return True
 
 
-async def _routed_together(
+async def routed_together(
     lines: list[RoutedLine], bodies: list[Body], requests: Requests, limits: BatchLimits
 ) -> dict[int, LineRoute | LineResult]:
-    """Several at once, so that the encoder gets batches."""
+    """By number, who answers each line or what it fails with. Several at once, so that the encoder gets batches."""
     places = asyncio.Semaphore(limits.route_at_once)
 
     async def one(line: RoutedLine, body: Body) -> tuple[int, LineRoute | LineResult]:

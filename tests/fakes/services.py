@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -144,7 +145,7 @@ class Parts:
                 directory=self.directory, routers=routers, workers=self.workers, sinks=[self.traces, metrics], limits=self.limits
             )
             unused = cast(Any, None)
-            yield Services(
+            services = Services(
                 settings=settings,
                 auth=Auth(api_keys=settings.api_key_list, admin_key=ADMIN_KEY),
                 readiness=self.readiness,
@@ -165,8 +166,9 @@ class Parts:
                 workers=cast(Any, self.workers),
                 fleet=unused,
                 orchestrator=orchestrator,
-                on_batch=self._wake,
             )
+            services.batches = cast(Any, SimpleNamespace(service=SimpleNamespace(wake=self._wake)))
+            yield services
 
         return make
 
