@@ -24,9 +24,6 @@ MAX_RETRY_S = 60.0
 SWEEP_PERIOD_S = 3600.0
 """How often old traces and files are deleted. Their age is counted in days, so an hour more or less is nothing."""
 
-READY_PERIOD_S = 0.2
-"""How often it is looked whether batches may begin; a batch takes minutes."""
-
 Step = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -38,6 +35,7 @@ class Startup:
         self._services, self._seed, self._sleep, self._now = services, seed, sleep, now
         self._tasks: list[asyncio.Task[None]] = []
         self._database_there, self._encoder_there = asyncio.Event(), asyncio.Event()
+        self._index_there, self._experts_there = asyncio.Event(), asyncio.Event()
         self._index_is_old, self._experts_are_old, self._servers_are_old = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._loaded: dict[str, ExpertCard] = {}
         services.readiness.expect("database", "encoder", "index", "experts")
@@ -89,6 +87,7 @@ class Startup:
         while True:
             self._index_is_old.clear()
             await self._until_done("index", self._refresh_index, is_update=self._services.readiness.is_done("index"))
+            self._index_there.set()
             await self._index_is_old.wait()
 
     async def _refresh_index(self) -> None:
@@ -107,6 +106,7 @@ class Startup:
             self._experts_are_old.clear()
             await self._load_experts()
             self._services.readiness.done("experts")
+            self._experts_there.set()
             await self._experts_are_old.wait()
 
     async def _load_experts(self) -> None:
@@ -159,8 +159,8 @@ class Startup:
         """Once everything is loaded: a line that nobody can route yet would fail."""
         if not self._services.settings.run_batches:
             return
-        while not self._services.readiness.is_ready:
-            await self._sleep(READY_PERIOD_S)
+        for part in (self._index_there, self._experts_there):
+            await part.wait()
         await self._services.batches.service.run()
 
     async def _until_done(self, name: str, step: Step, *, is_update: bool = False) -> None:
