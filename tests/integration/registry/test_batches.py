@@ -355,6 +355,16 @@ async def test_tokens_count_when_a_call_is_kept_and_once(store: BatchStore) -> N
     assert batch.num_calls == 4
 
 
+async def test_what_is_kept_at_once_is_counted_whole(store: BatchStore, other_process: Database, clock: Clock) -> None:
+    """Two connections, twenty writes: no count is lost to another."""
+    await begun(store, range(1, 21))
+    journals = [at.journal("batch_1", "me") for at in (store, BatchStore(other_process, now=clock))]
+    await asyncio.gather(*(journals[n % 2].keep([], [answered(n)], num_calls=1) for n in range(1, 21)))
+    batch = await store.get("batch_1")
+
+    assert (batch.counts, batch.num_calls, batch.usage) == (RequestCounts(20, 20), 20, Usage(200, 100))
+
+
 async def test_a_line_that_there_is_not_is_refused_as_a_whole(store: BatchStore) -> None:
     journal = await begun(store, [1])
     with pytest.raises(NotFound, match="no line 9"):
