@@ -219,6 +219,9 @@ async def discover_experts(
         card = row["card"]
         shown.add_row(cell(card["id"]), cell(card["model"]), cell(card.get("context_length")), cell(row["state"]))
     show(shown)
+    for row in found["data"]:
+        if row["state"] == "invalid":
+            note(f"{row['card']['model']} cannot be an expert: {row['problem']}")
     if not save and any(row["state"] == "new" for row in found["data"]):
         note("add the new ones with --save")
 
