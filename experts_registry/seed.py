@@ -9,13 +9,13 @@ from domain.evaluation import AggregatorOutcome, QuestionOutcome, RunState
 from domain.skills import LabelledQuestion
 from experts_registry import aggregator_rows, profiles, state
 from experts_registry.apply import write_manifest
+from experts_registry.database import Database
 from experts_registry.manifest import load_manifest
 from experts_registry.questions import write_questions
-from experts_registry.stores import Stores
 
 
 async def seed_if_empty(
-    stores: Stores,
+    database: Database,
     manifest_text: str,
     questions: Sequence[LabelledQuestion],
     outcomes: Sequence[QuestionOutcome],
@@ -31,7 +31,7 @@ async def seed_if_empty(
     Raises ``InvalidRequest`` when the manifest is wrong.
     """
     manifest = load_manifest(manifest_text)
-    async with stores.database.session() as connection:
+    async with database.session() as connection:
         versions = await state.lock(connection)
         if versions.registry > 0:
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Response
 
@@ -20,10 +20,12 @@ from api.services import Services
 from domain.errors import ExpertError, InvalidRequest
 from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertFailure, Outcome
-from experts_registry.experts import Declared, ExpertStore
 from experts_registry.manifest import parse
 from experts_registry.models import ExpertModel
 from orchestrator.aggregation.prompts import TEMPLATES
+
+if TYPE_CHECKING:
+    from experts_registry.experts import Declared, ExpertStore
 
 router = APIRouter(prefix="/experts")
 _SCHEMA = described_by(ExpertModel)
