@@ -45,7 +45,7 @@ class _Scored:
 
 
 class SkillsRouter:
-    """Annotate, score, pick; DESIGN §5. Calls no candidate, and keeps nothing."""
+    """Annotate, score, pick (docs/adr/0004-routing.md). Calls no candidate, and keeps nothing."""
 
     name = "skills"
 
