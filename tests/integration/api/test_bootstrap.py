@@ -263,7 +263,7 @@ async def test_everything_on_postgresql(postgres_url: str, tmp_path: Path, monke
         kept = (await http.get("/admin/api/experts/numerals")).json()
         profile = (await http.get("/admin/api/profiles/numerals")).json()
 
-    assert not list(tmp_path.glob("*.db"))
+    assert not list(tmp_path.glob("*.db"))  # noqa: ASYNC240
     assert (run.json()["status"], run.json()["num_recorded"], run.json()["num_correct"]) == ("finished", 6, 3)
     assert answered.json()["choices"][0]["message"]["content"] == "2024"
     assert answered.headers["x-consilium-experts"] == "numerals"
