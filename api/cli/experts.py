@@ -84,7 +84,7 @@ async def add_expert(
         str,
         typer.Option(
             help="What the backend calls it: a folder (embedded), with a Llama, Mistral, Qwen2 or Qwen3 model or an adapter on one; "
-            "a folder of any model (vllm); a served name (openai); provider/model (litellm)."
+            "a folder or hub id of any model (vllm); a served name (openai); provider/model (litellm)."
         ),
     ],
     base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server, with its /v1.")] = None,
