@@ -73,7 +73,7 @@ SERVER_STOP_GRACE_S = 10.0
 async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
     """The process's parts. They load in the background (``services.readiness``) and are closed when the block ends."""
     services = await asyncio.to_thread(build, settings, metrics)  # imports and files: not on the event loop
-    startup = Startup(services, seed=_seed_of(services))
+    startup = Startup(services, seed=seed_of(services))
     async with AsyncExitStack() as stack:
         parts: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
             ("database", services.database.close, CLOSE_TIMEOUT_S),
@@ -94,7 +94,7 @@ async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Servi
 def build(settings: Settings, metrics: Metrics) -> Services:
     """Every part, connected, nothing started."""
     _make_data_dir(settings)
-    database = Database.connect(settings.database)
+    database = database_of(settings)
     stores = Stores.of(database)
     trace_store = TraceStore(database)
     directory = RegistryDirectory(database, poll_interval_s=settings.registry_poll_s)
@@ -198,6 +198,11 @@ def _routers(encoder: Encoder, index_holder: IndexHolder, workers: Workers, sess
     return RouterCatalogue([SkillsRouter(index_holder, annotators, sessions=sessions), ExplicitRouter(), RandomRouter()])
 
 
+def database_of(settings: Settings) -> Database:
+    """The database of the settings; nothing is connected before its first use."""
+    return Database.connect(settings.database)
+
+
 def _make_data_dir(settings: Settings) -> None:
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -205,10 +210,12 @@ def _make_data_dir(settings: Settings) -> None:
         raise SettingsError(f"CONSILIUM_DATA_DIR={settings.data_dir}: the folder cannot be made ({error.strerror})") from error
 
 
-def _seed_of(services: Services) -> Callable[[], Awaitable[None]]:
+def seed_of(services: Services) -> Callable[[], Awaitable[None]]:
+    """What fills an empty database, when the settings want that."""
+
     async def seed() -> None:
         if services.settings.seed_zoo:
-            await seed_with_zoo(Stores.of(services.database))
+            await seed_with_zoo(services.database)
 
     return seed
 

@@ -6,23 +6,25 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from domain.evaluation import AggregatorOutcome, QuestionOutcome
 from domain.skills import LabelledQuestion
 from experts_registry.seed import seed_if_empty
-from experts_registry.stores import Stores
 from zoo import release
+
+if TYPE_CHECKING:
+    from experts_registry.database import Database
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T", LabelledQuestion, QuestionOutcome, AggregatorOutcome)
 
 
-async def seed_with_zoo(stores: Stores) -> None:
+async def seed_with_zoo(database: Database) -> None:
     """Fill a database that never held anything; any other is left as it is."""
     questions, outcomes, aggregated = await asyncio.to_thread(_read)
-    if await seed_if_empty(stores, release.manifest_text(), questions, outcomes, aggregated, source="zoo"):
+    if await seed_if_empty(database, release.manifest_text(), questions, outcomes, aggregated, source="zoo"):
         log.info("the empty database was filled with the zoo: %d labelled questions, %d outcomes", len(questions), len(outcomes))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -14,7 +15,9 @@ from api.settings import Settings
 from domain.batch import FilePurpose, StoredFile
 from domain.errors import InvalidRequest, PayloadTooLarge
 from domain.nearest import did_you_mean
-from experts_registry.files import FileStore, NewFile
+
+if TYPE_CHECKING:
+    from experts_registry.files import FileStore, NewFile
 
 MAX_FIELD_BYTES = 1024
 """Of what is no file: a purpose, a number of seconds."""

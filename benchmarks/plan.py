@@ -54,7 +54,8 @@ MAX_BYTES_PER_LINE = 4096
 NUM_EXPERTS, NUM_AGGREGATORS, NUM_SKILLS, NUM_TEXTS, K = 150, 10, 200, 2000, 3
 ENDPOINT = "/v1/chat/completions"
 LOAD_S, CALL_S, SERVER_MB = 30.0, 1 / 133, 1_800.0
-"""A zoo expert's vLLM server on CPU, as DESIGN §6 has it: seconds to load, and 133 answers a second at 32 at a time."""
+"""A zoo expert's vLLM server, as it was once measured on a CPU of two cores: seconds to load (29 to 35), seconds a call (133 answers a
+second at 32 at a time), and MB."""
 
 Route = tuple[tuple[str, ...], str]
 """Candidates and aggregator."""

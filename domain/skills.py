@@ -65,7 +65,7 @@ class SkillMatch:
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuestion:
-    """A question with a known answer (DESIGN §4: JSONL of labelled questions)."""
+    """A question with a known answer; a line of the JSONL that `consilium questions add` reads (docs/cli.md)."""
 
     id: str
     question: str

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from experts_registry import references, state
+from experts_registry.database import Database
 from experts_registry.experts import EXPERTS
 from experts_registry.manifest import Manifest
 from experts_registry.skills import read_skills, write_skills
-from experts_registry.stores import Stores
 from experts_registry.strategies import STRATEGIES
 from experts_registry.tables import skills
 from experts_registry.versioned import T, VersionedTable
@@ -44,7 +44,7 @@ class _DryRunEnds(Exception):
     """Leaves the transaction, so that it is undone."""
 
 
-async def apply(stores: Stores, manifest: Manifest, *, prune: bool = False, dry_run: bool = False) -> Changes:
+async def apply(database: Database, manifest: Manifest, *, prune: bool = False, dry_run: bool = False) -> Changes:
     """Make the registry hold what *manifest* declares, all of it or, when anything is wrong, nothing.
 
     What is the same stays untouched and keeps its version. With *prune*, experts and strategies that the manifest leaves
@@ -55,7 +55,7 @@ async def apply(stores: Stores, manifest: Manifest, *, prune: bool = False, dry_
     """
     changes = Changes()
     try:
-        async with stores.database.session() as connection:
+        async with database.session() as connection:
             await state.lock(connection)
             changes = await write_manifest(connection, manifest, prune=prune)
             if dry_run:

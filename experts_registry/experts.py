@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -137,12 +137,20 @@ class ExpertStore:
 
     async def declare(self, card: ExpertCard) -> Declared:
         """``create`` that tells which skills are new."""
+        (declared,) = await self.declare_all([card])
+        return declared
+
+    async def declare_all(self, cards: Sequence[ExpertCard]) -> builtins.list[Declared]:
+        """``declare`` for several cards, in their order: all of them or, when one is refused, none."""
         async with self._database.session() as connection:
             await state.lock(connection)
-            new_skills = await references.add_declared_skills(connection, card)
-            stored = await EXPERTS.insert(connection, card)
-            await state.bump(connection)
-        return Declared(stored, new_skills)
+            declared = []
+            for card in cards:
+                new_skills = await references.add_declared_skills(connection, card)
+                declared.append(Declared(await EXPERTS.insert(connection, card), new_skills))
+            if declared:
+                await state.bump(connection)
+        return declared
 
     async def redeclare(self, card: ExpertCard, if_version: int | None = None) -> Declared:
         """``replace`` that tells which skills are new."""

@@ -19,7 +19,8 @@ _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _ENVIRONMENT_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 _GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_RESERVED_IDS = frozenset({"auto"})
+RESERVED_EXPERT_IDS = frozenset({"auto"})
+"""Names of virtual models: an expert of that id could never be asked."""
 _REQUEST_FIELDS = ("model", "messages", "stream")
 
 
@@ -48,7 +49,7 @@ def identifier(value: str) -> str:
 
 def expert_id(value: str) -> str:
     """An identifier that is no name of a virtual model."""
-    if value in _RESERVED_IDS or value.startswith("consilium/"):
+    if value in RESERVED_EXPERT_IDS or value.startswith("consilium/"):
         raise ValueError(f"{value[:64]!r} is reserved for strategies: choose another id")
     return identifier(value)
 

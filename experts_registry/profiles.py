@@ -43,6 +43,16 @@ async def record(connection: AsyncConnection, run_id: str, outcomes: Sequence[Qu
     await add_missing_skills(connection, (label for outcome in distinct.values() for label in outcome.labels))
 
 
+async def insert_finished_run(connection: AsyncConnection, outcomes: Sequence[QuestionOutcome], *, note: str, now: float) -> str:
+    """Add a run that is over, with all of its outcomes, and return its id."""
+    expert_ids = sorted({outcome.expert_id for outcome in outcomes})
+    question_ids = sorted({outcome.question_id for outcome in outcomes})
+    run_id = await insert_run(connection, expert_ids=expert_ids, question_ids=question_ids, note=note, now=now)
+    await record(connection, run_id, outcomes)
+    await set_run_state(connection, run_id, RunState.FINISHED, now=now)
+    return run_id
+
+
 async def set_run_state(connection: AsyncConnection, run_id: str, run_state: RunState, *, now: float) -> None:
     """Write where a run stands and when it came there."""
     await connection.execute(profile_runs.update().where(profile_runs.c.id == run_id).values(state=run_state.value, finished_at=now))
@@ -68,6 +78,24 @@ class ProfileStore:
             await _require_known(connection, experts, expert_ids, "expert")
             await _require_known(connection, labelled_questions, question_ids, "labelled question")
             return await insert_run(connection, expert_ids=expert_ids, question_ids=question_ids, note=note, now=self._now())
+
+    async def import_outcomes(
+        self, outcomes: Sequence[QuestionOutcome], aggregator_outcomes: Sequence[AggregatorOutcome], note: str = ""
+    ) -> str | None:
+        """Keep what was measured elsewhere, all of it or nothing; returns the finished run of *outcomes*, None without any.
+
+        *aggregator_outcomes* belong to no run: they replace what their experts had. Raises ``NotFound`` when an expert or
+        question is not there.
+        """
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            expert_ids = [outcome.expert_id for outcome in outcomes] + [outcome.expert_id for outcome in aggregator_outcomes]
+            await _require_known(connection, experts, expert_ids, "expert")
+            await _require_known(connection, labelled_questions, [outcome.question_id for outcome in outcomes], "labelled question")
+            run_id = await insert_finished_run(connection, outcomes, note=note, now=self._now()) if outcomes else None
+            await aggregator_rows.replace(connection, aggregator_outcomes)
+            await state.bump(connection)
+        return run_id
 
     async def list_runs(self) -> list[ProfileRunRecord]:
         """Every run, newest first."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from domain.evaluation import AggregatorOutcome, QuestionOutcome, RunState
+from domain.evaluation import AggregatorOutcome, QuestionOutcome
 from domain.skills import LabelledQuestion
 from experts_registry import aggregator_rows, profiles, state
 from experts_registry.apply import write_manifest
+from experts_registry.database import Database
 from experts_registry.manifest import load_manifest
 from experts_registry.questions import write_questions
-from experts_registry.stores import Stores
 
 
 async def seed_if_empty(
-    stores: Stores,
+    database: Database,
     manifest_text: str,
     questions: Sequence[LabelledQuestion],
     outcomes: Sequence[QuestionOutcome],
@@ -31,18 +31,14 @@ async def seed_if_empty(
     Raises ``InvalidRequest`` when the manifest is wrong.
     """
     manifest = load_manifest(manifest_text)
-    async with stores.database.session() as connection:
+    async with database.session() as connection:
         versions = await state.lock(connection)
         if versions.registry > 0:
             return False
         await write_questions(connection, questions, source=source, now=now())
         await write_manifest(connection, manifest, prune=False)
         if outcomes:
-            expert_ids = sorted({outcome.expert_id for outcome in outcomes})
-            question_ids = sorted({outcome.question_id for outcome in outcomes})
-            run_id = await profiles.insert_run(connection, expert_ids=expert_ids, question_ids=question_ids, note=source, now=now())
-            await profiles.record(connection, run_id, outcomes)
-            await profiles.set_run_state(connection, run_id, RunState.FINISHED, now=now())
+            await profiles.insert_finished_run(connection, outcomes, note=source, now=now())
         await aggregator_rows.replace(connection, aggregator_outcomes)
         await state.bump(connection, questions=True)
     return True

@@ -15,7 +15,7 @@ from experts_registry.strategies import StrategyStore
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """For what touches several stores in one transaction. Traces have a life of their own (``traces.py``)."""
+    """Each of them works in transactions of its own. Traces have a life of their own (``traces.py``)."""
 
     database: Database
     experts: ExpertStore

@@ -77,7 +77,7 @@ def stand_in(prepared: Prepared, failures: Sequence[ExpertFailure]) -> Prepared 
     decision = replace(
         decision,
         selected=(chosen,),
-        considered=tuple(replace(expert, selected=expert.expert_id == chosen) for expert in decision.considered),
+        considered=tuple(_with_selected(expert, expert.expert_id == chosen) for expert in decision.considered),
         reason=f"{decision.reason} Note: {missed} could not be called, so the next best was asked, {chosen}.",
     )
     plan = make_plan(prepared.request, decision, experts, deadline=prepared.plan.deadline, max_calls=1, fused=False)
@@ -191,6 +191,11 @@ class Preparation:
     def _usable(self, request: ChatRequest) -> Callable[[ExpertCard], bool]:
         check = Check(request, self._directory.health_of)
         return lambda card: check.obstacle(card) is None
+
+
+def _with_selected(expert: ScoredExpert, selected: bool) -> ScoredExpert:
+    """A copy puts its reason into words, so there is none where nothing changes."""
+    return expert if expert.selected is selected else replace(expert, selected=selected)
 
 
 def _aggregator(request: ChatRequest, strategy: Strategy) -> Aggregator:

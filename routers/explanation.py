@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from domain.routing import PickRule
@@ -18,23 +19,25 @@ _MAX_QUESTION_CHARS = 160
 HOW_TO_ADD = "add an expert with `consilium experts add`"
 
 
-def why_scores(skills: Sequence[SkillMatch], counts: Counts) -> list[str]:
-    """Per expert of *counts*: what is known of it on the query's weightiest *skills*, and overall."""
-    columns = range(min(len(skills), _MAX_SKILLS_PER_EXPERT))
-    # Plain numbers: a thousand experts are a thousand sentences, and reading arrays cell by cell would take longest.
-    answered, correct, declared = (
-        table[:, : len(columns)].tolist() for table in (counts.num_answered, counts.num_correct, counts.declared)
-    )
-    all_answered, all_correct = counts.overall_answered.tolist(), counts.overall_correct.tolist()
-    sentences = []
-    for row in range(len(all_answered)):
-        parts = [_on_skill(skills[i].skill, answered[row][i], correct[row][i], bool(declared[row][i])) for i in columns]
-        if all_answered[row]:
-            parts.append(f"overall {all_correct[row] / all_answered[row]:.2f} of {all_answered[row]:.0f}")
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of the considered experts, a row of *counts* each. Put into words one by one, when somebody reads them."""
+
+    skills: Sequence[SkillMatch]
+    counts: Counts
+
+    def why(self, row: int) -> str:
+        """What is known of one expert on the query's weightiest skills, and overall."""
+        counts = self.counts
+        parts = [
+            _on_skill(match.skill, counts.num_answered[row, i], counts.num_correct[row, i], bool(counts.declared[row, i]))
+            for i, match in enumerate(self.skills[:_MAX_SKILLS_PER_EXPERT])
+        ]
+        if num_answered := counts.overall_answered[row]:
+            parts.append(f"overall {counts.overall_correct[row] / num_answered:.2f} of {num_answered:.0f}")
         elif not parts:
             parts.append("never measured")
-        sentences.append("; ".join(parts))
-    return sentences
+        return "; ".join(parts)
 
 
 def _on_skill(skill: str, num_answered: float, num_correct: float, declared: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from domain.skills import SkillMatch
 from routers import pick
 from routers.annotators import Annotation, Annotator
 from routers.conversation import more_than_text, routed_text
-from routers.explanation import HOW_TO_ADD, detail_of, known_skills_text, reason_selected, unknown_query, why_scores
+from routers.explanation import HOW_TO_ADD, Evidence, detail_of, known_skills_text, reason_selected, unknown_query
 from routers.index_holder import IndexHolder, RoutingIndex
 from routers.options import SkillsOptions, parse_options
 from routers.score_table import ScoreTable
@@ -34,18 +35,19 @@ class _Scored:
 
     expert_ids: Sequence[str]
     scores: Floats
-    whys: Sequence[str]
+    evidence: Evidence
 
     def considered(self, selected: Sequence[str]) -> tuple[ScoredExpert, ...]:
         """Every expert, best score first; equals in the order in which they came."""
         chosen = set(selected)
         values = self.scores.tolist()
         order = np.argsort(-self.scores, kind="stable").tolist()
-        return tuple(ScoredExpert(self.expert_ids[i], values[i], self.expert_ids[i] in chosen, self.whys[i]) for i in order)
+        why = self.evidence.why
+        return tuple(ScoredExpert.explained_by(self.expert_ids[i], values[i], self.expert_ids[i] in chosen, partial(why, i)) for i in order)
 
 
 class SkillsRouter:
-    """Annotate, score, pick; DESIGN §5. Calls no candidate, and keeps nothing."""
+    """Annotate, score, pick (docs/adr/0004-routing.md). Calls no candidate, and keeps nothing."""
 
     name = "skills"
 
@@ -83,14 +85,14 @@ class SkillsRouter:
         table = await self._table_for(snapshot, index)
         expert_ids = [card.id for card in query.experts]
         annotation, counts, unsupported = _supported(annotation, table, expert_ids)
-        scored = _Scored(expert_ids, _scores(annotation.skills, counts, table, options), why_scores(annotation.skills, counts))
+        scored = _Scored(expert_ids, _scores(annotation.skills, counts, table, options), Evidence(annotation.skills, counts))
         session_expert = self._session_expert(query, annotation, options, expert_ids)
         if session_expert is not None:
             selected: tuple[str, ...] = (session_expert,)
             reason = f"The query is unclear on its own; session {query.request.session_id!r} stays with {session_expert}."
         elif annotation.skills:
             selected = tuple(expert_ids[i] for i in pick.pick(scored.scores.tolist(), query.pick, seed=query.seed))
-            reason = reason_selected(annotation, selected, scored.whys[expert_ids.index(selected[0])], query.pick)
+            reason = reason_selected(annotation, selected, scored.evidence.why(expert_ids.index(selected[0])), query.pick)
         else:
             problem = _problem(annotation, options, index, unsupported)
             selected = (_fallback(query, expert_ids, problem),)

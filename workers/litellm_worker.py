@@ -50,7 +50,7 @@ def _import_litellm() -> ModuleType:
 
 
 def _told(usage: Usage | None) -> Usage | None:
-    """*usage* without the details that LiteLLM makes up for streams: that all tokens are text and none is reasoning."""
+    """*usage* without the details that LiteLLM makes up where the provider tells none: that all tokens are text and none is reasoning."""
     if usage is None or usage.details.get("completion_tokens_details") != {
         "reasoning_tokens": 0,
         "text_tokens": usage.completion_tokens,

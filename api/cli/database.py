@@ -51,14 +51,14 @@ def _tell(database: str, state: str, *, as_json: bool) -> None:
 
 def _with_database(data_dir: Path | None, work: Any) -> str:
     """Do *work* on the database of the settings; its name."""
+    from api.bootstrap import database_of
     from api.settings import SettingsError, load_settings
-    from experts_registry.database import Database
 
     try:
         settings = load_settings(data_dir=data_dir)
     except SettingsError as error:
         raise bad_input(str(error)) from error
-    database = Database.connect(settings.database)
+    database = database_of(settings)
 
     async def run() -> None:
         doing: Coroutine[Any, Any, None] = work(database)

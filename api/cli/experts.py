@@ -80,7 +80,13 @@ async def add_expert(
         str,
         typer.Option(help="embedded, openai (any OpenAI-compatible server), litellm (other providers) or vllm (started by the service)."),
     ],
-    model: Annotated[str, typer.Option(help="What the backend calls it: a folder, a served name, provider/model.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="What the backend calls it: a folder (embedded), with a Llama, Mistral, Qwen2 or Qwen3 model or an adapter on one; "
+            "a folder or hub id of any model (vllm); a served name (openai); provider/model (litellm)."
+        ),
+    ],
     base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server, with its /v1.")] = None,
     api_key: Annotated[str | None, typer.Option(help="A reference to an environment variable, such as env:OPENAI_API_KEY.")] = None,
     adapter_of: Annotated[str | None, typer.Option(help="For a LoRA adapter (embedded, vllm): the folder of its base model.")] = None,
@@ -219,6 +225,9 @@ async def discover_experts(
         card = row["card"]
         shown.add_row(cell(card["id"]), cell(card["model"]), cell(card.get("context_length")), cell(row["state"]))
     show(shown)
+    for row in found["data"]:
+        if row["state"] == "invalid":
+            note(f"{row['card']['model']} cannot be an expert: {row['problem']}")
     if not save and any(row["state"] == "new" for row in found["data"]):
         note("add the new ones with --save")
 

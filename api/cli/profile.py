@@ -204,7 +204,9 @@ async def import_outcomes(
     remark: Annotated[str | None, typer.Option("--note", help="A note to find the run by.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add graded answers that were measured elsewhere. Their experts and questions must be here."""
+    """Add graded answers that were measured elsewhere. Their experts and questions must be here.
+
+    They become runs that can be rolled back; answers of aggregators replace what these experts had, and belong to no run."""
     rows = _read_outcomes(file)
     runs: list[dict[str, Any]] = []
     async with server.connect() as client:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def registry_only(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
     """The process's parts, with the database open and nothing else loaded. Raises what opening the database raises."""
-    from api.bootstrap import build
-    from api.first_content import seed_with_zoo
-    from experts_registry.stores import Stores
+    from api.bootstrap import build, seed_of
 
     services = await asyncio.to_thread(build, settings, metrics)
     services.readiness.expect("database", "encoder", "index", "experts")
@@ -29,8 +27,7 @@ async def registry_only(settings: Settings, metrics: Metrics) -> AsyncIterator[S
         services.readiness.set(part, "not needed by this command")
     try:
         await services.database.upgrade()
-        if settings.seed_zoo:
-            await seed_with_zoo(Stores.of(services.database))
+        await seed_of(services)()
         await services.directory.start()
         services.readiness.done("database")
         yield services

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -154,9 +154,6 @@ class BatchPlan:
         if again:
             parts.append(f"{again} loaded again: " + "; ".join(reload.why for reload in self.reloads))
         return f"{self.num_loads} loads: " + ", ".join(parts)
-
-    def turns_on(self, device: str) -> Sequence[Turn]:
-        return [turn for turn in self.turns if turn.device == device]
 
 
 def due_in(bucket: Bucket, progress: Progress) -> Iterator[int]:

@@ -1,8 +1,8 @@
-"""The forward pass, written out.
+"""The forward pass, written out; docs/adr/0008 says why.
 
-Same function as transformers' Llama classes (a test compares them). At this size a step is nearly all overhead: this one
-makes about a quarter of the library's calls (projections joined, one rotation for queries and keys, no cache objects) and
-takes a third of its time. And a step advances sequences of different lengths together, which is what batching needs.
+Same function as transformers' Llama classes (a test compares them). A step of one short sequence is nearly all overhead: this one
+makes fewer calls (projections joined, one rotation for queries and keys, no cache objects) and takes less than half of the
+library's time. And a step advances sequences of different lengths together, which is what batching needs.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from domain.experts import Backend, Capability, ExpertCard
+from experts_registry.fields import RESERVED_EXPERT_IDS
 
 _VLLM = "vllm"
 _VLLM_CAN = frozenset({Capability.JSON_SCHEMA, Capability.LOGPROBS, Capability.MULTIPLE_CHOICES})
@@ -37,11 +38,11 @@ class Found:
 
 
 def found_models(models: Iterable[ServedModel], base_url: str, api_key: str | None, experts: Sequence[ExpertCard]) -> list[Found]:
-    """One card per model; a new one gets an id that no expert has."""
+    """One card per model; a new one gets an id that no expert has and that none but experts may have."""
     known = {(card.base_url.rstrip("/"), card.model): card for card in experts if card.base_url is not None}
-    taken = {card.id for card in experts}
+    taken = {card.id for card in experts} | RESERVED_EXPERT_IDS
     found = []
-    for model in models:
+    for model in {model.id: model for model in models}.values():  # a list that names one twice has one
         if card := known.get((base_url, model.id)):
             found.append(Found(card, "known"))
             continue
@@ -67,10 +68,11 @@ def _card(model: ServedModel, base_url: str, api_key: str | None, taken: set[str
 
 
 def _free_id(model_id: str, taken: set[str]) -> str:
-    """A short id after the model's last path part; numbered when another expert has it."""
+    """A short id after the model's last path part; numbered when it is taken."""
     last = model_id.rstrip("/").rpartition("/")[2]
-    stem = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[: _MAX_ID - 4] or "model"
-    number = 1
-    while (free := stem if number == 1 else f"{stem}-{number}") in taken:
+    stem = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._") or "model"
+    number, suffix = 1, ""
+    while (free := stem[: _MAX_ID - len(suffix)] + suffix) in taken:
         number += 1
+        suffix = f"-{number}"
     return free

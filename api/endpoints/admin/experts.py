@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import builtins
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
-from api.endpoints.admin.discovery import found_models
+from api.endpoints.admin.discovery import Found, found_models
 from api.endpoints.admin.queries import asks, query_of
 from api.endpoints.admin.resources import Body, Json, Version, described_by, json_response, require_known
 from api.endpoints.admin.versioned import VersionedResource
@@ -17,13 +17,15 @@ from api.explain import usage_object
 from api.schemas.admin import DiscoverBody
 from api.schemas.admin_queries import ExpertsQuery
 from api.services import Services
-from domain.errors import ExpertError
+from domain.errors import ExpertError, InvalidRequest
 from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertFailure, Outcome
-from experts_registry.experts import Declared, ExpertStore
 from experts_registry.manifest import parse
 from experts_registry.models import ExpertModel
 from orchestrator.aggregation.prompts import TEMPLATES
+
+if TYPE_CHECKING:
+    from experts_registry.experts import Declared, ExpertStore
 
 router = APIRouter(prefix="/experts")
 _SCHEMA = described_by(ExpertModel)
@@ -37,6 +39,13 @@ def _body_of(card: ExpertCard) -> Json:
 def require_prompt(card: ExpertCard) -> None:
     """Raise ``InvalidRequest`` when there is no such template: every panel that the expert fuses would be refused."""
     require_known([card.aggregation_prompt], TEMPLATES, kind="aggregation prompt", param="aggregation_prompt")
+
+
+def card_of(body: Json) -> ExpertCard:
+    """The card that *body* declares. Raises ``InvalidRequest`` that names each wrong field."""
+    card = parse(ExpertModel, body).to_card()
+    require_prompt(card)
+    return card
 
 
 class _DeclaringStore:
@@ -70,11 +79,6 @@ class _DeclaringStore:
 def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
     store = _DeclaringStore(services.expert_store)
 
-    def item_of(body: Json) -> ExpertCard:
-        card = parse(ExpertModel, body).to_card()
-        require_prompt(card)
-        return card
-
     def view(card: ExpertCard) -> Json:
         health = {
             "state": services.directory.health_of(card.id).value,
@@ -88,7 +92,7 @@ def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
         kind="expert",
         path="/admin/api/experts",
         store=store,
-        item_of=item_of,
+        item_of=card_of,
         body_of=_body_of,
         view_of=view,
         served=_SERVED,
@@ -125,19 +129,30 @@ async def create_expert(resource: Resource, body: Body) -> Response:
 
 @router.post("/discover", openapi_extra=described_by(DiscoverBody))
 async def discover_experts(services: ServicesDep, body: Body) -> Response:
-    """The models of an OpenAI-compatible server as ready-made cards; with `save`, those that are not experts yet are added."""
+    """The models of an OpenAI-compatible server as ready-made cards, each `new`, `known`, or `invalid` with a `problem` that says what
+    no card may have. With `save` the new ones are added, all of them or none."""
     asked = parse(DiscoverBody, body)
     base_url = asked.base_url.rstrip("/")
     models = await services.workers.discover(base_url, asked.api_key)
-    rows: list[Json] = []
-    for found in found_models(models, base_url, asked.api_key, await services.expert_store.list()):
-        card, state = found.card, found.state
-        if asked.save and state == "new":
-            card, state = await services.expert_store.create(card), "added"
-        rows.append({"card": _body_of(card), "state": state})
+    rows = [_found_row(found) for found in found_models(models, base_url, asked.api_key, await services.expert_store.list())]
     if asked.save:
+        new = [row for row in rows if row["state"] == "new"]
+        added = await services.expert_store.declare_all([card_of(row["card"]) for row in new])
         await services.directory.refresh()
+        for row, declared in zip(new, added, strict=True):
+            row |= {"card": _body_of(declared.card), "state": "added"}
     return json_response({"base_url": base_url, "data": rows})
+
+
+def _found_row(found: Found) -> Json:
+    """*found* for the answer; a new card that POST would refuse is told as such, and keeps nobody from the others."""
+    row: Json = {"card": _body_of(found.card), "state": found.state}
+    if found.state == "new":
+        try:
+            card_of(row["card"])
+        except InvalidRequest as error:
+            row |= {"state": "invalid", "problem": error.message}
+    return row
 
 
 @router.get("/{expert_id}")

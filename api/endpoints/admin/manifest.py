@@ -16,7 +16,6 @@ from api.schemas.admin import ManifestBody
 from api.schemas.admin_queries import ApplyQuery
 from experts_registry.apply import apply
 from experts_registry.manifest import export, load_manifest, parse
-from experts_registry.stores import Stores
 
 router = APIRouter(prefix="/manifest")
 
@@ -37,7 +36,7 @@ async def apply_manifest(services: ServicesDep, body: Body, asked: Annotated[App
         require_prompt(card)
     for strategy in manifest.to_strategies():
         require_usable(strategy, services)
-    changes = await apply(Stores.of(services.database), manifest, prune=asked.prune, dry_run=asked.dry_run)
+    changes = await apply(services.database, manifest, prune=asked.prune, dry_run=asked.dry_run)
     if not asked.dry_run:
         await services.directory.refresh()
     return json_response({**asdict(changes), "dry_run": asked.dry_run})

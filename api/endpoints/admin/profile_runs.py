@@ -79,16 +79,19 @@ async def start_run(services: ServicesDep, tasks: RunTasksDep, body: Body) -> Re
 
 @router.post("/import", status_code=201, openapi_extra=described_by(ImportBody))
 async def import_outcomes(services: ServicesDep, tasks: RunTasksDep, body: Body) -> Response:
-    """Outcomes measured elsewhere, as a finished run of their own: they count at once and can be rolled back."""
+    """Outcomes measured elsewhere, all of them or none; they count at once. Graded answers become a finished run of their own, which can
+    be rolled back. Aggregators' answers belong to no run: they replace what these experts had as aggregators."""
     given = parse(ImportBody, body)
     if not given.outcomes and not given.aggregator_outcomes:
         raise InvalidRequest("there is nothing to import: outcomes and aggregator_outcomes are empty", param="outcomes")
     experts = [card.id for card in await services.expert_store.list()]
     require_known([row.expert_id for row in given.outcomes], experts, kind="expert", param="outcomes")
     require_known([row.expert_id for row in given.aggregator_outcomes], experts, kind="expert", param="aggregator_outcomes")
-    run_id = await _imported(services, given) if given.outcomes else None
-    if given.aggregator_outcomes:
-        await services.profile_store.set_aggregator_outcomes([AggregatorOutcome(**row.model_dump()) for row in given.aggregator_outcomes])
+    run_id = await services.profile_store.import_outcomes(
+        [QuestionOutcome(**{**row.model_dump(), "skills": tuple(row.skills)}) for row in given.outcomes],
+        [AggregatorOutcome(**row.model_dump()) for row in given.aggregator_outcomes],
+        given.note,
+    )
     await services.directory.refresh()
     if run_id is None:
         return json_response({"num_aggregator_outcomes": len(given.aggregator_outcomes)}, status=201)
@@ -149,19 +152,6 @@ async def roll_back_run(services: ServicesDep, tasks: RunTasksDep, run_id: str, 
     await tasks.cancel(run_id)  # afterwards: what it still has to write is refused, and was not wanted
     await services.directory.refresh()
     return no_content()
-
-
-async def _imported(services: Services, given: ImportBody) -> str:
-    store = services.profile_store
-    outcomes = [QuestionOutcome(**{**row.model_dump(), "skills": tuple(row.skills)}) for row in given.outcomes]
-    run_id = await store.create_run([o.expert_id for o in outcomes], [o.question_id for o in outcomes], given.note)
-    try:
-        await store.record_outcomes(run_id, outcomes)
-        await store.finish_run(run_id)
-    except BaseException:
-        await store.rollback_run(run_id)
-        raise
-    return run_id
 
 
 async def _one(services: Services, tasks: RunTasks, run_id: str, *, status: int = 200) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Response
@@ -31,7 +31,9 @@ from api.services import Services
 from domain.skills import LabelledQuestion
 from evaluation.labelled import parse_labelled, row_of
 from experts_registry.manifest import parse
-from experts_registry.questions import Require
+
+if TYPE_CHECKING:
+    from experts_registry.questions import Require
 
 router = APIRouter(prefix="/questions")
 

@@ -20,6 +20,8 @@ from domain.experts import Backend, ExpertCard
 from domain.plan import Candidate
 from tests.contract.workers.cases import Case, call_of, embedded_case, streamed
 from tests.contract.workers.tiny_models import write_adapter, write_random_model
+from workers.embedded.decoder import Decoder
+from workers.embedded.engine import Engine
 from workers.embedded.folder import ExpertFolder, find_folder
 from workers.embedded.model import LoadedModel
 from workers.embedded.sequence import Sequence
@@ -59,6 +61,39 @@ async def test_who_shares_the_batch_changes_no_answer(case: Case, random_card: E
 
     assert together == alone
     assert len(set(together)) > 6
+
+
+async def test_calls_at_once_advance_in_one_step(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight answers of 24 tokens take hardly more steps of the decoder than one of them, each for all eight."""
+    card = replace(case.speaker, id="endless", model="endless")
+    await case.pool.warm([card])
+    rows: list[int] = []
+    submitted: list[Sequence] = []
+    everybody = threading.Event()
+    submit, prefill, step = Engine.submit, Decoder.prefill, Decoder.step
+
+    def counted(engine: Engine, sequences: list[Sequence]) -> None:
+        submit(engine, sequences)
+        submitted.extend(sequences)
+        if len(submitted) == 8:
+            everybody.set()
+
+    def begun(decoder: Decoder, *arguments: Any) -> Any:
+        assert everybody.wait(10)  # whoever is first does not run ahead, however the threads are scheduled
+        return prefill(decoder, *arguments)
+
+    def seen(decoder: Decoder, cache: Any, tokens: list[int], positions: list[int]) -> Any:
+        rows.append(len(tokens))
+        return step(decoder, cache, tokens, positions)
+
+    monkeypatch.setattr(Engine, "submit", counted)
+    monkeypatch.setattr(Decoder, "prefill", begun)
+    monkeypatch.setattr(Decoder, "step", seen)
+    candidates = await asyncio.gather(*(case.pool.complete(call_of(card, text=f"{i}?", max_tokens=24)) for i in range(8)))
+
+    assert [candidate.text for candidate in candidates] == ["klm" * 8] * 8
+    assert max(rows) == 8
+    assert len(rows) < 2 * 24 < sum(rows)
 
 
 async def test_a_seed_gives_the_same_draws_in_any_company(case: Case, random_card: ExpertCard) -> None:

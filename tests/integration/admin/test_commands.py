@@ -248,6 +248,15 @@ def test_discover_lists_and_saves(consilium: Consilium, parts: AdminParts) -> No
     assert "added" in saved.out
 
 
+def test_discover_says_what_cannot_be_an_expert(consilium: Consilium, parts: AdminParts) -> None:
+    parts.pool.served = [DiscoveredModel("endless", max_model_len=2**40)]
+
+    ran = consilium("experts", "discover", "http://127.0.0.1:8000/v1", "--save")
+
+    assert "invalid" in ran.out
+    assert "endless cannot be an expert: context_length" in ran.err
+
+
 def test_discover_on_a_dead_address_fails(consilium: Consilium, parts: AdminParts) -> None:
     parts.pool.served = ExpertUnreachable("http://127.0.0.1:1/v1/models: connection refused")
 

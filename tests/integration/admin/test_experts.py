@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from domain.errors import ExpertAuthFailed, ExpertUnreachable
-from domain.experts import HealthState
+from domain.experts import Backend, ExpertCard, HealthState
 from tests.fakes.admin import AdminParts, ScriptedPool
 from tests.fakes.workers import Fails
 from workers.discovery import DiscoveredModel
@@ -302,6 +302,54 @@ async def test_discovery_saves_when_asked_and_knows_what_is_there(client: httpx.
     assert [row["state"] for row in first["data"] + second["data"]] == ["added", "known"]
     assert parts.services is not None
     assert "sql" in parts.services.directory.snapshot().experts
+
+
+async def test_a_discovered_model_called_auto_becomes_an_expert_that_can_be_reached(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Its id is none of the virtual models', and the manifest that names it can be applied again."""
+    parts.pool.served = [DiscoveredModel("auto")]
+
+    (row,) = (await client.post("/experts/discover", json={"base_url": "http://127.0.0.1:8000/v1", "save": True})).json()["data"]
+    manifest = (await client.get("/manifest")).text
+    applied = await client.post("/manifest", json={"yaml": manifest})
+
+    assert (row["card"]["id"], row["card"]["model"], row["state"]) == ("auto-2", "auto", "added")
+    assert applied.status_code == 200
+    assert (await client.get("/experts/auto")).status_code == 404
+
+
+async def test_discovery_stores_no_card_that_would_be_refused(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    """It is told with the reason, and the models beside it are added."""
+    parts.pool.served = [DiscoveredModel("nul\0"), DiscoveredModel("endless", max_model_len=2**40), DiscoveredModel("sql")]
+    body = {"base_url": "http://127.0.0.1:8000/v1"}
+
+    looked = (await client.post("/experts/discover", json=body)).json()["data"]
+    saved = (await client.post("/experts/discover", json={**body, "save": True})).json()["data"]
+
+    assert [row["state"] for row in looked] == ["invalid", "invalid", "new"]
+    assert [row["state"] for row in saved] == ["invalid", "invalid", "added"]
+    assert "model: must not hold a NUL" in saved[0]["problem"]
+    assert "context_length" in saved[1]["problem"]
+    assert {row["id"] for row in (await client.get("/experts")).json()["data"]} == {"bad", "good", "sql", "worse"}
+
+
+async def test_discovery_adds_all_new_models_or_none(client: httpx.AsyncClient, parts: AdminParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody takes the second id while the server is asked: a 409, and the first is not half of an answer that nobody got."""
+    parts.pool.served = [DiscoveredModel("first"), DiscoveredModel("second")]
+    store = parts.services.expert_store if parts.services else None
+    assert store is not None
+    listed = store.list
+
+    async def list_and_let_another_in() -> Any:
+        cards = await listed()
+        await store.create(ExpertCard("second", Backend.EMBEDDED, "second"))
+        return cards
+
+    monkeypatch.setattr(store, "list", list_and_let_another_in)
+    refused = await client.post("/experts/discover", json={"base_url": "http://127.0.0.1:8000/v1", "save": True})
+
+    assert refused.status_code == 409
+    assert "'second'" in error_of(refused)["message"]
+    assert {card.id for card in await listed()} == {"bad", "good", "second", "worse"}
 
 
 async def test_discovery_of_a_dead_server_is_a_502_that_says_so(client: httpx.AsyncClient, parts: AdminParts) -> None:

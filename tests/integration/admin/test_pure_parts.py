@@ -48,7 +48,14 @@ def test_a_question_without_skills_is_chosen_by_its_category() -> None:
 
 @pytest.mark.parametrize(
     ("model", "expert_id"),
-    [("org/Llama 3.1:8B", "llama-3.1-8b"), ("plain", "plain"), ("___", "model"), ("x" * 90, "x" * 60), ("a/b/", "b")],
+    [
+        ("org/Llama 3.1:8B", "llama-3.1-8b"),
+        ("plain", "plain"),
+        ("___", "model"),
+        ("x" * 90, "x" * 64),
+        ("a/b/", "b"),
+        ("org/Auto", "auto-2"),
+    ],
 )
 def test_ids_are_made_of_model_names(model: str, expert_id: str) -> None:
     (found,) = found_models([DiscoveredModel(model)], "http://h/v1", None, [])
@@ -62,6 +69,20 @@ def test_models_of_one_name_get_ids_of_their_own() -> None:
     found = found_models([DiscoveredModel("x/m"), DiscoveredModel("y/m")], "http://h/v1", None, taken)
 
     assert [row.card.id for row in found] == ["m-2", "m-3"]
+
+
+def test_a_numbered_id_is_no_longer_than_any_other() -> None:
+    taken = [ExpertCard("x" * 64, Backend.EMBEDDED, "m")]
+
+    (found,) = found_models([DiscoveredModel("x" * 90)], "http://h/v1", None, taken)
+
+    assert found.card.id == "x" * 62 + "-2"
+
+
+def test_a_model_that_is_listed_twice_is_one() -> None:
+    found = found_models([DiscoveredModel("m"), DiscoveredModel("m")], "http://h/v1", None, [])
+
+    assert [row.card.id for row in found] == ["m"]
 
 
 def test_a_model_is_known_by_server_and_name() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from api.bootstrap import build
 from api.metrics import Metrics
 from api.settings import Settings, SettingsError
 from domain.experts import Backend, ExpertCard
+from tests.fakes.encoder import HashingEncoder
+from tests.fakes.postgres import PostgresServer
 from tests.fakes.services import FakeEncoder
 from tests.integration.api.conftest import listening
 
@@ -33,6 +35,16 @@ class LocalEncoder(FakeEncoder):
 
     async def start(self) -> None: ...
     async def close(self) -> None: ...
+
+
+class WordEncoder(HashingEncoder, LocalEncoder):
+    """Texts that share words are near to each other, without a model."""
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.new_database() as url:
+        yield url
 
 
 @pytest.fixture
@@ -217,3 +229,45 @@ async def test_first_minute(tmp_path: Path) -> None:
     assert routed.json()["selected"] == [card.id]
     assert len(embedded.json()["data"][0]["embedding"]) == 384
     assert embedded.json()["usage"]["total_tokens"] == 7
+
+
+async def test_everything_on_postgresql(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty database is migrated; experts are added, measured and asked; edits and traces are kept, also for the next process."""
+    monkeypatch.setattr("api.bootstrap.Encoder", WordEncoder)
+    settings = settings_in(tmp_path, database_url=postgres_url)
+    questions = [
+        {"question": f"Write {roman} in Arabic numerals.", "answer": answer, "skills": ["roman numerals"]}
+        for roman, answer in (("XIV", "14"), ("MCMXCIV", "1994"), ("CDXLIV", "444"))
+    ]
+    async with running(settings) as http:
+        await until_ready(http)
+        for name in ("numerals", "calendar"):
+            made = await http.post("/admin/api/experts", json={"id": name, "backend": "embedded", "model": name})
+            assert made.status_code == 201
+        added = await http.post("/admin/api/questions", json={"questions": questions})
+        assert added.status_code < 300
+        run = await http.post("/admin/api/profile-runs", json={})
+        async with asyncio.timeout(WAIT_S):
+            while (run := await http.get(f"/admin/api/profile-runs/{run.json()['id']}")).json()["status"] == "running":
+                await asyncio.sleep(0.02)
+        ask = {"model": "auto", "messages": [{"role": "user", "content": "Write MMXXIV in Arabic numerals."}]}
+        answered = await http.post("/v1/chat/completions", json=ask, headers={"x-request-id": "on-postgres"})
+        card = await http.get("/admin/api/experts/numerals")
+        edits = [
+            await http.patch("/admin/api/experts/numerals", json={"description": text}, headers={"if-match": card.headers["etag"]})
+            for text in ("first", "second")
+        ]
+    async with running(settings) as http:
+        await until_ready(http)
+        (trace,) = (await http.get("/admin/api/traces", params={"request_id": "on-postgres"})).json()["data"]
+        kept = (await http.get("/admin/api/experts/numerals")).json()
+        profile = (await http.get("/admin/api/profiles/numerals")).json()
+
+    assert not list(tmp_path.glob("*.db"))  # noqa: ASYNC240
+    assert (run.json()["status"], run.json()["num_recorded"], run.json()["num_correct"]) == ("finished", 6, 3)
+    assert answered.json()["choices"][0]["message"]["content"] == "2024"
+    assert answered.headers["x-consilium-experts"] == "numerals"
+    assert [edit.status_code for edit in edits] == [200, 412]
+    assert kept["description"] == "first"
+    assert (trace["status"], trace["model"]) == ("ok", "auto")
+    assert [(count["skill"], count["num_correct"]) for count in profile["skills"]] == [("roman numerals", 3)]

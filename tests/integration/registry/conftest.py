@@ -14,7 +14,7 @@ from experts_registry.database import Database
 from experts_registry.schema import known_revisions
 from experts_registry.stores import Stores
 from experts_registry.tables import metadata, registry_state
-from tests.fakes.postgres import PostgresServer, postgres_server
+from tests.fakes.postgres import PostgresServer
 
 
 async def _migrate(url: str) -> None:
@@ -36,12 +36,6 @@ async def _clear(url: str) -> None:
             await connection.execute(sa.text("UPDATE alembic_version SET version_num = :newest"), {"newest": known_revisions()[0]})
     finally:
         await database.close()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

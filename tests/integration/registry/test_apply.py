@@ -38,7 +38,7 @@ async def _version(database: Database) -> int:
 
 
 async def test_applying_makes_what_the_manifest_declares(stores: Stores, database: Database) -> None:
-    changes = await apply(stores, load_manifest(MANIFEST))
+    changes = await apply(stores.database, load_manifest(MANIFEST))
 
     assert changes == Changes(created=EVERYTHING)
     assert [card.id for card in await stores.experts.list()] == ["generalist", "numerals"]
@@ -48,8 +48,8 @@ async def test_applying_makes_what_the_manifest_declares(stores: Stores, databas
 
 
 async def test_applying_the_same_again_changes_nothing(stores: Stores, database: Database) -> None:
-    await apply(stores, load_manifest(MANIFEST))
-    changes = await apply(stores, load_manifest(MANIFEST), prune=True)
+    await apply(stores.database, load_manifest(MANIFEST))
+    changes = await apply(stores.database, load_manifest(MANIFEST), prune=True)
 
     assert changes == Changes(unchanged=EVERYTHING)
     assert not changes.any
@@ -58,9 +58,9 @@ async def test_applying_the_same_again_changes_nothing(stores: Stores, database:
 
 
 async def test_applying_changes_what_differs_and_leaves_the_rest(stores: Stores) -> None:
-    await apply(stores, load_manifest(MANIFEST))
+    await apply(stores.database, load_manifest(MANIFEST))
     changes = await apply(
-        stores,
+        stores.database,
         load_manifest(MANIFEST.replace("model: generalist", "model: other").replace("k: 3", "k: 2").replace("capitals:", "capitals: x")),
     )
 
@@ -69,11 +69,11 @@ async def test_applying_changes_what_differs_and_leaves_the_rest(stores: Stores)
 
 
 async def test_without_prune_nothing_is_removed_and_with_it_what_is_left_out(stores: Stores) -> None:
-    await apply(stores, load_manifest(MANIFEST))
+    await apply(stores.database, load_manifest(MANIFEST))
     smaller = load_manifest("experts: [{id: numerals, backend: embedded, model: numerals}]\nstrategies: []\nskills: {}")
 
-    assert (await apply(stores, smaller)).removed == ()
-    assert (await apply(stores, smaller, prune=True)).removed == (
+    assert (await apply(stores.database, smaller)).removed == ()
+    assert (await apply(stores.database, smaller, prune=True)).removed == (
         "strategy auto",
         "strategy panel",
         "expert generalist",
@@ -85,9 +85,9 @@ async def test_without_prune_nothing_is_removed_and_with_it_what_is_left_out(sto
 
 async def test_prune_leaves_alone_what_the_manifest_does_not_speak_of(stores: Stores) -> None:
     """A file with experts only says nothing about strategies."""
-    await apply(stores, load_manifest(MANIFEST.replace(", aggregator_expert: generalist", "")))
+    await apply(stores.database, load_manifest(MANIFEST.replace(", aggregator_expert: generalist", "")))
     changes = await apply(
-        stores,
+        stores.database,
         load_manifest("experts: [{id: numerals, backend: embedded, model: numerals, skills: [roman numerals]}]"),
         prune=True,
     )
@@ -97,16 +97,16 @@ async def test_prune_leaves_alone_what_the_manifest_does_not_speak_of(stores: St
 
 async def test_prune_keeps_skills_that_something_uses(stores: Stores) -> None:
     await stores.questions.add([make_question(skills=("used",))], source="test")
-    changes = await apply(stores, load_manifest("skills: {new: x}"), prune=True)
+    changes = await apply(stores.database, load_manifest("skills: {new: x}"), prune=True)
 
     assert changes == Changes(created=("skill new",))
 
 
 async def test_an_expert_that_a_kept_strategy_names_is_not_pruned(stores: Stores) -> None:
-    await apply(stores, load_manifest(MANIFEST))
+    await apply(stores.database, load_manifest(MANIFEST))
 
     with pytest.raises(Conflict, match="'generalist' is named by strategy panel"):
-        await apply(stores, load_manifest("experts: [{id: numerals, backend: embedded, model: numerals}]"), prune=True)
+        await apply(stores.database, load_manifest("experts: [{id: numerals, backend: embedded, model: numerals}]"), prune=True)
     assert len(await stores.experts.list()) == 2
 
 
@@ -114,35 +114,35 @@ async def test_one_wrong_entry_and_nothing_is_applied(stores: Stores, database: 
     wrong = MANIFEST.replace("aggregator_expert: generalist", "aggregator_expert: generalists")
 
     with pytest.raises(InvalidRequest, match="unknown expert 'generalists'; did you mean 'generalist'"):
-        await apply(stores, load_manifest(wrong))
+        await apply(stores.database, load_manifest(wrong))
     with pytest.raises(InvalidRequest, match="unknown skill 'roman numerals'"):
-        await apply(stores, load_manifest(MANIFEST.replace("  roman numerals:", "  roman numbers:")))
+        await apply(stores.database, load_manifest(MANIFEST.replace("  roman numerals:", "  roman numbers:")))
     assert await stores.experts.list() == []
     assert await stores.skills.list() == []
     assert await _version(database) == 0
 
 
 async def test_a_dry_run_tells_and_keeps_nothing(stores: Stores, database: Database) -> None:
-    changes = await apply(stores, load_manifest(MANIFEST), dry_run=True)
+    changes = await apply(stores.database, load_manifest(MANIFEST), dry_run=True)
 
     assert changes == Changes(created=EVERYTHING)
     assert await stores.experts.list() == []
     assert await _version(database) == 0
     with pytest.raises(InvalidRequest):
-        await apply(stores, load_manifest(MANIFEST.replace("  roman numerals:", "  roman numbers:")), dry_run=True)
+        await apply(stores.database, load_manifest(MANIFEST.replace("  roman numerals:", "  roman numbers:")), dry_run=True)
 
 
 async def test_what_is_exported_applies_without_a_change(stores: Stores) -> None:
-    await apply(stores, load_manifest(MANIFEST))
+    await apply(stores.database, load_manifest(MANIFEST))
     skills = {skill.name: skill.description for skill in await stores.skills.list()}
     exported = export(await stores.experts.list(), await stores.strategies.list(), skills)
 
-    assert not (await apply(stores, load_manifest(exported), prune=True)).any
+    assert not (await apply(stores.database, load_manifest(exported), prune=True)).any
 
 
 async def _seed(stores: Stores) -> bool:
     return await seed_if_empty(
-        stores,
+        stores.database,
         MANIFEST,
         [make_question()],
         [make_outcome(), make_outcome("generalist", correct=False)],
@@ -188,7 +188,7 @@ async def test_a_registry_that_somebody_has_begun_is_not_seeded(stores: Stores) 
 
 async def test_a_seed_that_is_wrong_leaves_the_registry_empty(stores: Stores) -> None:
     with pytest.raises(InvalidRequest):
-        await seed_if_empty(stores, MANIFEST.replace("  roman numerals:", "  roman numbers:"), [], [], [])
+        await seed_if_empty(stores.database, MANIFEST.replace("  roman numerals:", "  roman numbers:"), [], [], [])
 
     assert await stores.skills.list() == []
     assert await _seed(stores)

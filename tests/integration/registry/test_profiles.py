@@ -6,9 +6,10 @@ from random import Random
 
 import pytest
 
-from domain.errors import Conflict, InvalidRequest, NotFound
+from domain.errors import Conflict, InvalidRequest, NotFound, StorageError
 from domain.evaluation import AggregatorOutcome, RunState
 from domain.skills import AggregatorProfile, SkillCount, SkillProfile
+from experts_registry import aggregator_rows
 from experts_registry.profiles import ProfileStore
 from experts_registry.stores import Stores
 from experts_registry.tally import tally, to_profiles
@@ -42,6 +43,44 @@ async def test_a_run_is_followed_from_start_to_end(profiles: ProfileStore) -> No
     assert finished.finished_at is not None
     assert await profiles.finish_run(run_id) == finished
     assert await profiles.list_runs() == [finished]
+
+
+async def test_what_was_measured_elsewhere_is_a_finished_run(profiles: ProfileStore) -> None:
+    """Rolling it back leaves the aggregators' answers, which belong to no run."""
+    run_id = await profiles.import_outcomes([make_outcome()], [AggregatorOutcome("generalist", "q1", "x", correct=True)], "imported")
+    assert run_id is not None
+    run = await profiles.get_run(run_id)
+    counted = await profiles.profiles()
+    await profiles.rollback_run(run_id)
+
+    assert (run.state, run.num_recorded, run.note) == (RunState.FINISHED, 1, "imported")
+    assert counted["numerals"].overall == SkillCount(1, 1)
+    assert await profiles.profiles() == {}
+    assert (await profiles.aggregator_profiles())["generalist"].overall == SkillCount(1, 1)
+    assert await profiles.import_outcomes([], [AggregatorOutcome("generalist", "q1", "x", correct=False)]) is None
+    assert (await profiles.aggregator_profiles())["generalist"].overall == SkillCount(1, 0)
+
+
+async def test_an_import_is_stored_as_a_whole_or_not_at_all(profiles: ProfileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers were written when the aggregators' fail: no run, no counts, no half of it."""
+
+    async def fails(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(aggregator_rows, "replace", fails)
+    with pytest.raises(StorageError):
+        await profiles.import_outcomes([make_outcome()], [AggregatorOutcome("generalist", "q1", "x", correct=True)])
+
+    assert await profiles.list_runs() == []
+    assert await profiles.profiles() == {}
+
+
+@pytest.mark.parametrize(
+    ("expert", "aggregator", "question"), [("x", "numerals", "q1"), ("numerals", "x", "q1"), ("numerals", "numerals", "x")]
+)
+async def test_an_import_names_what_is_not_here(profiles: ProfileStore, expert: str, aggregator: str, question: str) -> None:
+    with pytest.raises(NotFound, match="'x'"):
+        await profiles.import_outcomes([make_outcome(expert, question)], [AggregatorOutcome(aggregator, "q1", "x", correct=True)])
 
 
 async def test_outcomes_come_back_as_they_went_in(profiles: ProfileStore) -> None:

@@ -269,6 +269,25 @@ async def test_a_trace_keeps_the_best_of_many_considered_experts(store: TraceSto
     assert kept.detail == {"floor": 0.3, "num_considered": 400}
 
 
+async def test_of_many_considered_experts_only_the_kept_ones_are_put_into_words(store: TraceStore) -> None:
+    """And what is stored has the words."""
+    told: list[str] = []
+
+    def considered(number: int) -> ScoredExpert:
+        def why() -> str:
+            told.append(f"e{number}")
+            return f"measured {number}"
+
+        return ScoredExpert.explained_by(f"e{number}", number / 1000, number == 7, why)
+
+    await _written(store, _trace("r1", decision=RoutingDecision("skills", ("e7",), tuple(map(considered, range(400))))))
+
+    kept = (await store.get("r1")).decision
+    assert kept is not None
+    assert kept.considered[:2] == (ScoredExpert("e7", 0.007, True, "measured 7"), ScoredExpert("e351", 0.351, False, "measured 351"))
+    assert sorted(told) == sorted(expert.expert_id for expert in kept.considered)
+
+
 async def test_traces_become_json_beside_the_event_loop(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither turning a trace into a row nor into text happens in the thread that serves requests."""
     threads: set[int] = set()

@@ -12,6 +12,7 @@ from domain.errors import InvalidRequest, NoEligibleExpert, NotReady
 from domain.routing import PickRule
 from domain.skills import LabelledQuestion
 from routers.annotators import EmbeddingAnnotator
+from routers.explanation import Evidence
 from routers.index_holder import IndexHolder
 from routers.skills_router import SkillsRouter
 from routers.stickiness import SessionMemory
@@ -58,6 +59,24 @@ async def test_the_decision_says_why_with_the_numbers() -> None:
     assert "overall 0.50 of 200" in best.why
     assert decision.reason.startswith("The query needs addition (similarity ")
     assert "calculator is best at that" in decision.reason
+
+
+async def test_only_what_is_read_is_put_into_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all that are considered a decision tells why the best is; the others tell it when they are asked."""
+    snapshot, rows = snapshot_of(), []
+    why = Evidence.why
+
+    def seen(evidence: Evidence, row: int) -> str:
+        rows.append(row)
+        return why(evidence, row)
+
+    monkeypatch.setattr(Evidence, "why", seen)
+    decision = await (await skills_router(snapshot)).route(query(snapshot, SUM), snapshot)
+    made = len(rows)
+
+    assert made == 1 < len(decision.considered)
+    assert all(expert.why for expert in decision.considered)
+    assert len(rows) == made + len(decision.considered)
 
 
 async def test_the_detail_shows_the_nearest_questions_and_is_json() -> None:
