@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from api.auth import Auth, load_admin_key
 from api.first_content import seed_with_zoo
@@ -31,6 +32,7 @@ from routers.keyword_annotator import KeywordAnnotator
 from routers.random_router import RandomRouter
 from routers.skills_router import SkillsRouter
 from routers.stickiness import SessionMemory
+from workers.embedded.folder import require_folder
 from workers.limits import EmbeddedLimits
 from workers.pool import WorkerPool
 from zoo import release
@@ -66,14 +68,13 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     """Every part, connected, nothing started."""
     _make_data_dir(settings)
     database = Database.connect(settings.database)
-    stores = Stores.of(database)
+    embedded_dir = settings.embedded_dir or release.WEIGHTS
+    stores = Stores.of(database, check_card=partial(require_folder, embedded_dir=embedded_dir))
     trace_store = TraceStore(database)
     directory = RegistryDirectory(database, poll_interval_s=settings.registry_poll_s)
     encoder = Encoder.for_model(settings.encoder, cache_dir=settings.data_dir / "cache", num_threads=settings.encoder_threads)
     index_holder = IndexHolder(encoder)
-    workers = WorkerPool(
-        embedded_dir=settings.embedded_dir or release.WEIGHTS, embedded=EmbeddedLimits(num_threads=settings.embedded_threads)
-    )
+    workers = WorkerPool(embedded_dir=embedded_dir, embedded=EmbeddedLimits(num_threads=settings.embedded_threads))
     sessions = SessionMemory()
     routers = _routers(encoder, index_holder, GuardedWorkers(workers, directory), sessions)
     sinks: list[TraceSink] = [metrics, sessions, trace_store] if settings.traces else [metrics, sessions]
