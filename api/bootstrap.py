@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from api.auth import Auth, load_admin_key
@@ -50,6 +51,7 @@ from routers.keyword_annotator import KeywordAnnotator
 from routers.random_router import RandomRouter
 from routers.skills_router import SkillsRouter
 from routers.stickiness import SessionMemory
+from workers.embedded.folder import require_folder
 from workers.limits import EmbeddedLimits
 from workers.managed.fleet import Fleet, FleetSettings
 from workers.managed.machine import SHARE_FOR_SERVERS, machine_memory_mb
@@ -95,12 +97,12 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     """Every part, connected, nothing started."""
     _make_data_dir(settings)
     database = database_of(settings)
-    stores = Stores.of(database)
+    embedded_dir = settings.embedded_dir or release.WEIGHTS
+    stores = Stores.of(database, check_card=partial(require_folder, embedded_dir=embedded_dir))
     trace_store = TraceStore(database)
     directory = RegistryDirectory(database, poll_interval_s=settings.registry_poll_s)
     encoder = Encoder.for_model(settings.encoder, cache_dir=settings.data_dir / "cache", num_threads=settings.encoder_threads)
     index_holder = IndexHolder(encoder)
-    embedded_dir = settings.embedded_dir or release.WEIGHTS
     fleet = Fleet(_fleet_settings(settings, embedded_dir))
     workers = WorkerPool(embedded_dir=embedded_dir, embedded=EmbeddedLimits(num_threads=settings.embedded_threads), fleet=fleet)
     sessions = SessionMemory()

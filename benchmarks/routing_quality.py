@@ -1,9 +1,9 @@
 """How well queries are routed: ``python benchmarks/routing_quality.py [--num 80] [--validation 120]``.
 
 Labelled questions are the zoo generators' validation split, queries their test split. Experts are simulated: per domain a
-specialist that is right in 97 % of its own questions and 5 % of the others, and a generalist. Four tables: the right domain
-and what that is worth against an oracle; both kinds of error of the similarity floor; conversations; an expert that was
-never measured.
+specialist that is right in 97 % of its own questions and 5 % of the others, and a generalist. Five tables: the right domain
+and what that is worth against an oracle; both kinds of error of the similarity floor; conversations; experts that were never
+measured, on their own ground and in a panel on that of others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.routing import router_for
-from benchmarks.routing_texts import EXEMPLARS, FOLLOW_UPS, UNKNOWN
+from benchmarks.routing_texts import BRIEF_FOLLOW_UPS, BRIEF_UNKNOWN, EXEMPLARS, FOLLOW_UPS, NOTHING, REACTIONS, UNKNOWN
 from domain.chat import ChatRequest, Message
 from domain.errors import NoEligibleExpert
 from domain.experts import Backend, ExpertCard
@@ -67,10 +67,10 @@ class World:
     router: SkillsRouter
     generalist: float
 
-    async def route(self, messages: Sequence[Message], **options: Any) -> RoutingDecision | None:
-        """The decision; None when the query is refused."""
+    async def route(self, messages: Sequence[Message], *, k: int = 1, **options: Any) -> RoutingDecision | None:
+        """The decision for the best *k*; None when the query is refused."""
         request = ChatRequest("benchmark", "auto", tuple(messages))
-        rule = PickRule("top_k", 1)
+        rule = PickRule("top_k", k)
         try:
             return await self.router.route(
                 RoutingQuery(request, list(self.snapshot.experts.values()), rule, 0, options=options), self.snapshot
@@ -87,9 +87,15 @@ class World:
 
 
 async def world_of(
-    encoder: Encoder, validation: Sequence[Question], *, generalist: float = 0.6, newcomer: ExpertCard | None = None
+    encoder: Encoder,
+    validation: Sequence[Question],
+    *,
+    generalist: float = 0.6,
+    newcomer: ExpertCard | None = None,
+    bystanders: Sequence[ExpertCard] = (),
 ) -> World:
-    """Everybody measured on *validation*; with a *newcomer* its domain has no labelled question and nobody is measured on it."""
+    """Everybody measured on *validation* but *bystanders*; with a *newcomer* its domain has no labelled question and nobody is
+    measured on it."""
     known = [q for q in validation if newcomer is None or q.domain != newcomer.id]
     rng, experts, profiles = Random(0), dict[str, ExpertCard](), dict[str, SkillProfile]()
     for name in (*GENERATORS, "generalist"):
@@ -102,6 +108,7 @@ async def world_of(
     if newcomer is not None:
         experts[newcomer.id] = newcomer
         del profiles[newcomer.id]
+    experts |= {card.id: card for card in bystanders}
     skills = {q.skill: "" for q in known}
     labelled = [LabelledQuestion(str(i), q.text, q.answer, q.domain, (q.skill,)) for i, q in enumerate(known)]
     snapshot = RegistrySnapshot(1, 1, experts, {}, skills, profiles, {})
@@ -143,27 +150,62 @@ async def floors(console: Console, encoder: Encoder, validation: Sequence[Questi
     console.print(table)
 
 
-async def conversations(console: Console, encoder: Encoder, validation: Sequence[Question], tests: Sequence[Question]) -> None:
-    world, rng = await world_of(encoder, validation), Random(3)
+Case = tuple[Sequence[Question | str], str | None]
+"""The user's turns, and the domain of the last one; None when it is to be refused."""
+
+
+def conversation_cases(tests: Sequence[Question], rng: Random) -> dict[str, list[Case]]:
+    """What people do in a conversation, with random questions of the test split around texts by hand."""
     openings = [q for q in tests if not q.history]
-    cases: dict[str, list[tuple[Question, str, str | None]]] = {"follow-up stays": [], "new topic leaves": [], "unknown is refused": []}
-    for domain, follow_ups in FOLLOW_UPS.items():
-        own = [q for q in openings if q.domain == domain]
-        cases["follow-up stays"] += [(q, text, domain) for text in follow_ups for q in rng.sample(own, 4)]
-    while len(cases["new topic leaves"]) < 300:
-        first, second = rng.sample(openings, 2)
-        if first.domain != second.domain:
-            cases["new topic leaves"].append((first, second.text, second.domain))
-    cases["unknown is refused"] = [(rng.choice(openings), text, None) for text in UNKNOWN]
-    table = Table("second turn", "cases", "right", "refused", title="Conversations")
-    for label, turns in cases.items():
+    own = {domain: [q for q in openings if q.domain == domain] for domain in FOLLOW_UPS}
+    short = [q for q in openings if len(q.text.split()) <= 5]
+
+    def other(domain: str) -> Question:
+        return rng.choice([q for q in openings if q.domain != domain])
+
+    follow_ups = [(domain, text) for domain, texts in FOLLOW_UPS.items() for text in texts]
+    brief = [(domain, text) for domain, texts in BRIEF_FOLLOW_UPS.items() for text in texts]
+    after_short = [(q, text) for q in short for text in rng.sample(FOLLOW_UPS[q.domain], 2)]
+    changes = [(first, rng.choice(openings)) for first in rng.sample(openings, 400)]
+    long_unknown = [text for text in UNKNOWN if text not in NOTHING and len(text.split()) > 3]
+    brief_unknown = [*BRIEF_UNKNOWN, *(text for text in UNKNOWN if text not in NOTHING and len(text.split()) <= 3)]
+    return {
+        "follow-up stays": [((q, text), domain) for domain, text in follow_ups for q in rng.sample(own[domain], 4)],
+        "follow-up of 3 words, no opener": [((q, text), domain) for domain, text in brief for q in rng.sample(own[domain], 4)],
+        "reaction of 3 words": [((q, text), q.domain) for text in REACTIONS for q in rng.sample(openings, 4)],
+        "short question, follow-up": [((q, text), q.domain) for q, text in after_short],
+        "old topic, short question, follow-up": [((other(q.domain), q, text), q.domain) for q, text in after_short],
+        "old topic, question, 2 follow-ups": [
+            ((other(domain), q, rng.choice(FOLLOW_UPS[domain]), text), domain)
+            for domain, text in follow_ups
+            for q in rng.sample(own[domain], 2)
+        ],
+        "new topic leaves": [((first, second), second.domain) for first, second in changes if first.domain != second.domain][:300],
+        "new topic in 5 words leaves": [((other(q.domain), q), q.domain) for q in short],
+        "unknown is refused": [((q, text), None) for text in long_unknown for q in rng.sample(openings, 3)],
+        "unknown in 3 words is refused": [((q, text), None) for text in brief_unknown for q in rng.sample(openings, 3)],
+        "no topic (???, xyzzy) is refused": [((q, text), None) for text in sorted(NOTHING) for q in rng.sample(openings, 3)],
+    }
+
+
+def conversation(turns: Sequence[Question | str]) -> list[Message]:
+    messages: list[Message] = []
+    for turn in turns:
+        of_turn = [{"role": "user", "content": turn}] if isinstance(turn, str) else messages_of(turn)
+        messages += [*of_turn, {"role": "assistant", "content": "ok" if isinstance(turn, str) else turn.answer}]
+    return messages[:-1]
+
+
+async def conversations(console: Console, encoder: Encoder, validation: Sequence[Question], tests: Sequence[Question]) -> None:
+    world = await world_of(encoder, validation)
+    table = Table("the user's last turn", "cases", "right", "refused", title="Conversations")
+    for label, cases in conversation_cases(tests, Random(3)).items():
         right = refused = 0
-        for first, text, domain in turns:
-            history = [*messages_of(first), {"role": "assistant", "content": first.answer}, {"role": "user", "content": text}]
-            decision = await world.route(history)
+        for turns, domain in cases:
+            decision = await world.route(conversation(turns))
             refused += decision is None
             right += decision is None if domain is None else decision is not None and decision.selected[0] == domain
-        table.add_row(label, str(len(turns)), f"{right / len(turns):.3f}", f"{refused / len(turns):.3f}")
+        table.add_row(label, str(len(cases)), f"{right / len(cases):.3f}", f"{refused / len(cases):.3f}")
     console.print(table)
 
 
@@ -186,6 +228,22 @@ async def newcomers(console: Console, encoder: Encoder, validation: Sequence[Que
     console.print(table)
 
 
+async def panels(console: Console, encoder: Encoder, validation: Sequence[Question], tests: Sequence[Question]) -> None:
+    title = "Experts that were never measured, on ground that they do not declare: a panel of three, generalist right in 10 %"
+    table = Table("newcomers", "queries", "right expert first", "seats taken by them", title=title)
+    poet = ExpertCard("poet", Backend.EMBEDDED, "poet", skills=("poetry", "essays"))
+    discovered = [ExpertCard(f"model-{number}", Backend.EMBEDDED, "model") for number in range(13)]
+    for label, cards in {"none": [], "a poet with two skills": [poet], "13 without skills": discovered}.items():
+        world = await world_of(encoder, validation, generalist=0.1, bystanders=cards)
+        decisions = [(q, await world.route(messages_of(q), k=3)) for q in tests]
+        made = [(q, decision.selected) for q, decision in decisions if decision is not None]
+        first = sum(selected[0] == q.domain for q, selected in made) / len(made)
+        seats = [expert for _, selected in made for expert in selected]
+        taken = sum(expert in {card.id for card in cards} for expert in seats) / len(seats)
+        table.add_row(label, str(len(made)), f"{first:.3f}", f"{taken:.3f}")
+    console.print(table)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description="How well queries are routed.")
     parser.add_argument("--num", type=int, default=80, help="test questions a domain")
@@ -197,7 +255,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         encoder = Encoder.for_model(DEFAULT_MODEL, cache_dir=Path(folder), num_threads=os.cpu_count() or 1)
         await encoder.start()
-        for table in (accuracy, floors, conversations, newcomers):
+        for table in (accuracy, floors, conversations, newcomers, panels):
             await table(console, encoder, validation, tests)
         await encoder.close()
 

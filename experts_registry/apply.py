@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.experts import ExpertCard
 from experts_registry import references, state
 from experts_registry.database import Database
-from experts_registry.experts import EXPERTS
+from experts_registry.experts import EXPERTS, CardCheck, accept_any
 from experts_registry.manifest import Manifest
 from experts_registry.skills import read_skills, write_skills
 from experts_registry.strategies import STRATEGIES
@@ -44,20 +46,23 @@ class _DryRunEnds(Exception):
     """Leaves the transaction, so that it is undone."""
 
 
-async def apply(database: Database, manifest: Manifest, *, prune: bool = False, dry_run: bool = False) -> Changes:
+async def apply(
+    database: Database, manifest: Manifest, *, prune: bool = False, dry_run: bool = False, check_card: CardCheck = accept_any
+) -> Changes:
     """Make the registry hold what *manifest* declares, all of it or, when anything is wrong, nothing.
 
     What is the same stays untouched and keeps its version. With *prune*, experts and strategies that the manifest leaves
     out are removed, and skills that nothing uses, each only when the manifest has that key at all. With *dry_run* every
-    check is made and nothing is kept.
+    check is made and nothing is kept. *check_card* is asked about every card that is new or changed.
 
-    Raises ``InvalidRequest`` (an unknown skill or expert) or ``Conflict`` (what is to be removed is still in use).
+    Raises ``InvalidRequest`` (an unknown skill or expert, what *check_card* raises) or ``Conflict`` (what is to be removed is
+    still in use).
     """
     changes = Changes()
     try:
         async with database.session() as connection:
             await state.lock(connection)
-            changes = await write_manifest(connection, manifest, prune=prune)
+            changes = await write_manifest(connection, manifest, prune=prune, check_card=check_card)
             if dry_run:
                 raise _DryRunEnds
             if changes.any:
@@ -67,11 +72,16 @@ async def apply(database: Database, manifest: Manifest, *, prune: bool = False, 
     return changes
 
 
-async def write_manifest(connection: AsyncConnection, manifest: Manifest, *, prune: bool) -> Changes:
+async def write_manifest(connection: AsyncConnection, manifest: Manifest, *, prune: bool, check_card: CardCheck = accept_any) -> Changes:
     """In an order in which what is referred to is there: skills, experts, strategies; removal the other way round."""
+
+    async def require_usable(connection: AsyncConnection, card: ExpertCard) -> None:
+        await references.require_skills(connection, card)
+        await asyncio.to_thread(check_card, card)
+
     cards, strategies = manifest.to_cards(), manifest.to_strategies()
     changes = await _write_skills(connection, manifest.skills)
-    changes += await _write(connection, EXPERTS, cards, references.require_skills)
+    changes += await _write(connection, EXPERTS, cards, require_usable)
     changes += await _write(connection, STRATEGIES, strategies, references.require_experts)
     if not prune:
         return changes

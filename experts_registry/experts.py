@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,6 +93,13 @@ def _from_row(row: sa.RowMapping) -> ExpertCard:
     )
 
 
+CardCheck = Callable[[ExpertCard], object]
+"""Raises ``InvalidRequest`` for a card that could not be used as it is. It may read files: it is called in a thread."""
+
+
+def accept_any(_: ExpertCard) -> None: ...
+
+
 EXPERTS = VersionedTable(kind="expert", table=experts, to_row=_to_row, from_row=_from_row)
 
 
@@ -106,8 +114,10 @@ class Declared:
 class ExpertStore:
     """Expert cards. Every method is one transaction; every change bumps the registry's version."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, check_card: CardCheck = accept_any) -> None:
+        """*check_card* is asked before a card is written: it knows what cards do not say, such as which models there are."""
         self._database = database
+        self.check_card = check_card
 
     async def list(self) -> builtins.list[ExpertCard]:
         """Every card, by id, disabled ones too."""
@@ -123,7 +133,7 @@ class ExpertStore:
         """Store a new card; its version is the store's to give.
 
         Skills that it declares and nobody knew become known. Raises ``Conflict`` when the id is taken, ``InvalidRequest``
-        when it declares what looks like a misspelling of a known skill.
+        when it declares what looks like a misspelling of a known skill, or as ``check_card`` does.
         """
         return (await self.declare(card)).card
 
@@ -142,6 +152,8 @@ class ExpertStore:
 
     async def declare_all(self, cards: Sequence[ExpertCard]) -> builtins.list[Declared]:
         """``declare`` for several cards, in their order: all of them or, when one is refused, none."""
+        for card in cards:
+            await asyncio.to_thread(self.check_card, card)
         async with self._database.session() as connection:
             await state.lock(connection)
             declared = []
@@ -154,6 +166,7 @@ class ExpertStore:
 
     async def redeclare(self, card: ExpertCard, if_version: int | None = None) -> Declared:
         """``replace`` that tells which skills are new."""
+        await asyncio.to_thread(self.check_card, card)
         async with self._database.session() as connection:
             await state.lock(connection)
             new_skills = await references.add_declared_skills(connection, card)

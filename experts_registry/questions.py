@@ -13,9 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.errors import InvalidRequest, NotFound
 from domain.nearest import did_you_mean
 from domain.skills import LabelledQuestion
-from experts_registry import state
+from experts_registry import references, state
 from experts_registry.database import Database
-from experts_registry.skills import add_missing_skills
 from experts_registry.tables import labelled_questions, question_vectors
 
 T = TypeVar("T")
@@ -73,7 +72,8 @@ async def read_questions(connection: AsyncConnection) -> dict[str, LabelledQuest
 async def write_questions(connection: AsyncConnection, questions: Sequence[LabelledQuestion], *, source: str, now: float) -> int:
     """Add or overwrite *questions* by id and return how many are new or different.
 
-    The vectors of a question whose wording changes are dropped: they belong to the old wording.
+    The vectors of a question whose wording changes are dropped: they belong to the old wording. Raises ``InvalidRequest`` for
+    a question that cannot be stored, or whose skill looks like a misspelling of a known one.
     """
     _require_storable(questions)
     wanted = {question.id: question for question in questions}
@@ -90,7 +90,7 @@ async def write_questions(connection: AsyncConnection, questions: Sequence[Label
     new = [{**_to_row(question), "source": source, "updated_at": now} for question in changed if question.id not in stored]
     for rows in chunks(new):
         await connection.execute(labelled_questions.insert(), list(rows))
-    await add_missing_skills(connection, (label for question in changed for label in question.labels))
+    await references.add_skills_of_questions(connection, changed)
     return len(changed)
 
 
@@ -110,7 +110,7 @@ class QuestionStore:
         """Add or overwrite by id, all or none; returns how many were new or different.
 
         Skills that they name and nobody knew become known. *source* says where they are from (a file's name). Raises
-        ``InvalidRequest`` that names the question which cannot be stored.
+        ``InvalidRequest`` that names the question which cannot be stored, or has what looks like a misspelling of a known skill.
         """
         async with self._database.session() as connection:
             await state.lock(connection)

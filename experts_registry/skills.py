@@ -48,7 +48,7 @@ async def write_skills(connection: AsyncConnection, descriptions: Mapping[str, s
 
 
 async def add_missing_skills(connection: AsyncConnection, names: Iterable[str]) -> None:
-    """Add those of *names* that are not there, without a description: what questions and profiles use is a known skill."""
+    """Add those of *names* that are not there, without a description: what profiles use is a known skill."""
     wanted = set(names)
     if not wanted:
         return

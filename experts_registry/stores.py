@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from experts_registry.database import Database
-from experts_registry.experts import ExpertStore
+from experts_registry.experts import CardCheck, ExpertStore, accept_any
 from experts_registry.profiles import ProfileStore
 from experts_registry.questions import QuestionStore
 from experts_registry.skills import SkillStore
@@ -25,11 +25,11 @@ class Stores:
     profiles: ProfileStore
 
     @classmethod
-    def of(cls, database: Database) -> Self:
-        """Every store of *database*."""
+    def of(cls, database: Database, *, check_card: CardCheck = accept_any) -> Self:
+        """Every store of *database*; *check_card* as in ``ExpertStore``."""
         return cls(
             database=database,
-            experts=ExpertStore(database),
+            experts=ExpertStore(database, check_card=check_card),
             strategies=StrategyStore(database),
             skills=SkillStore(database),
             questions=QuestionStore(database),

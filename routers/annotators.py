@@ -12,7 +12,7 @@ from domain.plan import Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingQuery
 from domain.skills import SkillMatch
-from routers.conversation import routed_text
+from routers.conversation import RoutedText, follows, is_fragment, routed_text
 from routers.index_holder import RoutingIndex
 from routers.options import SkillsOptions
 from routers.question_index import Neighbour, TextEncoder
@@ -40,6 +40,8 @@ class Annotation:
     """Whether the last turn leans on what came before it."""
     with_context: bool = False
     """Whether it was read together with the turns before it."""
+    text: str = ""
+    """For who reads instead of comparing: the last turn, after those that it may refer to unless it is clear alone."""
     neighbours: tuple[Neighbour, ...] = ()
     category: str | None = None
     """The category that most of the neighbours with these skills have."""
@@ -71,27 +73,66 @@ class EmbeddingAnnotator:
         index: RoutingIndex,
         options: SkillsOptions,
     ) -> Annotation:
-        """One encoder call: the last turn, and the same with its context when there is any."""
+        """One encoder call; one more for each fragment between the last turn, when it is one, and what it leans on."""
         text = routed_text(query.request.messages)
         if not text.last or not index.skills:
-            return Annotation(skills=(), nearest=(), similarity=0.0)
-        vectors = await self._encoder.encode(text.texts)
-        similarities, nearest = index.compare(vectors)
-        fragment = text.is_fragment(float(similarities[0].max()))
-        reading = 1 if fragment and text.with_context is not None else 0
-        if reading == 1 and similarities[1].max() < options.floor <= similarities[0].max():
-            reading = 0  # what came before is itself like nothing known: it explains nothing
-        skills = match_skills(index.skills, similarities[reading], floor=options.floor, temperature=options.temperature)
-        neighbours = tuple(nearest[reading][:_NUM_NEIGHBOURS])
+            return Annotation(skills=(), nearest=(), similarity=0.0, text=text.after(len(text.earlier)))
+        readings = await self._read(text.texts, index)
+        alone = reading = readings[0]
+        read_by_others, fragment = text.last, is_fragment(text.last, alone.best)
+        if text.earlier and (fragment or alone.best < options.floor):
+            num_turns, context, together = await self._with_context(text, readings, index)
+            read_by_others = text.after(num_turns)
+            fragment = fragment and follows(text.last, context.best, together.best)
+            # When what came before is itself like nothing known, it explains nothing.
+            if fragment and not together.best < options.floor <= alone.best:
+                reading = together
+        skills = match_skills(index.skills, reading.similarities, floor=options.floor, temperature=options.temperature)
+        neighbours = tuple(reading.neighbours[:_NUM_NEIGHBOURS])
         return Annotation(
             skills=skills,
-            nearest=nearest_skills(index.skills, similarities[reading]),
-            similarity=float(similarities[reading].max()),
+            nearest=nearest_skills(index.skills, reading.similarities),
+            similarity=reading.best,
             fragment=fragment,
-            with_context=reading == 1,
+            with_context=reading is not alone,
+            text=read_by_others,
             neighbours=neighbours,
             category=majority_category(neighbours, skills),
         )
+
+    async def _with_context(self, text: RoutedText, readings: Sequence[_Reading], index: RoutingIndex) -> tuple[int, _Reading, _Reading]:
+        """How many turns back the context of the last one begins; the context alone, and with the last turn after it.
+
+        *readings* are those of ``text.texts``. A step back encodes one new text: the others were read when they were new.
+        """
+        together, context = readings[1:]
+        turn, num_turns = context, 1
+        while num_turns < len(text.earlier) and is_fragment(text.earlier[num_turns - 1], turn.best):
+            before = text.earlier[num_turns]
+            pair = f"{before}\n{text.earlier[num_turns - 1]}"
+            further = (before, pair, text.context(num_turns + 1), text.after(num_turns + 1))
+            turn_before, both, *longer = await self._read(further, index)
+            if not follows(text.earlier[num_turns - 1], turn_before.best, both.best, is_last=False):
+                break
+            turn, num_turns = turn_before, num_turns + 1
+            context, together = longer
+        return num_turns, context, together
+
+    async def _read(self, texts: Sequence[str], index: RoutingIndex) -> list[_Reading]:
+        compared = index.compare(await self._encoder.encode(texts))
+        return [_Reading(*of_text) for of_text in zip(*compared, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a text is similar to."""
+
+    similarities: Floats
+    neighbours: Sequence[Neighbour]
+
+    @property
+    def best(self) -> float:
+        return float(self.similarities.max())
 
 
 def match_skills(names: Sequence[str], similarities: Floats, *, floor: float, temperature: float) -> tuple[SkillMatch, ...]:

@@ -1,68 +1,92 @@
 """Which text of a conversation is routed. Pure.
 
-The last user turn decides when it can be understood alone; a fragment ("and doubled?") is read together with what it
-follows. Both readings are encoded in one batch, and how much the turn alone resembles a known skill says which one counts.
-One of them counts, never a blend: half of one topic and half of another would look like a task for a generalist.
+The last user turn decides when it can be understood alone; a fragment ("and doubled?", "why?") is read together with what it
+follows, back to the nearest turn that is no fragment itself. Similarities to known skills say which reading counts: one of
+them, never a blend, for half of one topic and half of another would look like a task for a generalist.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from domain.chat import Message, text_of, user_turns
 
+_BRIEF_WORDS = 3
+"""Up to here a turn may be a fragment whatever it resembles: "why?", "once more please"."""
 _SHORT_WORDS = 5
 _SHORT_WITH_OPENER_WORDS = 8
 _MAX_CONTEXT_TURNS = 4
 _CHARS_PER_WORD = 12
-"""For scripts without spaces: a "word" is never longer than this."""
+"""A "word" is never longer than this, whatever the script."""
+_SCRIPTS_WITHOUT_SPACES = (
+    (re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"), 2),  # kana and Han
+    (re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"), 5),  # Thai, Lao, Burmese, Khmer
+)
+"""Characters, and how many of them make a word."""
 _OPENER = re.compile(r"(and|or|but|also|then|so|now|again|same|instead|next|what about|how about|what if)\b", re.IGNORECASE)
 """How English fragments begin. Other languages get along without: their fragments are recognised by similarity alone."""
 
-# Similarities of the turn alone to its best skill. Measured (docs/adr/0004-routing.md): 98 % of follow-ups stay with their
-# topic, 97 % of new questions leave the topic before them, 90 % of texts that belong to no skill are refused there too.
+# Similarities of a turn alone to its best skill, chosen with benchmarks/routing_quality.py (docs/adr/0004-routing.md).
 _CLEAR_WITH_OPENER = 0.65
 _CLEAR_SHORT = 0.42
 _CLEAR = 0.365
 _FAINT = 0.30
-"""Without an opener, a turn that has less in common with any skill is a new, unknown topic and no fragment."""
+"""Without an opener, a longer turn that has less in common with any skill is a new, unknown topic and no fragment."""
+_KEPT = 0.86
+"""Share of the context's similarity that is left when a fragment is read after it. "why?" takes nothing away from "What is
+21 + 13?"; "Best pasta recipe?" takes a third, and is a new topic."""
+_KEPT_EARLIER = 0.9
+"""The same for turns before the last one, of which one in doubt ends the context: what it names is enough to follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedText:
-    """``last`` is the last turn; ``with_context`` the same after the turns that it may refer to, if there are any."""
+    """``last`` is the last turn; ``earlier`` the turns that it may refer to, the latest of them first."""
 
     last: str
-    with_context: str | None = None
+    earlier: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What to encode, in one batch."""
-        return (self.last,) if self.with_context is None else (self.last, self.with_context)
+        """What to encode first, in one batch: ``last``, the same after the turn before it, and that turn."""
+        return (self.last, self.after(1), self.earlier[0]) if self.earlier else (self.last,)
 
-    def is_fragment(self, similarity: float) -> bool:
-        """Whether the last turn, which alone is *similar* so much to its best skill, leans on what came before."""
-        length = num_words(self.last)
-        if length <= _SHORT_WITH_OPENER_WORDS and _OPENER.match(self.last):
-            return similarity < _CLEAR_WITH_OPENER
-        return _FAINT <= similarity < (_CLEAR_SHORT if length <= _SHORT_WORDS else _CLEAR)
+    def context(self, num_turns: int) -> str:
+        """The latest *num_turns* of the earlier turns, in their order."""
+        return "\n".join(reversed(self.earlier[:num_turns]))
+
+    def after(self, num_turns: int) -> str:
+        """The last turn as it is read after *num_turns* others."""
+        return "\n".join((*reversed(self.earlier[:num_turns]), self.last))
+
+
+def is_fragment(turn: str, similarity: float) -> bool:
+    """Whether *turn*, which alone is similar so much to its best skill, may lean on what came before."""
+    num = num_words(turn)
+    if _has_opener(turn, num):
+        return similarity < _CLEAR_WITH_OPENER
+    if num <= _BRIEF_WORDS:
+        return similarity < _CLEAR_SHORT
+    return _FAINT <= similarity < (_CLEAR_SHORT if num <= _SHORT_WORDS else _CLEAR)
+
+
+def follows(turn: str, context: float, together: float, *, is_last: bool = True) -> bool:
+    """Whether the fragment *turn* continues its context and does not change the topic, by how similar the context and both
+    *together* are to their best skill."""
+    return _has_opener(turn, num_words(turn)) or together >= (_KEPT if is_last else _KEPT_EARLIER) * context
 
 
 def routed_text(messages: Sequence[Message]) -> RoutedText:
-    """The text to route. Without any user turn it is the last message that has text, or empty."""
+    """The text to route. A last turn without text (an image) is left to the turns before it; without any user turn it is the
+    last message that has text, or empty."""
     turns = user_turns(messages)
     if not turns:
         texts = [text for message in messages if (text := text_of(message).strip())]
         return RoutedText(texts[-1] if texts else "")
-    context: list[str] = []
-    # Back to the turn that names the topic: fragments ("and plus 7?") lean on what stands before them.
-    for turn in reversed(turns[:-1][-_MAX_CONTEXT_TURNS:]):
-        context.insert(0, turn)
-        if num_words(turn) > _SHORT_WORDS:
-            break
-    return RoutedText(turns[-1], "\n".join([*context, turns[-1]]) if context else None)
+    return RoutedText(turns[-1], tuple(reversed(turns[:-1][-_MAX_CONTEXT_TURNS:])))
 
 
 def more_than_text(messages: Sequence[Message]) -> bool:
@@ -73,4 +97,10 @@ def more_than_text(messages: Sequence[Message]) -> bool:
 
 
 def num_words(text: str) -> int:
-    return max(len(text.split()), len(text) // _CHARS_PER_WORD)
+    """How many words *text* has; estimated from its characters where none are between spaces."""
+    without_spaces = (math.ceil(len(script.findall(text)) / size) for script, size in _SCRIPTS_WITHOUT_SPACES)
+    return max(len(text.split()), len(text) // _CHARS_PER_WORD, *without_spaces)
+
+
+def _has_opener(turn: str, num: int) -> bool:
+    return num <= _SHORT_WITH_OPENER_WORDS and _OPENER.match(turn) is not None

@@ -24,7 +24,6 @@ from domain.registry import RegistrySnapshot
 from domain.routing import RoutingQuery
 from domain.skills import SkillMatch
 from routers.annotators import Annotation, Annotator, majority_category
-from routers.conversation import routed_text
 from routers.index_holder import RoutingIndex
 from routers.options import SkillsOptions
 from routers.question_index import TextEncoder
@@ -74,7 +73,7 @@ class KeywordAnnotator:
             return _fell_back(by_embedding, f"the keyword expert{name} is {problem}")
         if query.max_calls is not None and query.max_calls < NUM_SAMPLES + 1:
             return _fell_back(by_embedding, f"max_calls is {query.max_calls}, too few for {NUM_SAMPLES} keyword calls and an answer")
-        outcomes = await self._samples(expert, query)
+        outcomes = await self._samples(expert, query, by_embedding.text)
         by_embedding = replace(by_embedding, calls=tuple(outcomes))
         texts = [outcome.text for outcome in outcomes if isinstance(outcome, Candidate)]
         if len(texts) < 2:
@@ -94,10 +93,9 @@ class KeywordAnnotator:
             notes=notes,
         )
 
-    async def _samples(self, expert: ExpertCard, query: RoutingQuery) -> list[Outcome]:
-        """One outcome for each sample."""
-        text = routed_text(query.request.messages)
-        messages: tuple[Message, ...] = ({"role": "user", "content": _PROMPT.format(question=text.with_context or text.last)},)
+    async def _samples(self, expert: ExpertCard, query: RoutingQuery, text: str) -> list[Outcome]:
+        """One outcome for each sample of the keywords of *text*."""
+        messages: tuple[Message, ...] = ({"role": "user", "content": _PROMPT.format(question=text)},)
         left_s = query.deadline.remaining_s if query.deadline else math.inf
         timeout_s = min(self._timeout_s, _MAX_SHARE * left_s)
         deadline = Deadline.after(timeout_s)

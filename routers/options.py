@@ -37,7 +37,8 @@ class SkillsOptions:
     declared_strength: float = 2.0
     """Correct answers that declaring a skill is worth; measured answers outweigh them soon."""
     sticky: bool = False
-    """Whether an unclear query stays with the expert of its session (``x-session-id``)."""
+    """Whether an unclear query (a fragment without its context, or below the floor) stays with its session's expert
+    (``x-session-id``)."""
 
 
 def parse_options(values: Mapping[str, Any], defaults: SkillsOptions) -> SkillsOptions:

@@ -17,6 +17,9 @@ _POOL_STRENGTH = 5.0
 """Answers that the pool's mean accuracy is worth in an expert's overall accuracy."""
 _UNMEASURED_POOL = 0.25
 """Taken for the pool's mean accuracy when nobody was ever measured."""
+_UNKNOWN_SHARE = 0.05
+"""Of the pool's mean accuracy, for an expert that was never measured and declares none of the query's skills: no evidence at
+all. More would give a new model the seat of one that was measured, whatever is asked."""
 _PAPER_TEMPERATURE = 0.5
 
 
@@ -44,16 +47,25 @@ def overall_accuracy(counts: Counts, *, pool_accuracy: float | None) -> Floats:
     return (counts.overall_correct + _POOL_STRENGTH * pool) / (counts.overall_answered + _POOL_STRENGTH)
 
 
-def skill_accuracy(counts: Counts, overall: Floats, *, prior_strength: float, declared_strength: float) -> Floats:
+def skill_accuracy(counts: Counts, overall: Floats, weights: Floats, *, prior_strength: float, declared_strength: float) -> Floats:
     """(E, M) in [0, 1]: ``(num_correct + a) / (num_answered + a + b)`` per skill.
 
     The pseudo-counts say what to expect before the first answer: the expert's overall accuracy, and more where it declares
     the skill. An expert that was measured keeps nothing of its claim: after 100 answers it moves the accuracy by 0.02.
+    One that was never measured stands behind everybody with a right answer, unless it declares a part of the query: by that
+    part's weight it is then trusted with the rest.
     """
     claim = declared_strength * counts.declared
     prior_correct = prior_strength * overall[:, None] + claim
     total = counts.num_answered + prior_strength + claim
-    return np.divide(counts.num_correct + prior_correct, total, out=np.zeros_like(total), where=total > 0)
+    accuracy = np.divide(counts.num_correct + prior_correct, total, out=np.zeros_like(total), where=total > 0)
+    never_measured = counts.overall_answered[:, None] == 0
+    if not never_measured.any():
+        return accuracy
+    claimed = (counts.declared @ weights)[:, None]
+    least_proven = np.where(counts.num_correct > 0, accuracy, 1.0).min(axis=0, initial=1.0)
+    by_claim = np.where(claimed > 0, claimed * accuracy, np.minimum(_UNKNOWN_SHARE * accuracy, least_proven / 2))
+    return np.where(never_measured & (counts.declared == 0), by_claim, accuracy)
 
 
 def shrunk_scores(accuracy: Floats, overall: Floats, weights: Floats, *, global_weight: float) -> Floats:

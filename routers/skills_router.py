@@ -84,9 +84,9 @@ class SkillsRouter:
         annotation = await self._annotators[options.annotator].annotate(query, snapshot, index, options)
         table = await self._table_for(snapshot, index)
         expert_ids = [card.id for card in query.experts]
+        session_expert = self._session_expert(query, annotation, options, expert_ids)
         annotation, counts, unsupported = _supported(annotation, table, expert_ids)
         scored = _Scored(expert_ids, _scores(annotation.skills, counts, table, options), Evidence(annotation.skills, counts))
-        session_expert = self._session_expert(query, annotation, options, expert_ids)
         if session_expert is not None:
             selected: tuple[str, ...] = (session_expert,)
             reason = f"The query is unclear on its own; session {query.request.session_id!r} stays with {session_expert}."
@@ -115,12 +115,13 @@ class SkillsRouter:
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def _session_expert(self, query: RoutingQuery, annotation: Annotation, options: SkillsOptions, expert_ids: list[str]) -> str | None:
-        """The eligible expert that a fragment stays with, when the strategy wants that and the session has one.
+        """The eligible expert that an unclear query stays with, when the strategy wants that and the session has one.
 
-        Only where the request itself does not carry the turns that would explain the fragment.
+        Unclear is what is like nothing known, and a fragment where the request does not carry the turns that explain it.
         """
         session_id = query.request.session_id
-        if not options.sticky or not session_id or not annotation.fragment or annotation.with_context:
+        unclear = not annotation.skills or (annotation.fragment and not annotation.with_context)
+        if not options.sticky or not session_id or not unclear:
             return None
         remembered = self._sessions.recall(session_id)
         return remembered if remembered in expert_ids else None
@@ -137,8 +138,10 @@ def _scores(skills: tuple[SkillMatch, ...], counts: Counts, table: ScoreTable, o
     if options.scoring == "symbolic":
         return symbolic_scores(counts)
     overall = overall_accuracy(counts, pool_accuracy=table.pool_accuracy)
-    accuracy = skill_accuracy(counts, overall, prior_strength=options.prior_strength, declared_strength=options.declared_strength)
-    return shrunk_scores(accuracy, overall, np.array([match.weight for match in skills]), global_weight=options.global_weight)
+    weights = np.array([match.weight for match in skills])
+    strengths = {"prior_strength": options.prior_strength, "declared_strength": options.declared_strength}
+    accuracy = skill_accuracy(counts, overall, weights, **strengths)
+    return shrunk_scores(accuracy, overall, weights, global_weight=options.global_weight)
 
 
 def _supported(annotation: Annotation, table: ScoreTable, expert_ids: list[str]) -> tuple[Annotation, Counts, tuple[str, ...]]:

@@ -30,7 +30,8 @@ async def add_questions(
     source: Annotated[str | None, typer.Option(help="Where they come from; default the file's name.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add labelled questions; one with a known id is replaced."""
+    """Add labelled questions; one with a known id is replaced. A skill that looks like a misspelling of a known one is refused:
+    'consilium skills add' makes it a skill of its own."""
     rows = read_rows(file)
     async with server.connect() as client:
         await upload(client, rows, source=source or file.name)
@@ -75,10 +76,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 async def upload(client: ApiClient, rows: list[dict[str, Any]], *, source: str) -> None:
-    """Store *rows*, in bodies of bounded size."""
+    """Store *rows*, in bodies of bounded size, one of every skill first: so each new skill is compared with those that were known
+    before, and not with what an earlier body has made known."""
     batch: list[dict[str, Any]] = []
     size = 0
-    for row in rows:
+    for row in one_of_each_skill_first(rows):
         row_size = len(json.dumps(row))
         if batch and size + row_size > _BATCH_BYTES:
             await client.call("POST", PATH, body={"questions": batch, "source": source})
@@ -86,3 +88,15 @@ async def upload(client: ApiClient, rows: list[dict[str, Any]], *, source: str) 
         batch.append(row)
         size += row_size
     await client.call("POST", PATH, body={"questions": batch, "source": source})
+
+
+def one_of_each_skill_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """*rows* in their order, but before all others those that are the first with one of their skills (or their category)."""
+    seen: set[str] = set()
+    first: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for row in rows:
+        labels = set(row.get("skills") or filter(None, [row.get("category")]))
+        (others if labels <= seen else first).append(row)
+        seen |= labels
+    return first + others

@@ -97,6 +97,21 @@ def test_a_new_topic_leaves_the_expert_of_the_conversation(client: OpenAI) -> No
     assert client.chat.completions.create(model="auto", messages=turns).choices[0].message.content == "Madrid"  # type: ignore[arg-type]
 
 
+def test_after_a_change_of_topic_a_follow_up_goes_to_the_new_topic(client: OpenAI) -> None:
+    turns = [
+        *said("What is the capital of France?"),
+        {"role": "assistant", "content": "Paris"},
+        *said("What is 3 + 4?"),
+        {"role": "assistant", "content": "7"},
+    ]
+
+    doubled = client.chat.completions.with_raw_response.create(model="auto", messages=[*turns, *said("and doubled?")])  # type: ignore[list-item]
+    more = client.chat.completions.with_raw_response.create(model="auto", messages=[*turns, *said("once more please")])  # type: ignore[list-item]
+
+    assert [raw.headers["x-consilium-experts"] for raw in (doubled, more)] == ["arithmetic"] * 2
+    assert doubled.parse().choices[0].message.content == "14"
+
+
 def test_a_question_like_nothing_known_is_refused_with_the_skills_there_are(client: OpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model="auto", messages=said("Write a poem about autumn leaves."))

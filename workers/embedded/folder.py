@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from domain.errors import ExpertUnreachable
-from domain.experts import ExpertCard
+from domain.errors import ExpertUnreachable, InvalidRequest
+from domain.experts import Backend, ExpertCard
 from domain.nearest import did_you_mean
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -34,6 +34,21 @@ def find_folder(card: ExpertCard, embedded_dir: Path) -> ExpertFolder:
     # A name that is too long, a folder that may not be read, a loop of links, a file that is not JSON.
     except (OSError, ValueError, RuntimeError) as error:
         raise ExpertUnreachable(f"the folder of expert {card.id!r} cannot be read: {error}", retryable=False) from error
+
+
+def require_folder(card: ExpertCard, embedded_dir: Path) -> None:
+    """Raise ``InvalidRequest`` that names the field and the nearest folder when *card* could answer nothing as it is.
+
+    Only enabled embedded experts are looked at, and a name only where *embedded_dir* is on this machine.
+    """
+    named_elsewhere = not Path(card.model).is_absolute() and not embedded_dir.is_dir()
+    if card.backend is not Backend.EMBEDDED or not card.enabled or named_elsewhere:
+        return
+    try:
+        find_folder(card, embedded_dir)
+    except ExpertUnreachable as error:
+        field = "adapter_of" if card.adapter_of and (embedded_dir / card.model).is_dir() else "model"
+        raise InvalidRequest(f"{field}: {error.message}", param=field) from error
 
 
 def _found(card: ExpertCard, embedded_dir: Path) -> ExpertFolder:

@@ -36,7 +36,8 @@ async def apply_manifest(services: ServicesDep, body: Body, asked: Annotated[App
         require_prompt(card)
     for strategy in manifest.to_strategies():
         require_usable(strategy, services)
-    changes = await apply(services.database, manifest, prune=asked.prune, dry_run=asked.dry_run)
+    check_card = services.expert_store.check_card
+    changes = await apply(services.database, manifest, prune=asked.prune, dry_run=asked.dry_run, check_card=check_card)
     if not asked.dry_run:
         await services.directory.refresh()
     return json_response({**asdict(changes), "dry_run": asked.dry_run})

@@ -323,6 +323,24 @@ def test_questions_are_added_and_listed(consilium: Consilium, tmp_path: Path) ->
     assert "the first 2" in listed.err
 
 
+def test_a_file_s_new_skills_are_held_against_those_before_it_and_not_against_each_other(consilium: Consilium, tmp_path: Path) -> None:
+    """Also where it is sent in several pieces; nothing of it is stored when one is misspelt."""
+    file = tmp_path / "mine.jsonl"
+    names = ["high school mathematics", "high school statistics"]
+    rows = [{"question": f"{name} {n}?", "answer": "x" * 900, "skills": [name]} for name in names for n in range(1600)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"question": "2 + 3?", "answer": "5", "skills": ["algebr"]}]))
+
+    misspelt = consilium("questions", "add", str(file))
+    none = consilium("questions", "list", "--json")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    added = consilium("questions", "add", str(file))
+
+    assert misspelt.code == 2
+    assert "(2 + 3?): skills[0] names the unknown skill 'algebr'; did you mean 'algebra'?" in misspelt.err
+    assert "high school" not in none.out
+    assert added.out == "stored 3200 questions\n"
+
+
 def test_a_dead_expert_leaves_a_run_to_resume(consilium: Consilium, parts: AdminParts) -> None:
     parts.pool.scripted = ScriptedPool({"good": Fails(ExpertUnreachable("connection refused"))}).scripted
     ran = consilium("profile", "run", "--experts", "good")

@@ -40,6 +40,7 @@ async def test_questions_are_stored_and_their_skills_known(client: httpx.AsyncCl
         ({"question": "x"}, "answer", "questions, line 2"),
         ({"question": "x", "answer": "y", "skill": ["z"]}, "skill", "'skills'"),
         ({"question": "x", "answer": "y", "grader": "exakt"}, "grader", "'exact'"),
+        ({"question": "x", "answer": "y", "skills": ["algebr"]}, "skills[0]", "did you mean 'algebra'?"),
     ],
 )
 async def test_a_wrong_question_is_told_with_its_place_and_nothing_is_stored(
@@ -51,6 +52,19 @@ async def test_a_wrong_question_is_told_with_its_place_and_nothing_is_stored(
     assert error_of(response)["param"] == param
     assert told in error_of(response)["message"]
     assert (await client.get("/questions/fine")).status_code == 404
+
+
+async def test_a_misspelt_skill_is_refused_wherever_a_question_is_written(client: httpx.AsyncClient) -> None:
+    written = {"question": "x", "answer": "y", "skills": ["roman numeral"]}
+
+    refused = [
+        await client.put("/questions/algebra-0", json=written),
+        await client.patch("/questions/algebra-0", json={"skills": ["roman numeral"]}),
+    ]
+
+    assert [response.status_code for response in refused] == [400, 400]
+    assert all("question 'algebra-0'" in error_of(response)["message"] for response in refused)
+    assert (await client.get("/questions/algebra-0")).json()["skills"] == ["algebra"]
 
 
 async def test_an_unknown_skill_is_refused_with_the_nearest(client: httpx.AsyncClient) -> None:

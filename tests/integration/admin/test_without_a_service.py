@@ -34,7 +34,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_registry_is_worked_on_in_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a service, commands make the database, change it and read it; they say so on stderr and make no admin key."""
-    added = run(["experts", "add", "sql", "--backend", "embedded", "--model", "sql"])
+    added = run(["experts", "add", "sql", "--backend", "embedded", "--model", "numerals"])
     listed = run(["experts", "list", "--json"])
 
     out, err = capsys.readouterr()
@@ -55,6 +55,22 @@ def test_the_readme_s_expert_can_be_added_beside_the_zoo(monkeypatch: pytest.Mon
     out, err = capsys.readouterr()
     assert code == 0, err
     assert "new skill: essays" in out
+
+
+def test_an_embedded_expert_without_a_folder_is_refused_when_it_is_added(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "experts.yaml"
+    manifest.write_text("experts:\n- {id: foo, backend: embedded, model: numerls}\n")
+
+    codes = [
+        run(["experts", "add", "foo", "--backend", "embedded", "--model", "numerls"]),
+        run(["experts", "apply", "-f", str(manifest)]),
+        run(["experts", "list", "--json"]),
+    ]
+
+    out, err = capsys.readouterr()
+    assert codes == [2, 2, 0]
+    assert err.count("model: the folder 'numerls' of expert 'foo' does not exist; did you mean 'numerals'?") == 2
+    assert json.loads(out) == []
 
 
 def test_looking_at_the_registry_loads_no_model(tmp_path: Path) -> None:
@@ -124,7 +140,7 @@ def test_serve_tells_where_it_is_and_stops_cleanly(tmp_path: Path, capsys: pytes
     with served(tmp_path) as (process, url, said):
         text = "".join(said)
         key = (tmp_path / "data" / "admin.key").read_text().strip()
-        added = run(["experts", "add", "sql", "--backend", "embedded", "--model", "sql", "--url", url])
+        added = run(["experts", "add", "sql", "--backend", "embedded", "--model", "numerals", "--url", url])
         ready = httpx.get(f"{url}/ready", trust_env=False).status_code
         process.send_signal(signal.SIGTERM)
         code = process.wait(30)

@@ -8,6 +8,7 @@ import pytest
 
 from domain.errors import Conflict, InvalidRequest
 from domain.evaluation import AggregatorOutcome, RunState
+from domain.experts import ExpertCard
 from domain.skills import SkillCount
 from experts_registry import state
 from experts_registry.apply import Changes, apply
@@ -55,6 +56,20 @@ async def test_applying_the_same_again_changes_nothing(stores: Stores, database:
     assert not changes.any
     assert await _version(database) == 1
     assert {card.version for card in await stores.experts.list()} == {1}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_of_a_manifest_only_the_cards_that_change_have_to_be_usable(stores: Stores, dry_run: bool) -> None:
+    def check(card: ExpertCard) -> None:
+        raise InvalidRequest(f"there is no folder {card.model!r}", param="model")
+
+    await apply(stores, load_manifest(MANIFEST))
+    changed = load_manifest(MANIFEST.replace("model: generalist", "model: generalst"))
+    await apply(stores, load_manifest(MANIFEST), check_card=check, dry_run=dry_run)
+    with pytest.raises(InvalidRequest, match="no folder 'generalst'"):
+        await apply(stores, changed, check_card=check, dry_run=dry_run)
+
+    assert {card.model for card in await stores.experts.list()} == {"numerals", "generalist"}
 
 
 async def test_applying_changes_what_differs_and_leaves_the_rest(stores: Stores) -> None:

@@ -169,6 +169,24 @@ async def test_a_card_with_an_unknown_skill_is_refused_with_the_nearest(stores: 
     assert await stores.experts.list() == []
 
 
+async def test_a_card_that_could_not_be_used_is_not_written(database: Database) -> None:
+    asked: list[str] = []
+
+    def check(card: ExpertCard) -> None:
+        asked.append(card.model)
+        if card.model == "numerls":
+            raise InvalidRequest("there is no folder 'numerls'", param="model")
+
+    experts = Stores.of(database, check_card=check).experts
+    stored = await experts.create(make_card(model="numerals"))
+    for write in (experts.create(make_card("foo", model="numerls")), experts.replace(make_card(model="numerls"))):
+        with pytest.raises(InvalidRequest, match="no folder 'numerls'"):
+            await write
+
+    assert asked == ["numerals", "numerls", "numerls"]
+    assert await experts.list() == [stored]
+
+
 async def test_a_strategy_with_an_unknown_expert_is_refused_with_the_nearest(stores: Stores) -> None:
     await stores.experts.create(make_card())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,37 @@ async def test_skills_and_lone_categories_of_questions_become_known(stores: Stor
     await stores.questions.add([make_question("q1"), make_question("q2", skills=(), category="geography")], source="test")
 
     assert await stores.skills.list() == [Skill("geography"), Skill("roman numerals")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "param"),
+    [
+        ({"skills": ("digits", "roman numerls")}, "skills[1]"),
+        ({"skills": (), "category": "Roman numeral"}, "category"),
+    ],
+)
+async def test_a_skill_that_looks_misspelt_is_refused_until_it_is_added_as_a_skill(stores: Stores, bad: dict[str, Any], param: str) -> None:
+    await stores.questions.add([make_question("q1")], source="test")
+    misspelt = make_question("q3", question="Write XIX in digits, please.", **bad)
+    skill = misspelt.labels[-1]
+
+    with pytest.raises(InvalidRequest, match=rf"question 'q3' \(Write XIX.*{skill!r}; did you mean 'roman numerals'") as caught:
+        await stores.questions.add([make_question("q2"), misspelt], source="test")
+    kept = await stores.questions.list()
+    await stores.skills.create(Skill(skill))
+    meant = await stores.questions.add([misspelt], source="test")
+
+    assert caught.value.param == param
+    assert f"consilium skills add '{skill}'" in caught.value.message
+    assert kept == [make_question("q1")]
+    assert meant == 1
+
+
+async def test_new_skills_that_come_together_are_not_held_against_each_other(stores: Stores) -> None:
+    names = ("high school mathematics", "high school statistics")
+    await stores.questions.add([make_question(str(i), skills=(name,)) for i, name in enumerate(names)], source="test")
+
+    assert [skill.name for skill in await stores.skills.list()] == list(names)
 
 
 async def test_a_question_that_cannot_be_stored_is_named_and_none_is_added(stores: Stores) -> None:

@@ -49,7 +49,34 @@ async def test_a_fragment_is_read_with_the_turn_before_it_in_one_batch() -> None
 
     assert annotation.with_context
     assert annotation.skills[0].skill == "addition"
-    assert encoder.batches == [("and doubled?", "What is 40 plus 2?\nand doubled?")]
+    assert encoder.batches == [("and doubled?", "What is 40 plus 2?\nand doubled?", "What is 40 plus 2?")]
+
+
+async def test_a_lone_turn_and_a_clear_one_take_one_encoder_call() -> None:
+    _, lone = await annotate("What is 40 plus 2?")
+    _, clear = await annotate("Name the capital of Peru.", "and of Chad?", "What is 40 plus 2?")
+
+    assert lone.batches == [("What is 40 plus 2?",)]
+    assert len(clear.batches) == 1
+
+
+async def test_a_fragment_of_a_fragment_is_read_from_the_turn_that_names_the_topic() -> None:
+    """Each step back encodes one text that is new: the longer context with the last turn after it."""
+    annotation, encoder = await annotate("Name the capital of Peru.", "What is 40 plus 2?", "and 3?", "and doubled?")
+
+    assert annotation.skills[0].skill == "addition"
+    assert annotation.text == "What is 40 plus 2?\nand 3?\nand doubled?"
+    assert encoder.batches[1:] == [
+        ("What is 40 plus 2?", "What is 40 plus 2?\nand 3?", "What is 40 plus 2?\nand 3?", "What is 40 plus 2?\nand 3?\nand doubled?")
+    ]
+
+
+async def test_what_somebody_else_reads_of_a_clear_turn_is_that_turn() -> None:
+    clear, _ = await annotate("What is 40 plus 2?", "Name the capital of Kenya.")
+    unknown, _ = await annotate("What is 40 plus 2?", "How did you find that out, please?")
+
+    assert clear.text == "Name the capital of Kenya."
+    assert unknown.text == "What is 40 plus 2?\nHow did you find that out, please?"
 
 
 async def test_a_new_topic_leaves_the_turns_before_it() -> None:

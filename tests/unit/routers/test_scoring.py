@@ -26,8 +26,9 @@ def counts_of(
 
 def shrunk(counts: Counts, weights: Sequence[float], *, global_weight: float = 0.01) -> list[float]:
     overall = overall_accuracy(counts, pool_accuracy=0.3)
-    accuracy = skill_accuracy(counts, overall, prior_strength=1, declared_strength=2)
-    return [float(score) for score in shrunk_scores(accuracy, overall, np.array(weights), global_weight=global_weight)]
+    shares = np.array(weights, float)
+    accuracy = skill_accuracy(counts, overall, shares, prior_strength=1, declared_strength=2)
+    return [float(score) for score in shrunk_scores(accuracy, overall, shares, global_weight=global_weight)]
 
 
 SPECIALIST, GENERALIST = 0, 1
@@ -77,6 +78,35 @@ def test_a_claim_is_gone_after_wrong_answers() -> None:
     assert never > 0.7
     assert some < 0.35
     assert many < 0.06
+
+
+@pytest.mark.parametrize("right_of_200", [1, 20, 190])
+def test_an_expert_that_was_never_measured_stands_behind_everybody_with_a_right_answer(right_of_200: int) -> None:
+    counts = counts_of([[0, 0], [right_of_200, 10]], [[0, 0], [200, 200]], declared=[[0, 0], [0, 0]])
+    scores = shrunk(counts, [0.7, 0.3])
+
+    assert scores[1] > 1.5 * scores[0]
+    assert scores[0] > 0
+
+
+def test_an_expert_that_was_never_measured_goes_before_one_that_was_never_right() -> None:
+    scores = shrunk(counts_of([[0, 0], [0, 1]], [[0, 0], [200, 200]]), [1, 0])
+
+    assert scores[0] > scores[1]
+
+
+def test_an_expert_that_was_measured_elsewhere_is_expected_to_be_what_it_was_there() -> None:
+    scores = shrunk(counts_of([[0, 160], [60, 60]], [[0, 200], [200, 200]]), [1, 0])
+
+    assert scores[0] == pytest.approx(0.8, abs=0.02)
+
+
+def test_who_declares_a_part_of_the_query_is_trusted_with_the_rest_by_that_part() -> None:
+    declared = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    counts = counts_of([[0] * 4] * 3 + [[50] * 4], [[0] * 4] * 3 + [[100] * 4], declared=[*declared, [0] * 4])
+    most, little, nothing, measured = shrunk(counts, [0.9, 0.1, 0, 0])
+
+    assert most > measured > little > nothing
 
 
 def test_without_skills_the_overall_accuracy_is_the_score() -> None:

@@ -144,6 +144,25 @@ async def test_an_expert_that_was_never_measured_is_useful_at_once_on_new_ground
     assert decision.considered[0].why == "declares cooking, not measured on it"
 
 
+async def test_experts_that_were_never_measured_take_no_seat_on_ground_that_they_do_not_declare() -> None:
+    poet = card("poet", skills=("poetry", "essays"), exemplars=("Write a poem about autumn.",))
+    snapshot = snapshot_of([poet, *(card(f"model-{n}") for n in range(13)), *map(card, specialists())], specialists())
+    router = await skills_router(snapshot)
+    panel = await router.route(query(snapshot, SUM, pick=PickRule("top_k", 3)), snapshot)
+    alone = await router.route(query(snapshot, POEM), snapshot)
+
+    assert set(panel.selected) < set(specialists())
+    assert alone.selected == ("poet",)
+
+
+async def test_an_expert_that_was_never_measured_answers_when_nobody_else_is_left() -> None:
+    snapshot = snapshot_of([card("newcomer"), *map(card, specialists())], specialists())
+    decision = await (await skills_router(snapshot)).route(query(snapshot, SUM, pick=PickRule("top_k", 5)), snapshot)
+
+    assert len(decision.selected) == 5
+    assert decision.considered[-1].score > 0
+
+
 async def test_a_claim_does_not_beat_a_measured_specialist() -> None:
     boaster = card("boaster", skills=("addition",), exemplars=(SUM,))
     snapshot = snapshot_of([*map(card, specialists()), boaster], specialists())
@@ -209,6 +228,25 @@ async def test_a_fragment_stays_with_its_session_when_the_strategy_is_sticky() -
     assert decision.selected == ("calculator",)
     assert not decision.others_fit
     assert "session 's' stays with calculator" in decision.reason
+
+
+@pytest.mark.parametrize("turns", [("ok",), (POEM, "ok"), (SUM, "Please tell me how that was found.")])
+async def test_a_query_like_nothing_known_stays_with_its_session_when_the_strategy_is_sticky(turns: tuple[str, ...]) -> None:
+    snapshot = snapshot_of()
+    router = await skills_router(snapshot, sessions=answered_by("calculator"))
+    decision = await router.route(query(snapshot, *turns, session_id="s", sticky=True), snapshot)
+
+    assert decision.selected == ("calculator",)
+    assert not decision.fallback
+
+
+async def test_a_session_is_no_reason_to_answer_what_is_known_and_nobody_can() -> None:
+    cook = card("cook", skills=("cooking",), exemplars=("How long do I boil rice?",))
+    snapshot = snapshot_of([*map(card, specialists()), cook], specialists())
+    router = await skills_router(snapshot, sessions=answered_by("calculator"))
+    asked = query(snapshot, "How long do I boil rice?", session_id="s", sticky=True, only=list(specialists()))
+    with pytest.raises(NoEligibleExpert, match="needs cooking"):
+        await router.route(asked, snapshot)
 
 
 @pytest.mark.parametrize(("session_id", "sticky"), [("other", True), ("s", False), (None, True)])
