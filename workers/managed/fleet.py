@@ -124,6 +124,8 @@ class Fleet:
         """
         everyone = tuple(cards)
         async with self._updating:
+            if self._is_closed:
+                return
             wanted = {card.id: card for card in everyone if card.enabled and self.manages(card)}
             if wanted and not self._is_read:
                 await asyncio.to_thread(self._measurements.read)
@@ -426,6 +428,9 @@ class Fleet:
 
     def _on_down(self, status: ServerStatus) -> None:
         self._pools.lost(status.server_id)
+        # One that was given up, after several failures in a row, waits for somebody who needs it.
+        if status.server_id in self.pinned and status.num_failures and not self._is_closed:
+            self.prefetch(status.server_id)
         self._down.set()
         self._down = asyncio.Event()
 

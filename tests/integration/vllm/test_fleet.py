@@ -271,6 +271,16 @@ async def test_a_pinned_server_is_loaded_at_once_and_never_makes_room(opened: Op
     assert (await answer(pool, managed("b"))).startswith("b on")
 
 
+async def test_a_pinned_server_that_died_is_loaded_again_unasked(opened: OpenFleet) -> None:
+    fleet, _ = await opened(managed("a", serving=ServingOptions(pinned=True)))
+    await until(lambda: up(fleet) == ["a"])
+    pid = server(fleet, "a").status.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+    await until(lambda: up(fleet) == ["a"] and server(fleet, "a").status.pid != pid)
+
+
 async def test_servers_are_taken_over_from_a_service_that_was_killed(root: Path, opened: OpenFleet) -> None:
     """Two fleets of one process stand for two services: the first is left as a kill leaves it."""
     card = managed("a")
