@@ -11,9 +11,10 @@ from domain.deadline import Deadline
 from domain.experts import Backend, ExpertCard, ServingOptions
 from domain.plan import ExpertCall
 from tests.fakes.vllm import LIMITS, POLICY, PROGRAM
-from workers.managed.fleet import Fleet, FleetSettings
+from workers.managed.fleet import Fleet
 from workers.managed.limits import FleetLimits
 from workers.managed.placement import HostMemory
+from workers.managed.settings import FleetSettings
 from workers.pool import WorkerPool
 from workers.vllm.command import Installation
 

@@ -16,7 +16,7 @@ from domain.plan import ExpertCall
 from tests.contract.workers.tiny_models import write_endless, write_speaker
 from tests.fakes.upstream import Stall, Upstream, running_upstream
 from workers.limits import PoolLimits
-from workers.managed.fleet import Address
+from workers.managed.settings import Address
 from workers.pool import WorkerPool
 
 LITELLM_WARNINGS = (".*ReadOnly.*qualifier:UserWarning", ".*attribute on the instance is deprecated.*:DeprecationWarning")

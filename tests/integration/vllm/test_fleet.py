@@ -242,7 +242,7 @@ async def test_a_removed_expert_s_server_is_stopped_and_forgotten_when_it_is_idl
 
     assert not processes(root)
     with pytest.raises(NotFound, match="no managed server 'a'"):
-        await fleet.start("a", Deadline.after(1))
+        await fleet.operations.start("a", Deadline.after(1))
 
 
 async def test_a_server_moves_to_other_gpus_by_being_stopped_there(opened: OpenFleet) -> None:
@@ -265,7 +265,7 @@ async def test_a_pinned_server_is_loaded_at_once_and_never_makes_room(opened: Op
     with pytest.raises(ExpertUnavailable, match="unpin a server"):
         await answer(pool, managed("b"))
     with pytest.raises(Conflict, match="pinned"):
-        await fleet.stop("a", Deadline.after(5))
+        await fleet.operations.stop("a", Deadline.after(5))
     await fleet.update([replace(pinned, serving=ServingOptions(), version=2), managed("b")])
 
     assert (await answer(pool, managed("b"))).startswith("b on")
@@ -330,20 +330,20 @@ async def test_operators_start_stop_and_read_servers_by_their_experts_too(opened
     base = managed("base")
     fleet, _ = await opened(base, adapter_on(base, "chess", tmp_path))
 
-    assert await fleet.start("chess", Deadline.after(60)) == "base"
+    assert await fleet.operations.start("chess", Deadline.after(60)) == "base"
     assert up(fleet) == ["base"]
-    assert "serving /models/base" in await fleet.logs("chess", 10)
+    assert "serving /models/base" in await fleet.operations.logs("chess", 10)
     with pytest.raises(InvalidRequest, match="cannot sleep"):
-        await fleet.sleep("base", Deadline.after(5))
-    assert await fleet.stop("base", Deadline.after(60)) == "base"
+        await fleet.operations.sleep("base", Deadline.after(5))
+    assert await fleet.operations.stop("base", Deadline.after(60)) == "base"
     assert up(fleet) == []
-    for change in (fleet.sleep, fleet.wake):
+    for change in (fleet.operations.sleep, fleet.operations.wake):
         with pytest.raises(Conflict, match="is gone"):
             await change("base", Deadline.after(5))
     with pytest.raises(NotFound, match="did you mean 'base'"):
-        await fleet.stop("bas", Deadline.after(5))
+        await fleet.operations.stop("bas", Deadline.after(5))
     with pytest.raises(InvalidRequest, match="from 1 to"):
-        await fleet.logs("base", 0)
+        await fleet.operations.logs("base", 0)
 
 
 async def test_a_server_on_gpus_sleeps_and_wakes(opened: OpenFleet) -> None:
@@ -351,9 +351,9 @@ async def test_a_server_on_gpus_sleeps_and_wakes(opened: OpenFleet) -> None:
     fleet, pool = await opened(card)
     await answer(pool, card)
 
-    await fleet.sleep("a", Deadline.after(30))
+    await fleet.operations.sleep("a", Deadline.after(30))
     assert server(fleet, "a").status.state.value == "asleep"
-    await fleet.wake("a", Deadline.after(30))
+    await fleet.operations.wake("a", Deadline.after(30))
 
     assert up(fleet) == ["a"]
     assert fleet.num_loads == 1
