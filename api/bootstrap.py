@@ -53,9 +53,10 @@ from routers.skills_router import SkillsRouter
 from routers.stickiness import SessionMemory
 from workers.embedded.folder import require_folder
 from workers.limits import EmbeddedLimits
-from workers.managed.fleet import Fleet, FleetSettings
+from workers.managed.fleet import Fleet
 from workers.managed.machine import SHARE_FOR_SERVERS, machine_memory_mb
 from workers.managed.placement import HostMemory
+from workers.managed.settings import FleetSettings
 from workers.pool import WorkerPool
 from workers.vllm.command import Installation, VllmProgram
 from workers.vllm.limits import VllmLimits

@@ -13,6 +13,9 @@ from domain.strategy import Strategy
 DEFAULT_STRATEGY = "auto"
 STRATEGY_PREFIX = "consilium/"
 _LATEST = ":latest"
+LOAD_WAIT_S = 300.0
+"""What a request for one expert by name has beside the card's time, which is for running: its server may have to be loaded first, and
+others may have to make room for it. A server that is up costs none of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ def resolve(model: str, snapshot: RegistrySnapshot, labels: frozenset[str] = fro
     if card is not None and not card.labels <= labels:
         card = None
     if card is not None and card.enabled:
-        return Target(Strategy(id=card.id, router="explicit", aggregator="first", timeout_s=card.timeout_s), card)
+        return Target(Strategy(id=card.id, router="explicit", aggregator="first", timeout_s=card.timeout_s + LOAD_WAIT_S), card)
     raise ModelNotFound(_unknown(model, snapshot, labels, disabled=card is not None), param="model")
 
 

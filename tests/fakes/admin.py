@@ -31,6 +31,7 @@ from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
 from orchestrator.pipeline import Orchestrator
 from routers.catalogue import RouterCatalogue
+from tests.fakes.fleets import fleet_in
 from tests.fakes.services import ADMIN_KEY, FakeEncoder, FixedRouter
 from tests.fakes.workers import ScriptedWorkers
 from workers.discovery import DiscoveredModel
@@ -96,6 +97,8 @@ class AdminParts:
 
     pool: ScriptedPool = field(default_factory=lambda: ScriptedPool(SCRIPT))
     services: Services | None = None
+    managed: Sequence[ExpertCard] = ()
+    """Experts that the fleet of stand-in servers is told."""
 
     @asynccontextmanager
     async def bootstrap(self, settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
@@ -108,6 +111,9 @@ class AdminParts:
         await traces.start()
         routers = RouterCatalogue(FixedRouter(name) for name in ("fixed", "explicit", "skills", "random"))
         unused = cast(Any, None)
+        fleet = fleet_in(settings.data_dir / "vllm")
+        if self.managed:
+            await fleet.update(self.managed)
         self.services = Services(
             settings=settings,
             auth=Auth(api_keys=settings.api_key_list, admin_key=ADMIN_KEY),
@@ -127,12 +133,13 @@ class AdminParts:
             index_holder=unused,
             routers=routers,
             workers=cast(Any, self.pool),
-            fleet=unused,
+            fleet=fleet,
             orchestrator=Orchestrator(directory=directory, routers=routers, workers=self.pool, sinks=[traces]),
         )
         try:
             yield self.services
         finally:
+            await fleet.close()
             await traces.close()
             await directory.close()
             await database.close()

@@ -147,6 +147,7 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(name, action="store_true")
     # --- what vLLM does not have ---
     parser.add_argument("--hang-at-start", action="store_true")
+    parser.add_argument("--slow-start", type=float, default=0.0, help="seconds")
     parser.add_argument("--crash-at-start", type=int, help="exit code")
     parser.add_argument("--crashes-left", type=Path, help="a file with the number of starts that still have to crash")
     parser.add_argument("--serve-as", help="another name than it was told")
@@ -173,6 +174,7 @@ def main() -> None:
     if told.crashes_left is not None and (left := int(told.crashes_left.read_text())) > 0:
         told.crashes_left.write_text(str(left - 1))
         os._exit(1)
+    time.sleep(told.slow_start)
     if told.hang_at_start:
         threading.Event().wait()
     told.served_model_name = told.serve_as or told.served_model_name

@@ -11,33 +11,23 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from domain.deadline import Deadline
-from domain.errors import Conflict, ConsiliumError, ExpertProtocolError, ExpertUnavailable, ExpertUnreachable, InvalidRequest, NotFound
+from domain.errors import Conflict, ConsiliumError, ExpertProtocolError, ExpertUnavailable, ExpertUnreachable, NotFound
 from domain.experts import Backend, ExpertCard
-from domain.nearest import did_you_mean
 from workers.managed.adapters import AdapterLoads
 from workers.managed.host import MeasuredHost
-from workers.managed.limits import FleetLimits
-from workers.managed.machine import gpu_memory_mb
 from workers.managed.measurements import CallTimes, Measurements
+from workers.managed.operations import Operations
 from workers.managed.placement import HostMemory, Placement, Seat, Seen, Source, launch_key, place
 from workers.managed.pools import Pools
 from workers.managed.retiring import Retirement
 from workers.managed.saving import Saver
+from workers.managed.settings import Address, FleetSettings
 from workers.managed.sources import source_of
 from workers.managed.views import FleetView, view_of_pools, view_of_servers
 from workers.managed.waiting import told
-from workers.residency.limits import ResidencyLimits
 from workers.residency.manager import OnProgress
-from workers.residency.servers import Action
-from workers.residency.snapshot import ServerPicture
-from workers.residency.state import ServerState as Residence
-from workers.vllm.command import Installation
-from workers.vllm.limits import VllmLimits
-from workers.vllm.restart import RestartPolicy
 from workers.vllm.status import ServerState, ServerStatus
 from workers.vllm.supervisor import Supervisor
 
@@ -46,36 +36,6 @@ log = logging.getLogger(__name__)
 _held: ContextVar[frozenset[str]] = ContextVar("held", default=frozenset())
 """Servers that the code that runs holds already. A call made meanwhile goes right in: were it to ask again, it could wait behind
 somebody who waits for this very hold to end."""
-
-
-@dataclass(frozen=True, slots=True)
-class FleetSettings:
-    """What a fleet is built from."""
-
-    folder: Path
-    """Where the servers' records and logs are, and what was measured."""
-    installation: Installation
-    memory: HostMemory
-    embedded_dir: Path
-    """Where embedded experts have their folders."""
-    serves_embedded: bool = False
-    """Whether experts of the backend ``embedded`` run on managed servers too."""
-    policy: str = "lru"
-    limits: FleetLimits = field(default_factory=FleetLimits)
-    vllm_limits: VllmLimits = field(default_factory=VllmLimits)
-    residency_limits: ResidencyLimits = field(default_factory=ResidencyLimits)
-    restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
-    ask_gpu_memory: Callable[[], float | None] = gpu_memory_mb
-    """Asked once, when a card wants GPUs and ``memory`` does not say what they have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the calls of one expert go while its server is held."""
-
-    base_url: str
-    """With ``/v1``. Every start of a server has another."""
-    model: str
 
 
 class Fleet:
@@ -97,6 +57,8 @@ class Fleet:
         self._saver = Saver(self._measurements, self._collect)
         self._adapters = AdapterLoads(self._supervisor)
         self._retirement = Retirement(self._supervisor, self._pools, lambda: self._placement, self._limits)
+        self.operations = Operations(self._supervisor, self._pools, lambda: self._placement, self.hold, self._limits)
+        """For people who start and stop servers themselves."""
         self._placement = Placement()
         self._cards: dict[str, ExpertCard] = {}
         """Those that the placement is about."""
@@ -124,6 +86,8 @@ class Fleet:
         """
         everyone = tuple(cards)
         async with self._updating:
+            if self._is_closed:
+                return
             wanted = {card.id: card for card in everyone if card.enabled and self.manages(card)}
             if wanted and not self._is_read:
                 await asyncio.to_thread(self._measurements.read)
@@ -269,54 +233,6 @@ class Fleet:
         self._measurements.called(expert_id, call_s, aggregation=aggregation)
         self._saver.soon()
 
-    # --- for operators; *name* is a server's id, or an expert's that lives on it. Raise ``NotFound`` for others ---
-
-    async def start(self, name: str, deadline: Deadline) -> str:
-        """Return its id when it is up. Raises ``ExpertError``."""
-        server_id = self.server_named(name)
-        async with self.hold(server_id, deadline):
-            return server_id
-
-    async def stop(self, name: str, deadline: Deadline) -> str:
-        """Return its id when it is gone; it serves what it serves to its end. Raises what ``Residency.evict`` raises."""
-        return await self._evict(name, Action.STOP, deadline)
-
-    async def sleep(self, name: str, deadline: Deadline) -> str:
-        """The same when it sleeps. Raises ``Conflict`` when it does not run."""
-        server_id = self.server_named(name)
-        if (state := self._picture(server_id).state) is Residence.GONE:
-            raise Conflict(f"server {server_id!r} is {state} and cannot be put to sleep: start it first")
-        return await self._evict(name, Action.SLEEP, deadline)
-
-    async def wake(self, name: str, deadline: Deadline) -> str:
-        """Return its id when it answers again. Raises ``Conflict`` when it does not sleep."""
-        server_id = self.server_named(name)
-        if (state := self._picture(server_id).state) is Residence.GONE:
-            raise Conflict(f"server {server_id!r} is {state} and cannot be woken: start it instead")
-        return await self.start(server_id, deadline)
-
-    async def logs(self, name: str, num_lines: int) -> list[str]:
-        """The last lines that it wrote, oldest first."""
-        if not 1 <= num_lines <= self._limits.max_log_lines:
-            raise InvalidRequest(f"lines is {num_lines}, it must be from 1 to {self._limits.max_log_lines}", param="lines")
-        return await self._supervisor.logs(self.server_named(name), num_lines)
-
-    def server_named(self, name: str) -> str:
-        """The id of the server *name*, or of the one that the expert *name* lives on. Raises ``NotFound``."""
-        if self._pools.pool_of(name) is not None:
-            return name
-        if (seat := self._placement.seats.get(name)) is not None:
-            return seat.server_id
-        if (why := self._placement.obstacles.get(name)) is not None:
-            raise NotFound(f"the expert {name!r} has no server: {why}", param="server")
-        hint = did_you_mean(name, sorted(self._pools.server_ids), always_list=True)
-        raise NotFound(f"there is no managed server {name!r}; {hint}", param="server")
-
-    async def _evict(self, name: str, action: Action, deadline: Deadline) -> str:
-        server_id = self.server_named(name)
-        await self._pools.of(server_id).evict(server_id, action, deadline)
-        return server_id
-
     # --- inside ---
 
     def _sources(self, cards: Iterable[ExpertCard]) -> tuple[list[Source], dict[str, str]]:
@@ -420,12 +336,11 @@ class Fleet:
         except ConsiliumError as error:
             raise ExpertUnreachable(error.message) from error
 
-    def _picture(self, server_id: str) -> ServerPicture:
-        servers = self._pools.of(server_id).snapshot().servers
-        return next(server for server in servers if server.id == server_id)
-
     def _on_down(self, status: ServerStatus) -> None:
         self._pools.lost(status.server_id)
+        # One that was given up, after several failures in a row, waits for somebody who needs it.
+        if status.server_id in self.pinned and status.num_failures and not self._is_closed:
+            self.prefetch(status.server_id)
         self._down.set()
         self._down = asyncio.Event()
 

@@ -33,38 +33,38 @@ async def list_workers(services: ServicesDep, asked: Page) -> Response:
 @router.get("/{server_id}")
 async def get_worker(services: ServicesDep, server_id: str) -> Response:
     """One server, by its id or by that of an expert on it."""
-    return _shown(services, services.fleet.server_named(server_id))
+    return _shown(services, services.fleet.operations.server_named(server_id))
 
 
 @router.post("/{server_id}/start")
 async def start_worker(services: ServicesDep, server_id: str) -> Response:
     """Load the server; others make room for it as for a request. Answers when it is up."""
-    return await _changed(services, services.fleet.start, server_id)
+    return await _changed(services, services.fleet.operations.start, server_id)
 
 
 @router.post("/{server_id}/stop")
 async def stop_worker(services: ServicesDep, server_id: str) -> Response:
     """Stop the server as soon as it is idle. Answers when it is gone; the next request for it loads it again. 409 when it is pinned."""
-    return await _changed(services, services.fleet.stop, server_id)
+    return await _changed(services, services.fleet.operations.stop, server_id)
 
 
 @router.post("/{server_id}/sleep")
 async def sleep_worker(services: ServicesDep, server_id: str) -> Response:
     """Put the server to sleep as soon as it is idle. 400 when that would free nothing, 409 when it does not run or is pinned."""
-    return await _changed(services, services.fleet.sleep, server_id)
+    return await _changed(services, services.fleet.operations.sleep, server_id)
 
 
 @router.post("/{server_id}/wake")
 async def wake_worker(services: ServicesDep, server_id: str) -> Response:
     """Wake the server. 409 when it does not run."""
-    return await _changed(services, services.fleet.wake, server_id)
+    return await _changed(services, services.fleet.operations.wake, server_id)
 
 
 @router.get("/{server_id}/logs", openapi_extra=asks(LogsQuery))
 async def worker_logs(services: ServicesDep, server_id: str, asked: Annotated[LogsQuery, Depends(query_of(LogsQuery))]) -> Response:
     """The last lines that the server wrote, oldest first, those of earlier starts included."""
-    lines = await services.fleet.logs(server_id, asked.lines)
-    return json_response({"id": services.fleet.server_named(server_id), "lines": lines})
+    lines = await services.fleet.operations.logs(server_id, asked.lines)
+    return json_response({"id": services.fleet.operations.server_named(server_id), "lines": lines})
 
 
 async def _changed(services: Services, change: Callable[[str, Deadline], Awaitable[str]], name: str) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from domain.chat import Chunk
 from domain.deadline import Deadline
@@ -16,6 +16,7 @@ from domain.plan import ExpertCall
 from tests.contract.workers.tiny_models import write_endless, write_speaker
 from tests.fakes.upstream import Stall, Upstream, running_upstream
 from workers.limits import PoolLimits
+from workers.managed.settings import Address
 from workers.pool import WorkerPool
 
 LITELLM_WARNINGS = (".*ReadOnly.*qualifier:UserWarning", ".*attribute on the instance is deprecated.*:DeprecationWarning")
@@ -81,10 +82,10 @@ async def streamed(case: Case, call: ExpertCall, into: Streamed | None = None) -
     return result
 
 
-def new_pool(embedded_dir: Path) -> WorkerPool:
+def new_pool(embedded_dir: Path, **more: Any) -> WorkerPool:
     # No waiting between attempts: tests are about whether there is another one.
     limits = PoolLimits(retry_wait_initial_s=0.0, retry_wait_max_s=0.0)
-    return WorkerPool(embedded_dir=embedded_dir, limits=limits, environ={"STUB_API_KEY": "sk-stub"})
+    return WorkerPool(embedded_dir=embedded_dir, limits=limits, environ={"STUB_API_KEY": "sk-stub"}, **more)
 
 
 @asynccontextmanager
@@ -129,12 +130,53 @@ async def litellm_case(folder: Path) -> AsyncIterator[Case]:
         yield case
 
 
+class OneServer:
+    """A fleet whose only server is up, at the upstream's address."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self.num_held = 0
+
+    def manages(self, card: ExpertCard) -> bool:
+        return card.backend is Backend.VLLM
+
+    @asynccontextmanager
+    async def held(self, card: ExpertCard, deadline: Deadline, tell: Callable[[str], None] | None) -> AsyncIterator[Address]:
+        self.num_held += 1
+        try:
+            yield Address(card.base_url or self._base_url, card.model.rpartition("/")[2])
+        finally:
+            self.num_held -= 1
+
+
+@asynccontextmanager
+async def vllm_case(folder: Path) -> AsyncIterator[Case]:
+    """An expert on a managed server: held for each call, then called over HTTP. Coming up is ``tests/integration/vllm``'s."""
+    async with running_upstream() as upstream:
+        fleet = OneServer(upstream.base_url)
+        pool = new_pool(folder, fleet=cast(Any, fleet))
+        await pool.start()
+        card = ExpertCard("speaker", Backend.VLLM, "/models/speaker")
+
+        async def until_idle() -> None:
+            await upstream.until_idle()
+            assert fleet.num_held == 0
+
+        try:
+            yield Case(pool, card, replace(card, id="endless", model="/models/endless"), upstream, until_idle)
+        finally:
+            await pool.close()
+
+
 CASES = {
     "embedded": embedded_case,
     "openai": openai_case,
     "litellm": litellm_case,
+    "vllm": vllm_case,
 }
-HTTP_CASES = {name: CASES[name] for name in ("openai", "litellm")}
+HTTP_CASES = {name: CASES[name] for name in ("openai", "litellm", "vllm")}
+KEYED_CASES = {name: CASES[name] for name in ("openai", "litellm")}
+"""Those whose cards name an address and a key."""
 
 
 def write_models(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.workers.cases import CASES, HTTP_CASES, Case, write_models
+from tests.contract.workers.cases import CASES, HTTP_CASES, KEYED_CASES, Case, write_models
 
 
 @pytest.fixture(scope="session")
@@ -24,4 +24,10 @@ async def case(request: pytest.FixtureRequest, models_folder: Path) -> AsyncIter
 @pytest.fixture(params=HTTP_CASES)
 async def http_case(request: pytest.FixtureRequest, models_folder: Path) -> AsyncIterator[Case]:
     async with HTTP_CASES[request.param](models_folder) as case:
+        yield case
+
+
+@pytest.fixture(params=KEYED_CASES)
+async def keyed_case(request: pytest.FixtureRequest, models_folder: Path) -> AsyncIterator[Case]:
+    async with KEYED_CASES[request.param](models_folder) as case:
         yield case

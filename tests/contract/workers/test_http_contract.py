@@ -127,17 +127,17 @@ async def test_a_slow_trickle_is_passed_on_as_it_comes(http_case: Case) -> None:
     await asyncio.wait_for(upstream.until_idle(), 5)
 
 
-async def test_the_key_is_read_from_the_environment_when_it_is_needed(http_case: Case) -> None:
-    await http_case.pool.complete(call_of(http_case.speaker))
+async def test_the_key_is_read_from_the_environment_when_it_is_needed(keyed_case: Case) -> None:
+    await keyed_case.pool.complete(call_of(keyed_case.speaker))
 
-    assert upstream_of(http_case).requests[0].headers["Authorization"] == "Bearer sk-stub"
+    assert upstream_of(keyed_case).requests[0].headers["Authorization"] == "Bearer sk-stub"
 
 
-async def test_a_missing_key_is_named(http_case: Case) -> None:
-    card = replace(http_case.speaker, api_key="env:ABSENT_API_KEY")
+async def test_a_missing_key_is_named(keyed_case: Case) -> None:
+    card = replace(keyed_case.speaker, api_key="env:ABSENT_API_KEY")
 
     with pytest.raises(ExpertAuthFailed, match="ABSENT_API_KEY"):
-        await http_case.pool.complete(call_of(card))
+        await keyed_case.pool.complete(call_of(card))
 
 
 async def test_the_card_s_extra_body_wins_over_the_caller(http_case: Case) -> None:
@@ -148,7 +148,7 @@ async def test_the_card_s_extra_body_wins_over_the_caller(http_case: Case) -> No
     assert (body["temperature"], body["top_p"], body["seed"]) == (0.5, 0.9, 1)
 
 
-async def test_a_caller_cannot_send_the_key_elsewhere(http_case: Case) -> None:
+async def test_a_caller_cannot_send_the_key_elsewhere(keyed_case: Case) -> None:
     """Whatever a body holds, address, key, headers, model and messages are the card's and the pipeline's."""
     hostile = {
         "base_url": _NOWHERE, "api_base": _NOWHERE, "api_key": "sk-caller", "api_version": "1", "extra_headers": {"X-Stolen": "yes"},
@@ -158,12 +158,12 @@ async def test_a_caller_cannot_send_the_key_elsewhere(http_case: Case) -> None:
         "model": "other", "messages": [{"role": "user", "content": "other"}], "stream": "maybe", "litellm_params": {"api_base": _NOWHERE},
         "extra_body": {"model": "other", "messages": []}, "extra_query": {"a": "b"}, "azure_ad_token": "x", "cache": {"no-cache": True},
     }  # fmt: skip
-    plain = await http_case.pool.complete(call_of(http_case.speaker, temperature=0.5, **hostile))
-    stream = await streamed(http_case, call_of(http_case.speaker, temperature=0.5, **hostile))
+    plain = await keyed_case.pool.complete(call_of(keyed_case.speaker, temperature=0.5, **hostile))
+    stream = await streamed(keyed_case, call_of(keyed_case.speaker, temperature=0.5, **hostile))
 
     assert (plain.text, stream.contents[0]) == (ANSWER, ANSWER)
-    assert len(upstream_of(http_case).requests) == 2
-    for request, streams in zip(upstream_of(http_case).requests, (False, True), strict=True):
+    assert len(upstream_of(keyed_case).requests) == 2
+    for request, streams in zip(upstream_of(keyed_case).requests, (False, True), strict=True):
         assert request.headers["Authorization"] == "Bearer sk-stub"
         assert "X-Stolen" not in request.headers
         assert (request.body["model"], request.body["temperature"]) == ("speaker", 0.5)
@@ -171,16 +171,16 @@ async def test_a_caller_cannot_send_the_key_elsewhere(http_case: Case) -> None:
         assert bool(request.body.get("stream")) is streams
 
 
-async def test_a_caller_of_a_card_without_an_address_cannot_name_one(http_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_of_a_card_without_an_address_cannot_name_one(keyed_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """LiteLLM would go to the provider itself, with the card's key; the fake stands for the caller's server."""
     monkeypatch.setenv("OPENAI_API_BASE", _NOWHERE)
-    url = upstream_of(http_case).base_url
-    card = replace(http_case.speaker, base_url=None)
+    url = upstream_of(keyed_case).base_url
+    card = replace(keyed_case.speaker, base_url=None)
 
     with pytest.raises(ExpertUnreachable):
-        await http_case.pool.complete(call_of(card, base_url=url, api_base=url, extra_body={"api_base": url}))
+        await keyed_case.pool.complete(call_of(card, base_url=url, api_base=url, extra_body={"api_base": url}))
 
-    assert upstream_of(http_case).requests == []
+    assert upstream_of(keyed_case).requests == []
 
 
 async def test_the_context_overflow_of_a_server_is_the_caller_s_to_mend(http_case: Case) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from domain.chat import Chunk
 from domain.errors import AllExpertsFailed, ExpertProtocolError, ExpertUnreachable
+from domain.plan import ExpertCall
 from orchestrator.answer import Progress
 from orchestrator.stream import AnswerStream
 from tests.fakes.workers import Fails, Says, Stalls
@@ -48,6 +50,46 @@ async def test_only_the_aggregator_of_a_panel_streams() -> None:
     assert stream.trace.aggregator == "fuse:fuser"
     assert stream.trace.usage.total_tokens == 3 * 8
     assert stream.announced_aggregator == "fuse:fuser"
+
+
+def tells(text: str) -> Callable[[ExpertCall], Says]:
+    """An expert that has to be waited for, and says so."""
+
+    def answer(call: ExpertCall) -> Says:
+        assert call.on_progress is not None
+        call.on_progress(f"{call.expert.id}: loading")
+        return Says(text)
+
+    return answer
+
+
+async def test_what_candidates_and_aggregator_tell_while_they_are_waited_for_is_progress() -> None:
+    setup = Setup({"a": tells("2"), "b": tells("3"), "fuser": tells("two")}, "a", "b")
+
+    _, progress = await collect(await setup.orchestrator.open_stream(ask("consilium/panel", stream=True)))
+
+    assert {"a: loading", "b: loading", "fuser: loading"} <= set(progress)
+
+
+async def test_what_a_single_expert_tells_while_it_is_waited_for_is_progress() -> None:
+    waiting: list[ExpertCall] = []
+
+    def stalls(call: ExpertCall) -> Stalls:
+        waiting.append(call)
+        return Stalls(Says("two"))
+
+    setup = Setup({"a": stalls}, "a")
+    opening = asyncio.create_task(setup.orchestrator.open_stream(ask(stream=True)))
+    await setup.workers.until_started("a")
+    assert waiting[0].on_progress is not None
+    setup.workers.release("a")
+    stream = await opening
+    waiting[0].on_progress("a: loading")
+    await anext(stream)  # the token that is there already
+    event = await anext(stream)
+    await stream.aclose()
+
+    assert event == Progress("a: loading")
 
 
 async def test_a_failure_before_the_first_token_is_raised_at_once() -> None:
