@@ -12,6 +12,7 @@ from domain.deadline import Deadline
 from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard, HealthState
 from domain.plan import Candidate, ExpertFailure, Plan
+from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from domain.strategy import Strategy
@@ -182,7 +183,9 @@ class Preparation:
         """The strategy's rule with the caller's wishes over it; a bare ``k`` asks for exactly that many."""
         options, rule = request.options, strategy.pick
         if options.pick is not None and options.pick not in PICK_KINDS:
-            raise InvalidRequest(f"consilium.pick must be one of {', '.join(PICK_KINDS)}, not {options.pick!r}", param="consilium.pick")
+            raise InvalidRequest(
+                f"consilium.pick must be one of {', '.join(PICK_KINDS)}, not {quoted(options.pick)}", param="consilium.pick"
+            )
         if options.k is not None and not 1 <= options.k <= self._limits.max_experts:
             raise InvalidRequest(f"consilium.k must be between 1 and {self._limits.max_experts}, not {options.k}", param="consilium.k")
         kind = options.pick or ("top_k" if options.k is not None and rule.kind == "dynamic" else rule.kind)

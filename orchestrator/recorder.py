@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from domain.chat import ChatRequest, Message, Usage, text_of
 from domain.errors import ConsiliumError
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
+from domain.quoting import shortened
 from domain.routing import RoutingDecision
 from domain.trace import CallRecord, Timings, Trace
 from orchestrator.ports import TraceSink
 
 MAX_KEPT_TEXT = 20_000
 """Letters of one answer that a trace keeps."""
+MAX_KEPT_ERROR = 1_000
+"""Letters of one error: what failed is said in the first of them, the rest is what a caller or a server has sent."""
 
 
 class TraceRecorder:
@@ -69,7 +72,7 @@ class TraceRecorder:
                 text = outcome.text[:MAX_KEPT_TEXT] if self._keep_text else None
                 self._calls.append(CallRecord(outcome.expert_id, role, "ok", outcome.latency_s * 1e3, outcome.usage, text=text))
             case ExpertFailure():
-                error, status = f"{outcome.code}: {outcome.message}", "error" if outcome.called else "skipped"
+                error, status = shortened(f"{outcome.code}: {outcome.message}", MAX_KEPT_ERROR), "error" if outcome.called else "skipped"
                 self._calls.append(CallRecord(outcome.expert_id, role, status, outcome.latency_s * 1e3, error=error))
 
     def routed(self, outcomes: Sequence[Outcome]) -> None:
@@ -114,7 +117,7 @@ class TraceRecorder:
             timings=Timings(**spent, total=total, overhead=overhead, first_token=self._first_token),
             usage=self.usage,
             error_code=error.code if isinstance(error, ConsiliumError) else "internal_error" if isinstance(error, Exception) else None,
-            error_message=str(error) if expected else type(error).__name__ if error is not None else None,
+            error_message=shortened(str(error), MAX_KEPT_ERROR) if expected else type(error).__name__ if error is not None else None,
             stream=self._request.stream,
             session_id=self._request.session_id,
             messages=_shortened(self._request.messages) if self._keep_text else None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import time
+from functools import partial
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from api.body import json_object
+from api.body import parsed
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
 from api.openapi import ERRORS, body_of
@@ -25,7 +26,7 @@ _ANY_MODEL = "auto"
 @router.post("/v1/embeddings", openapi_extra=body_of(EmbeddingsBody), responses=ERRORS)
 async def create_embeddings(request: Request, services: ReadyServices) -> Response:
     """OpenAI's embeddings, L2-normalised. `model`: the encoder's name, or `auto`."""
-    body = validate(EmbeddingsBody, await json_object(request))
+    body = await parsed(request, partial(validate, EmbeddingsBody))
     encoder = services.encoder
     names = (services.settings.encoder, encoder.encoder_id, _ANY_MODEL)
     if body.model not in names:
