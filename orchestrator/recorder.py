@@ -35,7 +35,8 @@ class TraceRecorder:
         self._text_length = 0
         self.strategy: str | None = None
         self.decision: RoutingDecision | None = None
-        self.aggregator: str | None = None
+        self._aggregator: str | None = None
+        self._aggregator_reason: str | None = None
         self.trace: Trace | None = None
 
     @contextmanager
@@ -85,6 +86,14 @@ class TraceRecorder:
         """A call was given up because nobody waits for it any more."""
         self._calls.append(CallRecord(call.expert.id, call.role, "cancelled", latency_s * 1e3))
 
+    def aggregated(self, how: str, why: str) -> None:
+        """The answer is made so: ``single``, the aggregator's name, or that with its expert (``fuse:a``)."""
+        self._aggregator, self._aggregator_reason = how, shortened(why, MAX_KEPT_ERROR)
+
+    def fell_back(self, why: str) -> None:
+        """What ``aggregated`` said came to nothing."""
+        self.aggregated(f"{self._aggregator} (fallback)", f"{self._aggregator_reason}; {why}")
+
     def wrote(self, text: str) -> None:
         """A piece of the answer went out."""
         if self._first_token is None and text:
@@ -113,7 +122,8 @@ class TraceRecorder:
             status="ok" if error is None else "error" if isinstance(error, Exception) else "cancelled",
             decision=self.decision,
             calls=tuple(self._calls),
-            aggregator=self.aggregator,
+            aggregator=self._aggregator,
+            aggregator_reason=self._aggregator_reason,
             timings=Timings(**spent, total=total, overhead=overhead, first_token=self._first_token),
             usage=self.usage,
             error_code=error.code if isinstance(error, ConsiliumError) else "internal_error" if isinstance(error, Exception) else None,
