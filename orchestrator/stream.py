@@ -46,9 +46,9 @@ class _NoAnswer(Exception):
 class _Interrupted(Exception):
     """An expert failed in the middle of its stream; carries the failure out to where it is translated."""
 
-    def __init__(self, failure: ExpertFailure, *, started: bool) -> None:
+    def __init__(self, failure: ExpertFailure) -> None:
         super().__init__(failure.message)
-        self.failure, self.started = failure, started
+        self.failure = failure
 
 
 class AnswerStream:
@@ -247,10 +247,10 @@ async def _panel(
                         while held and (has_begun or not _ends(held[0])):
                             yield held.popleft()
             except _Interrupted as interrupted:
-                if interrupted.started:
+                if has_begun:
                     raise error_for([interrupted.failure], prepared.plan.deadline) from None
                 outcome = interrupted.failure
-            if not has_begun:  # what ended it is still held back, so another answer can take its place
+            if not has_begun:  # nothing was answered and its end is held back, so another answer can take its place
                 chosen, why = instead_of(outcome, candidates)
                 recorder.fell_back(why)
                 yield _whole(chosen)
@@ -258,7 +258,7 @@ async def _panel(
 
 async def _relay(call: ExpertCall, stage: str, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
     """Pass one expert's stream on, and keep its record. Raises ``_Interrupted`` when the expert fails."""
-    began, usage, text, sent = time.perf_counter(), Usage(), "", False
+    began, usage, text = time.perf_counter(), Usage(), ""
     outcome: Outcome | None = None
     source = workers.stream(call)
     try:
@@ -273,12 +273,11 @@ async def _relay(call: ExpertCall, stage: str, recorder: TraceRecorder, workers:
                 raise ExpertTimeout("no further token before the request's deadline") from None
             usage = chunk.usage or usage
             text += "".join(str(choice.delta.get("content") or "") for choice in chunk.choices)
-            sent = True
             yield chunk
         outcome = Candidate(call.expert.id, (_choice(text),), usage, time.perf_counter() - began)
     except ExpertError as error:
         outcome = failure_of(call, error, time.perf_counter() - began)
-        raise _Interrupted(outcome, started=sent) from error
+        raise _Interrupted(outcome) from error
     finally:
         if outcome is None:
             recorder.cancelled(call, time.perf_counter() - began)

@@ -87,7 +87,7 @@ class WorkerPool:
         started = self._clock()
         async with self._place(call) as limit, _within(call, limit):
             worker = await self._worker(call.expert.backend)
-            async for attempt in attempts(self._limits, limit.deadline):
+            async for attempt in attempts(self._limits, limit.deadline, call.expert.id):
                 with attempt:
                     candidate = await worker.complete(call)
                     return replace(candidate, latency_s=self._clock() - started, num_retries=attempt.num - 1)
@@ -128,7 +128,8 @@ class WorkerPool:
         worker = cast(OpenAIWorker, await self._worker(Backend.OPENAI))
         try:
             async with asyncio.timeout(self._limits.check_timeout_s):
-                return discovered_models(await worker.get_json(models_url(base_url), api_key_ref, name=base_url), base_url)
+                listed = await worker.get_json(models_url(base_url), api_key_ref, who=f"the server at {base_url}")
+                return discovered_models(listed, base_url)
         except ExpertError as error:
             raise without_version(base_url, error) from error
         except TimeoutError as error:
@@ -174,7 +175,7 @@ class WorkerPool:
         """A stream that has said its first token, and what it has said so far."""
         async with _within(call, limit):
             worker = await self._worker(call.expert.backend)
-            async for attempt in attempts(self._limits, limit.deadline):
+            async for attempt in attempts(self._limits, limit.deadline, call.expert.id):
                 with attempt:
                     chunks, first = worker.stream(call), []
                     try:
