@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from domain.errors import ExpertAuthFailed
 
-MIN_REDACTED = 8
+MIN_REDACTED = 6
 """Letters of a secret from which it is taken out of texts: shorter ones ("none", "EMPTY") are words, and keep nobody out."""
 
 
