@@ -36,11 +36,15 @@ class EmbeddingAnswers:
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Raises ``RequestError`` for a body that it does not take, ``NotReady`` while the encoder loads."""
-        self._read(body)
+        self._texts(validate(EmbeddingsBody, body))
 
     async def answer(self, body: Mapping[str, Any], request_id: str) -> dict[str, Any]:  # noqa: ARG002  # the port's signature
         """The response's body. Raises like ``check``, and what the encoder raises."""
-        asked, texts = self._read(body)
+        return await self.answer_to(validate(EmbeddingsBody, body))
+
+    async def answer_to(self, asked: EmbeddingsBody) -> dict[str, Any]:
+        """The same for a body that was read already."""
+        texts = self._texts(asked)
         began = time.perf_counter()
         vectors = (await self.encoder.encode(texts)).astype("<f4", copy=False)
         num_tokens = await self.encoder.count_tokens(texts)
@@ -56,8 +60,7 @@ class EmbeddingAnswers:
             "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
         }
 
-    def _read(self, body: Mapping[str, Any]) -> tuple[EmbeddingsBody, Sequence[str]]:
-        asked = validate(EmbeddingsBody, body)
+    def _texts(self, asked: EmbeddingsBody) -> Sequence[str]:
         names = (self.model, self.encoder.encoder_id, _ANY_MODEL)
         if asked.model not in names:
             message = f"the embedding model {asked.model!r} does not exist; known are {', '.join(dict.fromkeys(names))}"
@@ -67,4 +70,4 @@ class EmbeddingAnswers:
                 f"dimensions: {asked.model} has {self.encoder.dimensions} and cannot be cut to {asked.dimensions}; leave it out",
                 param="dimensions",
             )
-        return asked, texts_of(asked.input, max_texts=self.max_inputs)
+        return texts_of(asked.input, max_texts=self.max_inputs)

@@ -17,6 +17,7 @@ from api.dependencies import services_of
 from api.schemas.validation import first_problem
 from domain import errors
 from domain.experts import HealthState
+from domain.quoting import shortened
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,9 @@ _HTTP_CODES: Mapping[int, str] = {
     413: "payload_too_large",
     415: "unsupported_media_type",
 }
+
+MAX_MESSAGE_CHARS = 1000
+"""Of a message, or the field that it names: it is for a person, and may be made of what a caller or a server has sent."""
 
 _LASTING = frozenset({errors.ExpertAuthFailed.code, errors.ExpertRejected.code, errors.ExpertContextTooLong.code})
 """Failures of an expert that the same call would meet again."""
@@ -116,9 +120,9 @@ def to_wire(error: BaseException, health_of: HealthOf = lambda _: HealthState.CL
             status = status_of(error)
             more: dict[str, Any] = {}
             if isinstance(error, errors.AllExpertsFailed):
-                more["experts"] = [{"expert": f.expert_id, "code": f.code, "message": f.message} for f in error.failures]
+                more["experts"] = [{"expert": f.expert_id, "code": f.code, "message": _told(f.message)} for f in error.failures]
             elif isinstance(error, errors.NoEligibleExpert) and error.reasons:
-                more["experts"] = [{"expert": expert, "message": reason} for expert, reason in error.reasons.items()]
+                more["experts"] = [{"expert": expert, "message": _told(reason)} for expert, reason in error.reasons.items()]
             retry_after_s = getattr(error, "retry_after_s", None)
             if retry_after_s is None and status == 429:
                 retry_after_s = 1.0
@@ -142,9 +146,14 @@ def wire_error_of(error: errors.ConsiliumError) -> tuple[int, Mapping[str, objec
 
 
 def wire_body(status: int, message: str, code: str, param: str | None = None, **more: Any) -> dict[str, Any]:
-    """OpenAI's error object."""
+    """OpenAI's error object; *message* and *param* are cut to what a person reads."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}
+    told = {"message": _told(message), "type": kind, "param": None if param is None else _told(param), "code": code}
+    return {"error": {**told, **more}}
+
+
+def _told(text: str) -> str:
+    return shortened(text, MAX_MESSAGE_CHARS)
 
 
 def install(app: FastAPI) -> None:

@@ -57,6 +57,7 @@ def explain_object(trace: Trace) -> dict[str, Any]:
             for call in trace.calls
         ],
         "aggregator": trace.aggregator,
+        "aggregator_reason": trace.aggregator_reason,
         "timings_ms": {
             "route": round(timings.route, 3),
             "experts": round(timings.experts, 3),

@@ -84,5 +84,6 @@ def _clean(values: dict[str, str | None]) -> dict[str, str]:
 
 def header_value(text: str) -> str:
     """*text* as a header may carry it: printable latin-1 on one line, at most ``MAX_VALUE_CHARS``."""
-    safe = "".join(c if c.isprintable() else " " for c in text).encode("latin-1", "replace").decode("latin-1").strip()
+    given = text[: 2 * MAX_VALUE_CHARS]  # looked at letter by letter, and callers choose some names
+    safe = "".join(c if c.isprintable() else " " for c in given).encode("latin-1", "replace").decode("latin-1").strip()
     return safe if len(safe) <= MAX_VALUE_CHARS else safe[: MAX_VALUE_CHARS - 3] + "..."

@@ -178,8 +178,9 @@ class ExpertError(ConsiliumError):
         retry_after_s: float | None = None,
         retryable: bool | None = None,
         expert_at_fault: bool | None = None,
+        param: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, param=param)
         if retryable is not None:
             self.retryable = retryable
         if expert_at_fault is not None:

@@ -11,6 +11,8 @@ MISSPELT = 0.8
 """Similarity from which two names are taken for one, misspelt: one letter in four to two in nine are wrong. "maths" and
 "math" are near; "law" and "lab", "organic chemistry" and "chemistry" are not."""
 _MAX_LISTED = 20
+_MAX_COMPARED = 256
+"""Letters of a given name that are compared: comparing takes the product of both lengths, and no name is longer."""
 
 
 def nearest(given: str, known: Iterable[str], *, similarity: float = SUGGESTED) -> str | None:
@@ -39,7 +41,7 @@ def did_you_mean(given: str, known: Sequence[str], *, max_suggested: int = 1, al
 def _ranked(given: str, known: Iterable[str], limit: int, similarity: float) -> list[str]:
     # In reverse, so that of names that differ in nothing that counts the first of the alphabet is taken.
     by_letters = {_letters(name): name for name in sorted(known, reverse=True)}
-    return [by_letters[letters] for letters in difflib.get_close_matches(_letters(given), by_letters, limit, similarity)]
+    return [by_letters[letters] for letters in difflib.get_close_matches(_letters(given[:_MAX_COMPARED]), by_letters, limit, similarity)]
 
 
 def _letters(name: str) -> str:

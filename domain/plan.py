@@ -71,6 +71,8 @@ class ExpertFailure:
     latency_s: float = 0.0
     expert_at_fault: bool = True
     retry_after_s: float | None = None
+    param: str | None = None
+    """The request field that the expert refused, when it named one."""
 
     @property
     def called(self) -> bool:

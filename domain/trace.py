@@ -53,6 +53,8 @@ class Trace:
     calls: tuple[CallRecord, ...] = ()
     aggregator: str | None = None
     """How the answer was made: ``single``, ``first``, ``vote``, ``fuse:<expert>``, or with `` (fallback)`` behind."""
+    aggregator_reason: str | None = None
+    """Why so, for people: who agreed, by which measurement the fusing expert was chosen, what failed."""
     timings: Timings = Timings()
     usage: Usage = Usage()
     error_code: str | None = None

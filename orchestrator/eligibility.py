@@ -10,6 +10,7 @@ from domain.chat import ChatRequest, text_of
 from domain.errors import ContextTooLong, InvalidRequest, NoEligibleExpert
 from domain.experts import Capability, ExpertCard, ExpertRole, HealthState
 from domain.nearest import did_you_mean
+from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 
 _CONTEXT, _UNHEALTHY = "context", "unhealthy"
@@ -66,10 +67,10 @@ def visible(card: ExpertCard, request: ChatRequest) -> bool:
 
 def check_names(names: Sequence[str], request: ChatRequest, snapshot: RegistrySnapshot, *, param: str) -> None:
     """Raise ``InvalidRequest`` for the first of *names* that is no expert, as far as the caller may know."""
-    known = sorted(card.id for card in snapshot.experts.values() if visible(card, request))
+    known = {card.id for card in snapshot.experts.values() if visible(card, request)}
     for name in names:
         if name not in known:
-            raise InvalidRequest(f"{param}: there is no expert {name!r}; {did_you_mean(name, known)}", param=param)
+            raise InvalidRequest(f"{param}: there is no expert {quoted(name)}; {did_you_mean(name, sorted(known))}", param=param)
 
 
 def eligible(request: ChatRequest, snapshot: RegistrySnapshot, health_of: Callable[[str], HealthState]) -> Eligibility:

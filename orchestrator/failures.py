@@ -31,7 +31,8 @@ def error_for(failures: Sequence[ExpertFailure], deadline: Deadline) -> Consiliu
     if codes == {ExpertContextTooLong.code}:
         return ContextTooLong(named, param="messages")
     if codes <= {ExpertRejected.code, ExpertContextTooLong.code}:
-        return InvalidRequest(f"refused by {named}")
+        params = {failure.param for failure in failures}
+        return InvalidRequest(f"refused by {named}", param=params.pop() if len(params) == 1 else None)
     if codes == {ExpertUnavailable.code}:
         return NoEligibleExpert(f"every chosen expert is unhealthy ({named})", reasons={f.expert_id: f.message for f in failures})
     if codes == {ExpertOverloaded.code}:

@@ -66,7 +66,7 @@ class GuardedWorkers:
 
 def failure_of(call: ExpertCall, error: ExpertError, latency_s: float) -> ExpertFailure:
     """*error* as data."""
-    return ExpertFailure(call.expert.id, error.code, error.message, latency_s, error.expert_at_fault, error.retry_after_s)
+    return ExpertFailure(call.expert.id, error.code, error.message, latency_s, error.expert_at_fault, error.retry_after_s, error.param)
 
 
 def _no_verdict(call: ExpertCall) -> ExpertFailure:

@@ -17,7 +17,8 @@ class Limits:
     """Largest panel: a fusing expert's context and attention give out beyond it."""
     hold_headers_s: float = 1.0
     """How long a panel's stream is held back, so that an early failure is a real HTTP error and not an event."""
-    hold_first_token_s: float = 10.0
-    """The same for a single expert's first token, which is nearer; after it the stream shows signs of life."""
+    hold_first_token_s: float = 4.5
+    """The same for a single expert's first token, which is nearer; after it the stream shows signs of life. Under the five seconds
+    without a byte that callers are promised (``docs/http-api.md``)."""
     close_grace_s: float = 5.0
     """How long a cancelled expert call may take to let go."""

@@ -8,6 +8,7 @@ from domain.chat import ChatRequest
 from domain.plan import CallRole, Candidate, ExpertFailure
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import Chosen, Synthesis
+from orchestrator.aggregation.fallback import instead_of, is_answer
 from orchestrator.answer import Answer
 from orchestrator.dispatch import candidates_of, dispatch, failures_of
 from orchestrator.failures import error_for
@@ -15,7 +16,7 @@ from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
 from orchestrator.planner import aggregator_call
 from orchestrator.ports import Directory, Router, TraceSink, Workers
-from orchestrator.preparation import Preparation, Prepared, settle, stand_in
+from orchestrator.preparation import Preparation, Prepared, settle, stand_in, why_single
 from orchestrator.recorder import TraceRecorder
 from orchestrator.stream import AnswerStream, stream_events
 
@@ -96,13 +97,13 @@ class Orchestrator:
         """The candidate that is the answer: the only one, the chosen one, or what the aggregator wrote."""
         match settle(prepared, candidates):
             case None:
-                recorder.aggregator = "single"
+                recorder.aggregated("single", why_single(prepared))
                 return candidates[0]
-            case Chosen(candidate=chosen, by=name):
-                recorder.aggregator = name
+            case Chosen(candidate=chosen, why=why, by=name):
+                recorder.aggregated(name, why)
                 return chosen
-            case Synthesis(expert=expert, messages=messages):
-                recorder.aggregator = f"{prepared.aggregator.name}:{expert.id}"
+            case Synthesis(expert=expert, messages=messages, why=why):
+                recorder.aggregated(f"{prepared.aggregator.name}:{expert.id}", why)
                 call = aggregator_call(prepared.request, expert, messages, prepared.plan.deadline)
                 with recorder.timing("aggregate"):
                     (outcome,) = await dispatch(
@@ -111,7 +112,8 @@ class Orchestrator:
                         on_outcome=lambda outcome: recorder.call(outcome, CallRole.AGGREGATOR),
                         on_cancelled=recorder.cancelled,
                     )
-                if isinstance(outcome, Candidate):
+                if isinstance(outcome, Candidate) and is_answer(outcome):
                     return outcome
-                recorder.aggregator += " (fallback)"
-                return candidates[0]
+                chosen, why = instead_of(outcome, candidates)
+                recorder.fell_back(why)
+                return chosen

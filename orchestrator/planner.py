@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from domain.chat import ChatRequest, Message
@@ -62,6 +63,22 @@ def make_plan(
                     params["temperature"] = params.get("temperature") or REPEAT_TEMPERATURE
         calls.append(ExpertCall(card, request.messages, params, deadline, request.id))
     return Plan(tuple(calls), deadline)
+
+
+def as_planned(decision: RoutingDecision, plan: Plan, *, max_calls: int, fused: bool) -> RoutingDecision:
+    """*decision* as far as *plan* carries it out: whom the cap on calls leaves out is not selected, and the reason says so."""
+    called = tuple(call.expert.id for call in plan.calls)
+    if len(called) == len(decision.selected):
+        return decision
+    missed = ", ".join(expert_id for expert_id in dict.fromkeys(decision.selected) if expert_id not in called)
+    room = f"max_calls leaves {max_calls} call{'s' * (max_calls != 1)}{', one of them to the aggregator' if fused else ''}"
+    said = f"Note: {room}, so {len(called)} of {len(decision.selected)} candidates {'is' if len(called) == 1 else 'are'} asked"
+    return replace(
+        decision,
+        selected=called,
+        considered=tuple(replace(expert, selected=expert.expert_id in called) for expert in decision.considered),
+        reason=f"{decision.reason} {said}{f', without {missed}' if missed else ''}.",
+    )
 
 
 def aggregator_call(request: ChatRequest, card: ExpertCard, messages: tuple[Message, ...], deadline: Deadline) -> ExpertCall:

@@ -12,6 +12,7 @@ from domain.deadline import Deadline
 from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard, HealthState
 from domain.plan import Candidate, ExpertFailure, Plan
+from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from domain.strategy import Strategy
@@ -20,10 +21,13 @@ from orchestrator.aggregation.catalogue import AGGREGATORS, aggregator_named
 from orchestrator.aggregation.vote import Vote
 from orchestrator.eligibility import Check, Eligibility, check_names, eligible, fewest_tokens, prompt_letters
 from orchestrator.limits import Limits
-from orchestrator.planner import make_plan
+from orchestrator.planner import as_planned, make_plan
 from orchestrator.ports import Directory, Router
 from orchestrator.recorder import TraceRecorder
 from orchestrator.resolve import Target, resolve
+
+_AS_ROUTED = "it was chosen when the line was routed"
+_NOTHING_TO = {"router": "route", "pick": "pick", "k": "pick", "aggregator": "aggregate", "aggregator_expert": "aggregate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,10 @@ class Prepared:
         """How the answer will be made if no expert fails; for headers, which go out before the answer does."""
         if len(self.plan.calls) == 1:
             return "single"
-        expert = self.aggregator.expert_for(self.context)
-        return f"{self.aggregator.name}:{expert.id}" if expert else self.aggregator.name
+        if not self.aggregator.calls_expert:
+            return self.aggregator.name
+        expert = self.aggregator.expert_for(self.context) if self.num_free_calls else None
+        return Vote.name if expert is None else f"{self.aggregator.name}:{expert.id}"
 
 
 def settle(prepared: Prepared, candidates: Sequence[Candidate]) -> Chosen | Synthesis | None:
@@ -55,8 +61,15 @@ def settle(prepared: Prepared, candidates: Sequence[Candidate]) -> Chosen | Synt
         return None
     verdict = prepared.aggregator.decide(prepared.context, candidates)
     if isinstance(verdict, Synthesis) and prepared.num_free_calls < 1:
-        return Vote().decide(prepared.context, candidates)
+        chosen = Vote().decide(prepared.context, candidates)
+        return Chosen(chosen.candidate, f"max_calls leaves no call to {verdict.expert.id}, so {chosen.why}", chosen.by)
     return verdict
+
+
+def why_single(prepared: Prepared) -> str:
+    """Why nothing had to be aggregated."""
+    num_calls = len(prepared.plan.calls)
+    return "one expert was asked" if num_calls == 1 else f"one of {num_calls} candidates answered"
 
 
 def stand_in(prepared: Prepared, failures: Sequence[ExpertFailure]) -> Prepared | None:
@@ -95,11 +108,13 @@ class Preparation:
         snapshot = self._directory.snapshot()
         target = resolve(request.model, snapshot, request.labels)
         recorder.strategy = None if target.expert else target.strategy.id
+        check = Check(request, self._directory.health_of)
+        if target.expert:
+            _check_options_for_one(target.expert, request, snapshot, check)
         who = self._only(target.expert, request) if target.expert else eligible(request, snapshot, self._directory.health_of)
         strategy = target.strategy
         deadline = self._deadline(request, strategy)
-        router = self._router(request.options.router, target)
-        check = Check(request, self._directory.health_of)
+        router = self._routers[request.options.router or strategy.router]
         _check_aggregation(request, strategy, snapshot, check)
         query = RoutingQuery(
             request=request,
@@ -134,6 +149,8 @@ class Preparation:
         max_calls = self._max_calls(request, strategy) - decision.num_calls
         fused = aggregator.expert_for(context) is not None
         plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=max_calls, fused=fused)
+        recorder.decision = as_planned(decision, plan, max_calls=max_calls, fused=fused)
+        context = replace(context, decision=recorder.decision)
         return Prepared(request, plan, context, aggregator, max_calls - len(plan.calls))
 
     def again(self, request: ChatRequest, decision: RoutingDecision, *, aggregator_expert: str | None) -> Prepared:
@@ -150,7 +167,7 @@ class Preparation:
         deadline = self._deadline(request, target.strategy)
         plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=len(decision.selected), fused=False)
         fixed = replace(request, options=replace(request.options, aggregator_expert=aggregator_expert))
-        context = AggregationContext(fixed, target.strategy, decision, snapshot, lambda card: card.id == aggregator_expert)
+        context = AggregationContext(fixed, target.strategy, decision, snapshot, lambda card: card.id == aggregator_expert, _AS_ROUTED)
         return Prepared(request, plan, context, _aggregator(request, target.strategy), int(aggregator_expert is not None))
 
     def _deadline(self, request: ChatRequest, strategy: Strategy) -> Deadline:
@@ -158,14 +175,6 @@ class Preparation:
 
     def _max_calls(self, request: ChatRequest, strategy: Strategy) -> int:
         return min(request.options.max_calls or strategy.max_calls, strategy.max_calls, self._limits.max_calls)
-
-    def _router(self, asked: str | None, target: Target) -> Router:
-        if asked and target.expert:
-            raise InvalidRequest(
-                f"consilium.router: the model {target.expert.id!r} is one expert, there is nothing to route; use model 'auto'",
-                param="consilium.router",
-            )
-        return self._routers[asked or target.strategy.router]
 
     def _only(self, card: ExpertCard, request: ChatRequest) -> Eligibility:
         """The expert that was asked for by name: role and declared capabilities are the caller's own affair."""
@@ -182,7 +191,9 @@ class Preparation:
         """The strategy's rule with the caller's wishes over it; a bare ``k`` asks for exactly that many."""
         options, rule = request.options, strategy.pick
         if options.pick is not None and options.pick not in PICK_KINDS:
-            raise InvalidRequest(f"consilium.pick must be one of {', '.join(PICK_KINDS)}, not {options.pick!r}", param="consilium.pick")
+            raise InvalidRequest(
+                f"consilium.pick must be one of {', '.join(PICK_KINDS)}, not {quoted(options.pick)}", param="consilium.pick"
+            )
         if options.k is not None and not 1 <= options.k <= self._limits.max_experts:
             raise InvalidRequest(f"consilium.k must be between 1 and {self._limits.max_experts}, not {options.k}", param="consilium.k")
         kind = options.pick or ("top_k" if options.k is not None and rule.kind == "dynamic" else rule.kind)
@@ -196,6 +207,30 @@ class Preparation:
 def _with_selected(expert: ScoredExpert, selected: bool) -> ScoredExpert:
     """A copy puts its reason into words, so there is none where nothing changes."""
     return expert if expert.selected is selected else replace(expert, selected=selected)
+
+
+def _check_options_for_one(card: ExpertCard, request: ChatRequest, snapshot: RegistrySnapshot, check: Check) -> None:
+    """Raise ``InvalidRequest`` for options that mean nothing, or forbid it, when *card* was asked for by its id."""
+    options = request.options
+    choices = {
+        "router": options.router is not None,
+        "pick": options.pick is not None,
+        "k": options.k is not None and options.k != 1,
+        "aggregator": options.aggregator is not None,
+        "aggregator_expert": options.aggregator_expert is not None,
+    }
+    for name, given in choices.items():
+        if given:
+            raise InvalidRequest(
+                f"consilium.{name}: the model {card.id!r} is one expert, there is nothing to {_NOTHING_TO[name]}; "
+                "leave it out, or use model 'auto'",
+                param=f"consilium.{name}",
+            )
+    for name, names in (("allow", options.allow or ()), ("deny", options.deny)):
+        check_names(names, request, snapshot, param=f"consilium.{name}")
+    if why := check.barred(card):
+        param = "consilium.deny" if card.id in options.deny else "consilium.allow"
+        raise InvalidRequest(f"{param}: the model {card.id!r} asks for that expert, which is {why}; change one of them", param=param)
 
 
 def _aggregator(request: ChatRequest, strategy: Strategy) -> Aggregator:

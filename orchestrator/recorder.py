@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from domain.chat import ChatRequest, Message, Usage, text_of
 from domain.errors import ConsiliumError
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
+from domain.quoting import shortened
 from domain.routing import RoutingDecision
 from domain.trace import CallRecord, Timings, Trace
 from orchestrator.ports import TraceSink
 
 MAX_KEPT_TEXT = 20_000
 """Letters of one answer that a trace keeps."""
+MAX_KEPT_ERROR = 1_000
+"""Letters of one error: what failed is said in the first of them, the rest is what a caller or a server has sent."""
 
 
 class TraceRecorder:
@@ -32,7 +35,8 @@ class TraceRecorder:
         self._text_length = 0
         self.strategy: str | None = None
         self.decision: RoutingDecision | None = None
-        self.aggregator: str | None = None
+        self._aggregator: str | None = None
+        self._aggregator_reason: str | None = None
         self.trace: Trace | None = None
 
     @contextmanager
@@ -69,7 +73,7 @@ class TraceRecorder:
                 text = outcome.text[:MAX_KEPT_TEXT] if self._keep_text else None
                 self._calls.append(CallRecord(outcome.expert_id, role, "ok", outcome.latency_s * 1e3, outcome.usage, text=text))
             case ExpertFailure():
-                error, status = f"{outcome.code}: {outcome.message}", "error" if outcome.called else "skipped"
+                error, status = shortened(f"{outcome.code}: {outcome.message}", MAX_KEPT_ERROR), "error" if outcome.called else "skipped"
                 self._calls.append(CallRecord(outcome.expert_id, role, status, outcome.latency_s * 1e3, error=error))
 
     def routed(self, outcomes: Sequence[Outcome]) -> None:
@@ -81,6 +85,14 @@ class TraceRecorder:
     def cancelled(self, call: ExpertCall, latency_s: float) -> None:
         """A call was given up because nobody waits for it any more."""
         self._calls.append(CallRecord(call.expert.id, call.role, "cancelled", latency_s * 1e3))
+
+    def aggregated(self, how: str, why: str) -> None:
+        """The answer is made so: ``single``, the aggregator's name, or that with its expert (``fuse:a``)."""
+        self._aggregator, self._aggregator_reason = how, shortened(why, MAX_KEPT_ERROR)
+
+    def fell_back(self, why: str) -> None:
+        """What ``aggregated`` said came to nothing."""
+        self.aggregated(f"{self._aggregator} (fallback)", f"{self._aggregator_reason}; {why}")
 
     def wrote(self, text: str) -> None:
         """A piece of the answer went out."""
@@ -110,11 +122,12 @@ class TraceRecorder:
             status="ok" if error is None else "error" if isinstance(error, Exception) else "cancelled",
             decision=self.decision,
             calls=tuple(self._calls),
-            aggregator=self.aggregator,
+            aggregator=self._aggregator,
+            aggregator_reason=self._aggregator_reason,
             timings=Timings(**spent, total=total, overhead=overhead, first_token=self._first_token),
             usage=self.usage,
             error_code=error.code if isinstance(error, ConsiliumError) else "internal_error" if isinstance(error, Exception) else None,
-            error_message=str(error) if expected else type(error).__name__ if error is not None else None,
+            error_message=shortened(str(error), MAX_KEPT_ERROR) if expected else type(error).__name__ if error is not None else None,
             stream=self._request.stream,
             session_id=self._request.session_id,
             messages=_shortened(self._request.messages) if self._keep_text else None,

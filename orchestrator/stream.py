@@ -16,6 +16,7 @@ from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision
 from domain.trace import Trace
 from orchestrator.aggregation.base import Chosen, Synthesis
+from orchestrator.aggregation.fallback import instead_of, says_something
 from orchestrator.answer import Progress
 from orchestrator.dispatch import candidates_of, dispatch, failures_of
 from orchestrator.failures import error_for
@@ -23,12 +24,14 @@ from orchestrator.guard import failure_of
 from orchestrator.limits import Limits
 from orchestrator.planner import aggregator_call
 from orchestrator.ports import Workers
-from orchestrator.preparation import Prepared, settle, stand_in
+from orchestrator.preparation import Prepared, settle, stand_in, why_single
 from orchestrator.recorder import TraceRecorder
 
-KEEP_ALIVE_S = 5.0
-"""Longest silence on a stream while experts work, before the first token and between tokens: under the idle limits of common
-proxies (30 to 60 s)."""
+KEEP_ALIVE_S = 4.5
+"""Longest silence on a stream while experts work, before the first token and between tokens: the promised five seconds with some
+room to send, and under the idle limits of common proxies (30 to 60 s)."""
+_MAX_HELD = 256
+"""Chunks held back of an aggregator that has said nothing: its choices' last ones and its usage."""
 
 Event = Chunk | Progress
 
@@ -44,9 +47,9 @@ class _NoAnswer(Exception):
 class _Interrupted(Exception):
     """An expert failed in the middle of its stream; carries the failure out to where it is translated."""
 
-    def __init__(self, failure: ExpertFailure, *, started: bool) -> None:
+    def __init__(self, failure: ExpertFailure) -> None:
         super().__init__(failure.message)
-        self.failure, self.started = failure, started
+        self.failure = failure
 
 
 class AnswerStream:
@@ -187,7 +190,9 @@ async def _last_step(
     failures: list[ExpertFailure] = []
     while True:
         calls = [replace(call, on_progress=on_progress) for call in prepared.plan.calls]
-        step = _single(calls[0], recorder, workers) if len(calls) == 1 else _panel(prepared, calls, recorder, workers, on_progress)
+        step = (
+            _single(prepared, calls[0], recorder, workers) if len(calls) == 1 else _panel(prepared, calls, recorder, workers, on_progress)
+        )
         try:
             async with aclosing(step) as chunks:
                 async for chunk in chunks:
@@ -202,8 +207,8 @@ async def _last_step(
         on_stand_in(prepared)
 
 
-async def _single(call: ExpertCall, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
-    recorder.aggregator = "single"
+async def _single(prepared: Prepared, call: ExpertCall, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
+    recorder.aggregated("single", why_single(prepared))
     try:
         async with aclosing(_relay(call, "experts", recorder, workers)) as chunks:
             async for chunk in chunks:
@@ -230,28 +235,37 @@ async def _panel(
         raise _NoAnswer(failures_of(outcomes))
     match settle(prepared, candidates):
         case None:
-            recorder.aggregator = "single"
+            recorder.aggregated("single", why_single(prepared))
             yield _whole(candidates[0])
-        case Chosen(candidate=chosen, by=name):
-            recorder.aggregator = name
+        case Chosen(candidate=chosen, why=why, by=name):
+            recorder.aggregated(name, why)
             yield _whole(chosen)
-        case Synthesis(expert=expert, messages=messages):
-            recorder.aggregator = f"{prepared.aggregator.name}:{expert.id}"
+        case Synthesis(expert=expert, messages=messages, why=why):
+            recorder.aggregated(f"{prepared.aggregator.name}:{expert.id}", why)
             call = replace(aggregator_call(prepared.request, expert, messages, prepared.plan.deadline), on_progress=on_progress)
+            outcome: Outcome = Candidate(expert.id, ())
+            held: deque[Chunk] = deque(maxlen=_MAX_HELD)
+            has_begun = False
             try:
                 async with aclosing(_relay(call, "aggregate", recorder, workers)) as chunks:
                     async for chunk in chunks:
-                        yield chunk
+                        has_begun = has_begun or any(says_something(choice.delta) for choice in chunk.choices)
+                        held.append(chunk)
+                        while held and (has_begun or not _ends(held[0])):
+                            yield held.popleft()
             except _Interrupted as interrupted:
-                if interrupted.started:
+                if has_begun:
                     raise error_for([interrupted.failure], prepared.plan.deadline) from None
-                recorder.aggregator += " (fallback)"
-                yield _whole(candidates[0])
+                outcome = interrupted.failure
+            if not has_begun:  # nothing was answered and its end is held back, so another answer can take its place
+                chosen, why = instead_of(outcome, candidates)
+                recorder.fell_back(why)
+                yield _whole(chosen)
 
 
 async def _relay(call: ExpertCall, stage: str, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
     """Pass one expert's stream on, and keep its record. Raises ``_Interrupted`` when the expert fails."""
-    began, usage, text, sent = time.perf_counter(), Usage(), "", False
+    began, usage, text = time.perf_counter(), Usage(), ""
     outcome: Outcome | None = None
     source = workers.stream(call)
     try:
@@ -266,12 +280,11 @@ async def _relay(call: ExpertCall, stage: str, recorder: TraceRecorder, workers:
                 raise ExpertTimeout("no further token before the request's deadline") from None
             usage = chunk.usage or usage
             text += "".join(str(choice.delta.get("content") or "") for choice in chunk.choices)
-            sent = True
             yield chunk
         outcome = Candidate(call.expert.id, (_choice(text),), usage, time.perf_counter() - began)
     except ExpertError as error:
         outcome = failure_of(call, error, time.perf_counter() - began)
-        raise _Interrupted(outcome, started=sent) from error
+        raise _Interrupted(outcome) from error
     finally:
         if outcome is None:
             recorder.cancelled(call, time.perf_counter() - began)
@@ -280,6 +293,11 @@ async def _relay(call: ExpertCall, stage: str, recorder: TraceRecorder, workers:
         close = getattr(source, "aclose", None)
         if close is not None:
             await close()
+
+
+def _ends(chunk: Chunk) -> bool:
+    """Whether a choice ends with *chunk*, or all have ended before."""
+    return not chunk.choices or any(choice.finish_reason is not None for choice in chunk.choices)
 
 
 def _choice(text: str) -> Choice:

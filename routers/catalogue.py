@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
+from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 
@@ -32,7 +33,7 @@ class RouterCatalogue(Mapping[str, Router]):
         if name in self._routers:
             return self._routers[name]
         hint = did_you_mean(name, sorted(self._routers), always_list=True)
-        raise InvalidRequest(f"unknown router {name!r}; {hint}", param="consilium.router")
+        raise InvalidRequest(f"unknown router {quoted(name)}; {hint}", param="consilium.router")
 
     def __contains__(self, name: object) -> bool:
         return name in self._routers

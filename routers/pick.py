@@ -13,6 +13,7 @@ from random import Random
 
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
+from domain.quoting import quoted
 from domain.routing import PICK_KINDS, PickRule
 
 _DYNAMIC_TEMPERATURE = 0.5
@@ -26,7 +27,7 @@ def check(rule: PickRule) -> None:
     """Raise ``InvalidRequest`` when *rule* cannot be followed."""
     if rule.kind not in PICK_KINDS:
         hint = did_you_mean(rule.kind, PICK_KINDS, always_list=True)
-        raise InvalidRequest(f"unknown pick {rule.kind!r}; {hint}", param="consilium.pick")
+        raise InvalidRequest(f"unknown pick {quoted(rule.kind)}; {hint}", param="consilium.pick")
     if rule.k < 1:
         raise InvalidRequest(f"k is {rule.k}, it must be 1 or more", param="consilium.k")
     if not 0 < rule.threshold <= 1:

@@ -38,11 +38,11 @@ def _said(error: BaseException) -> str:
 
 
 @contextmanager
-def translated(expert_id: str, *, mid_answer: bool = False) -> Iterator[None]:
-    """Lets nothing of aiohttp's out."""
+def translated(who: str, *, mid_answer: bool = False) -> Iterator[None]:
+    """Lets nothing of aiohttp's out. *who* is the server, as the message names it ("expert 'a'")."""
     try:
         yield
     except (aiohttp.ClientError, OSError) as error:
         kind, what = rule_for(type(error), mid_answer=mid_answer)
         retryable = False if isinstance(error, _LASTING) else None
-        raise kind(f"expert {expert_id!r} {what} ({_said(error)})", retryable=retryable) from error
+        raise kind(f"{who} {what} ({_said(error)})", retryable=retryable) from error

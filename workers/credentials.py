@@ -6,6 +6,14 @@ from collections.abc import Mapping
 
 from domain.errors import ExpertAuthFailed
 
+MIN_REDACTED = 6
+"""Letters of a secret from which it is taken out of texts: shorter ones ("none", "EMPTY") are words, and keep nobody out."""
+
+
+def redacted(text: str, secret: str | None) -> str:
+    """*text* without *secret*: servers repeat the key that they refuse, and callers must not read it."""
+    return text.replace(secret, "[key]") if secret and len(secret) >= MIN_REDACTED else text
+
 
 def resolve_api_key(reference: str | None, environ: Mapping[str, str]) -> str | None:
     """The secret that *reference* (``env:NAME``) stands for; None stays None. Raises ``ExpertAuthFailed`` naming the variable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -21,6 +22,8 @@ from domain.errors import (
     ExpertUnreachable,
 )
 from domain.nesting import MAX_LEVELS, deeper_than
+from domain.quoting import shortened
+from workers.credentials import redacted
 
 STATUS_ERRORS: Mapping[int, tuple[type[ExpertError], str]] = {
     401: (ExpertAuthFailed, "refused our credentials"),
@@ -49,7 +52,7 @@ _CONTEXT_TEXT = re.compile(
 LASTING = frozenset({404})
 """Statuses that no further attempt changes, although their class of error may be tried again: no such model stays so."""
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-_SHOWN = 500
+SHOWN = 500
 """Characters of a server's own text that are passed on."""
 
 
@@ -58,8 +61,8 @@ def is_context_overflow(text: str, code: str | None = None) -> bool:
     return code in _CONTEXT_CODES or bool(_CONTEXT_TEXT.search(text))
 
 
-def context_overflow(expert_id: str, said: str) -> ExpertContextTooLong:
-    return ExpertContextTooLong(f"the conversation does not fit the context of expert {expert_id!r}: {said}", status=400)
+def context_overflow(who: str, said: str) -> ExpertContextTooLong:
+    return ExpertContextTooLong(f"the conversation does not fit the context of {who}: {said}", status=400, param="messages")
 
 
 def retry_after_of(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -78,40 +81,58 @@ def retry_after_of(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
 
 
-def _error_object(body: bytes) -> tuple[str, str | None]:
-    """``(message, code)`` of an error body: OpenAI's shape, FastAPI's ``detail``, or plain text."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a server says of an error."""
+
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
+def _error_object(body: bytes, secret: str | None) -> _Told:
+    """An error body in OpenAI's shape, with FastAPI's ``detail``, or plain text; without *secret*."""
     try:
         payload: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
         payload = None
     if payload is None or deeper_than(payload, MAX_LEVELS):
-        return " ".join(body.decode("utf-8", "replace").split())[:_SHOWN], None
+        return _Told(_shown(" ".join(body.decode("utf-8", "replace").split()), secret))
     error = payload.get("error", payload) if isinstance(payload, Mapping) else payload
     if not isinstance(error, Mapping):
-        return str(error)[:_SHOWN], None
+        return _Told(_shown(error, secret))
     message = error.get("message") or error.get("detail") or error
-    code = error.get("code") or error.get("type")
-    return str(message)[:_SHOWN], code if isinstance(code, str) else None
+    code, param = error.get("code") or error.get("type"), error.get("param")
+    return _Told(_shown(message, secret), code if isinstance(code, str) else None, param if isinstance(param, str) and param else None)
 
 
-def error_of_response(expert_id: str, status: int, body: bytes, headers: Mapping[str, str], *, now: datetime | None = None) -> ExpertError:
-    """The error that a response with *status* (300 or more) stands for."""
-    said, code = _error_object(body)
+def _shown(said: object, secret: str | None) -> str:
+    return shortened(redacted(str(said), secret), SHOWN)
+
+
+def error_of_response(
+    who: str, status: int, body: bytes, headers: Mapping[str, str], *, now: datetime | None = None, secret: str | None = None
+) -> ExpertError:
+    """The error that a response of *who* ("expert 'a'") with *status* (300 or more) stands for. *secret*, the key that it was sent,
+    is not repeated."""
+    told = _error_object(body, secret)
+    said, code = told.message, told.code
     retry_after_s = retry_after_of(headers, now or datetime.now(UTC))
     if 400 <= status < 500 and is_context_overflow(said, code):
-        return context_overflow(expert_id, said)
+        return context_overflow(who, said)
     kind, what = STATUS_ERRORS.get(status) or _CLASS_ERRORS.get(status // 100) or (ExpertProtocolError, "answered strangely")
     if code in _QUOTA_CODES:  # a 429 that no waiting helps
         kind, what = ExpertAuthFailed, "has no quota left for our credentials"
-    message = f"expert {expert_id!r} {what} (HTTP {status}{': ' + said if said else ''})"
-    return kind(message, status=status, retry_after_s=retry_after_s, retryable=False if status in LASTING else None)
+    message = f"{who} {what} (HTTP {status}{': ' + said if said else ''})"
+    param = told.param if issubclass(kind, ExpertRejected) else None
+    return kind(message, status=status, retry_after_s=retry_after_s, retryable=False if status in LASTING else None, param=param)
 
 
-def error_of_event(expert_id: str, payload: Mapping[str, Any]) -> ExpertError | None:
+def error_of_event(who: str, payload: Mapping[str, Any], *, secret: str | None = None) -> ExpertError | None:
     """The error that a body or stream event with status 200 carries; None when it is an ordinary one."""
     error = payload.get("error") or (payload if payload.get("object") == "error" else None)
     if not error:
         return None
     code = error.get("code") if isinstance(error, Mapping) else None
     status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 500
-    return error_of_response(expert_id, status if 400 <= status < 600 else 500, orjson.dumps({"error": error}), {})
+    return error_of_response(who, status if 400 <= status < 600 else 500, orjson.dumps({"error": error}), {}, secret=secret)

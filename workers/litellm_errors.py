@@ -14,7 +14,9 @@ from domain.errors import (
     ExpertTimeout,
     ExpertUnreachable,
 )
-from workers.http_errors import LASTING, STATUS_ERRORS, context_overflow, is_context_overflow, retry_after_of
+from domain.quoting import shortened
+from workers.credentials import redacted
+from workers.http_errors import LASTING, SHOWN, STATUS_ERRORS, context_overflow, is_context_overflow, retry_after_of
 
 TRANSLATIONS: Mapping[str, type[ExpertError]] = {
     "APIConnectionError": ExpertUnreachable,
@@ -59,22 +61,23 @@ _NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ClientConnectorEr
 """What lies at the bottom when no connection came about (httpx, aiohttp, the socket)."""
 
 
-def expert_error_of(error: Exception, expert_id: str) -> ExpertError:
-    """What *error*, raised by LiteLLM while it called the expert, stands for."""
+def expert_error_of(error: Exception, expert_id: str, secret: str | None = None) -> ExpertError:
+    """What *error*, raised by LiteLLM while it called the expert, stands for. *secret*, the key that was sent, is not repeated."""
     # A stream that broke is wrapped, whatever the reason; the reason says more.
     original = getattr(error, "original_exception", None)
     if type(error).__name__ == "MidStreamFallbackError" and isinstance(original, Exception):
         error = original
-    said = " ".join(str(error).split())[:500]
+    said = shortened(redacted(" ".join(str(error).split()), secret), SHOWN)
     status = getattr(error, "status_code", None)
     kind = _kind_of(error, status)
     if kind is ExpertRejected and (type(error).__name__ == "ContextWindowExceededError" or is_context_overflow(said, _code_of(error))):
-        return context_overflow(expert_id, said)
+        return context_overflow(f"expert {expert_id!r}", said)
     return kind(
         f"expert {expert_id!r} failed ({said})",
         status=status if isinstance(status, int) else None,
         retry_after_s=_retry_after(error),
         retryable=False if status in LASTING or type(error).__name__ in _LASTING else None,
+        param=_param_of(error) if issubclass(kind, ExpertRejected) else None,
     )
 
 
@@ -102,6 +105,12 @@ def _code_of(error: Exception) -> str | None:
     body = getattr(error, "body", None)
     code = getattr(error, "code", None) or (body.get("code") if isinstance(body, Mapping) else None)
     return code if isinstance(code, str) else None
+
+
+def _param_of(error: Exception) -> str | None:
+    body = getattr(error, "body", None)
+    param = getattr(error, "param", None) or (body.get("param") if isinstance(body, Mapping) else None)
+    return param if isinstance(param, str) else None
 
 
 def _retry_after(error: Exception) -> float | None:

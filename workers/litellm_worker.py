@@ -81,14 +81,14 @@ class LiteLLMWorker:
 
     async def complete(self, call: ExpertCall) -> Candidate:
         payload = await self._call(call, stream=False)
-        candidate = candidate_of(bounded(_plain(payload), call.expert.id), call.expert.id)
+        candidate = candidate_of(bounded(_plain(payload), f"expert {call.expert.id!r}"), call.expert.id)
         return replace(candidate, choices=tuple(map(split_choice, candidate.choices)), usage=_told(candidate.usage) or Usage())
 
     def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         return split_stream(self._chunks(call))
 
     async def _chunks(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
-        expert_id, usage = call.expert.id, None
+        expert_id, usage, secret = call.expert.id, None, self._secret(call)
         finish_reasons: dict[int, str | None] = {}
         response = await self._call(call, stream=True)
         async with aclosing(response) as events:
@@ -98,8 +98,8 @@ class LiteLLMWorker:
                 except StopAsyncIteration:
                     break
                 except Exception as error:
-                    raise expert_error_of(error, expert_id) from error
-                chunk = chunk_of(bounded(_plain(event), expert_id), expert_id)
+                    raise expert_error_of(error, expert_id, secret) from error
+                chunk = chunk_of(bounded(_plain(event), f"expert {expert_id!r}"), expert_id)
                 finish_reasons |= {c.index: c.finish_reason or finish_reasons.get(c.index) for c in chunk.choices}
                 usage = _told(chunk.usage) or usage
                 # LiteLLM makes up a finish reason when the provider's stream ends without one: that is half a stream.
@@ -117,11 +117,11 @@ class LiteLLMWorker:
         yield Chunk(usage=usage or Usage())
 
     async def _call(self, call: ExpertCall, *, stream: bool) -> Any:
-        card = call.expert
+        card, secret = call.expert, self._secret(call)
         arguments = _arguments(call, stream=stream)
         arguments |= {
             "api_base": card.base_url,
-            "api_key": resolve_api_key(card.api_key, self._environ),
+            "api_key": secret,
             "timeout": card.timeout_s + _TIMEOUT_MARGIN_S,
             "num_retries": 0,
             "max_retries": 0,
@@ -133,7 +133,10 @@ class LiteLLMWorker:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            raise expert_error_of(error, card.id) from error
+            raise expert_error_of(error, card.id, secret) from error
+
+    def _secret(self, call: ExpertCall) -> str | None:
+        return resolve_api_key(call.expert.api_key, self._environ)
 
 
 def _arguments(call: ExpertCall, *, stream: bool) -> dict[str, Any]:

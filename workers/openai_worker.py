@@ -24,6 +24,8 @@ from workers.reasoning import split_choice, split_stream
 from workers.sse import DONE, Event, EventTooLarge, SseParser
 from workers.wire import bounded, candidate_of, chunk_of, request_body
 
+_SHOWN_BYTES = 120
+"""Of an answer that cannot be read: enough to see what kind of page it is."""
 _DRAIN_S = 0.2
 """How long the end of a finished stream is waited for, so that its connection can be used again."""
 
@@ -53,16 +55,16 @@ class OpenAIWorker:
             await session.close()
 
     async def complete(self, call: ExpertCall) -> Candidate:
-        expert_id = call.expert.id
-        with translated(expert_id):
+        expert_id, who, secret = call.expert.id, f"expert {call.expert.id!r}", self._secret(call.expert.api_key)
+        with translated(who):
             async with self._posted(call, stream=False) as response:
-                with translated(expert_id, mid_answer=True):
+                with translated(who, mid_answer=True):
                     body = await _read(response, self._limits.max_response_bytes)
         if body is None:
-            msg = f"the answer of expert {expert_id!r} is larger than {self._limits.max_response_bytes} bytes"
+            msg = f"the answer of {who} is larger than {self._limits.max_response_bytes} bytes"
             raise ExpertProtocolError(msg)
-        payload = _json(body, expert_id)
-        if isinstance(payload, Mapping) and (error := error_of_event(expert_id, payload)) is not None:
+        payload = _json(body, who)
+        if isinstance(payload, Mapping) and (error := error_of_event(who, payload, secret=secret)) is not None:
             raise error
         candidate = candidate_of(payload, expert_id)
         return replace(candidate, choices=tuple(map(split_choice, candidate.choices)))
@@ -70,21 +72,22 @@ class OpenAIWorker:
     def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         return split_stream(self._chunks(call))
 
-    async def get_json(self, url: str, api_key: str | None, *, name: str) -> object:
-        """The JSON document at *url*; *name* stands for the server in errors."""
-        with translated(name):
-            async with self._opened().get(url, headers=self._authorization(api_key), allow_redirects=False) as response:
-                await self._raise_for_status(response, name)
+    async def get_json(self, url: str, api_key: str | None, *, who: str) -> object:
+        """The JSON document at *url*; *who* stands for the server in errors."""
+        secret = self._secret(api_key)
+        with translated(who):
+            async with self._opened().get(url, headers=_authorization(secret), allow_redirects=False) as response:
+                await self._raise_for_status(response, who, secret)
                 body = await _read(response, self._limits.max_response_bytes)
-        return _json(body or b"", name)
+        return _json(body or b"", who)
 
     async def _chunks(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
-        expert_id, usage = call.expert.id, None
-        with translated(expert_id):
-            async with self._posted(call, stream=True) as response, aclosing(self._events(response, expert_id)) as events:
+        expert_id, who, secret, usage = call.expert.id, f"expert {call.expert.id!r}", self._secret(call.expert.api_key), None
+        with translated(who):
+            async with self._posted(call, stream=True) as response, aclosing(self._events(response, who)) as events:
                 async for event in events:
-                    payload = _json(event.data.encode(), expert_id)
-                    if isinstance(payload, Mapping) and (error := error_of_event(expert_id, payload)) is not None:
+                    payload = _json(event.data.encode(), who)
+                    if isinstance(payload, Mapping) and (error := error_of_event(who, payload, secret=secret)) is not None:
                         raise error
                     chunk = chunk_of(payload, expert_id)
                     usage = chunk.usage or usage  # some servers tell a running total with every chunk
@@ -92,57 +95,71 @@ class OpenAIWorker:
                         yield Chunk(chunk.choices, extra=chunk.extra)
         yield Chunk(usage=usage or Usage())
 
-    async def _events(self, response: aiohttp.ClientResponse, expert_id: str) -> AsyncGenerator[Event, None]:
-        """The events up to ``[DONE]``; anything else than that at the end is half a stream."""
+    async def _events(self, response: aiohttp.ClientResponse, who: str) -> AsyncGenerator[Event, None]:
+        """The events up to ``[DONE]``; anything else than that at the end is half a stream, or none at all."""
         parser = SseParser(self._limits.max_response_bytes)
-        started = False
-        with translated(expert_id, mid_answer=True):
+        started = has_events = False
+        opening = b""
+        with translated(who, mid_answer=True):
             while True:
                 # The first piece may take as long as the call: the pool's clock runs. Afterwards silence means a stall.
                 try:
                     async with asyncio.timeout(self._limits.idle_timeout_s if started else None):
                         piece = await response.content.readany()
                 except TimeoutError as error:
-                    msg = f"expert {expert_id!r} went silent for {self._limits.idle_timeout_s:g} s in the middle of its answer"
+                    msg = f"{who} went silent for {self._limits.idle_timeout_s:g} s in the middle of its answer"
                     raise ExpertTimeout(msg) from error
                 started = True
+                opening += piece[: _SHOWN_BYTES - len(opening)]
                 try:
                     events = parser.feed(piece) if piece else parser.finish()
                 except EventTooLarge as error:
-                    raise ExpertProtocolError(f"expert {expert_id!r}: {error}") from error
+                    raise ExpertProtocolError(f"{who}: {error}") from error
                 for event in events:
+                    has_events = True
                     if event.data.strip() == DONE:
                         await _drain(response)
                         return
                     yield event
                 if not piece:
-                    msg = f"expert {expert_id!r} broke off in the middle of its answer (the stream ended without {DONE})"
-                    raise ExpertProtocolError(msg)
+                    raise ExpertProtocolError(_half(who) if has_events else _no_stream(who, response.content_type, opening))
 
     @asynccontextmanager
     async def _posted(self, call: ExpertCall, *, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
         """The response to *call*, status checked. Leaving early closes the connection, which is how servers learn to stop."""
-        card = call.expert
-        headers = {**self._authorization(card.api_key), "X-Request-Id": call.request_id}
+        card, secret = call.expert, self._secret(call.expert.api_key)
+        headers = {**_authorization(secret), "X-Request-Id": call.request_id}
         body = orjson.dumps(request_body(call, stream=stream), option=orjson.OPT_NON_STR_KEYS)
         async with self._opened().post(_endpoint(card), data=body, headers=headers, allow_redirects=False) as response:
-            await self._raise_for_status(response, card.id)
+            await self._raise_for_status(response, f"expert {card.id!r}", secret)
             yield response
 
-    async def _raise_for_status(self, response: aiohttp.ClientResponse, name: str) -> None:
+    async def _raise_for_status(self, response: aiohttp.ClientResponse, who: str, secret: str | None) -> None:
         if response.status >= 300:
             said = await response.content.read(self._limits.max_error_bytes)
-            raise error_of_response(name, response.status, said, response.headers)
+            raise error_of_response(who, response.status, said, response.headers, secret=secret)
 
-    def _authorization(self, reference: str | None) -> dict[str, str]:
-        secret = resolve_api_key(reference, self._environ)
-        return {"Authorization": f"Bearer {secret}"} if secret else {}
+    def _secret(self, reference: str | None) -> str | None:
+        return resolve_api_key(reference, self._environ)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             msg = "the HTTP worker is not running"
             raise ExpertUnreachable(msg)
         return self._session
+
+
+def _authorization(secret: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"} if secret else {}
+
+
+def _half(who: str) -> str:
+    return f"{who} broke off in the middle of its answer (the stream ended without {DONE})"
+
+
+def _no_stream(who: str, content_type: str, opening: bytes) -> str:
+    came = f"{content_type}: {_shown(opening)}" if opening else "an empty body"
+    return f"{who} was asked for a stream and sent something else ({came})"
 
 
 def _endpoint(card: ExpertCard) -> str:
@@ -152,15 +169,18 @@ def _endpoint(card: ExpertCard) -> str:
     return f"{card.base_url.rstrip('/')}/chat/completions"
 
 
-def _json(body: bytes, expert_id: str) -> Any:
+def _shown(body: bytes) -> str:
+    return repr(" ".join(body[:_SHOWN_BYTES].decode("utf-8", "replace").split()))
+
+
+def _json(body: bytes, who: str) -> Any:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        shown = " ".join(body[:120].decode("utf-8", "replace").split())
-        msg = f"expert {expert_id!r} answered something that is not JSON: {shown!r}"
+        msg = f"{who} answered something that is not JSON: {_shown(body)}"
         raise ExpertProtocolError(msg) from error
     # Where there are fewer brackets than levels nothing has to be looked at: so it is with most events of a stream.
-    return payload if body.count(b"[") + body.count(b"{") <= MAX_LEVELS else bounded(payload, expert_id)
+    return payload if body.count(b"[") + body.count(b"{") <= MAX_LEVELS else bounded(payload, who)
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:

@@ -132,7 +132,7 @@ class WorkerPool:
     async def _complete(self, call: ExpertCall) -> tuple[Candidate, int]:
         async with self._place(call) as limit, _within(call, limit):
             worker = await self._worker(call.expert.backend)
-            async for attempt in attempts(self._limits, limit.deadline):
+            async for attempt in attempts(self._limits, limit.deadline, call.expert.id):
                 with attempt:
                     return await worker.complete(call), attempt.num - 1
         raise AssertionError("the attempts end with a candidate or an error")  # pragma: no cover
@@ -142,7 +142,7 @@ class WorkerPool:
         only while a call does."""
         worker = await self._worker(Backend.VLLM)
         spent = _Spent(self._clock)
-        async for attempt in attempts(self._limits, call.deadline):
+        async for attempt in attempts(self._limits, call.deadline, call.expert.id):
             with attempt:
                 async with cast(Holding, worker).held(call) as made, self._place(made, spent.seconds) as limit:
                     with spent:
@@ -189,7 +189,8 @@ class WorkerPool:
         worker = cast(OpenAIWorker, await self._worker(Backend.OPENAI))
         try:
             async with asyncio.timeout(self._limits.check_timeout_s):
-                return discovered_models(await worker.get_json(models_url(base_url), api_key_ref, name=base_url), base_url)
+                listed = await worker.get_json(models_url(base_url), api_key_ref, who=f"the server at {base_url}")
+                return discovered_models(listed, base_url)
         except ExpertError as error:
             raise without_version(base_url, error) from error
         except TimeoutError as error:
@@ -239,7 +240,7 @@ class WorkerPool:
             limit = await stack.enter_async_context(self._place(call))
             async with _within(call, limit):
                 worker = await self._worker(call.expert.backend)
-                async for attempt in attempts(self._limits, limit.deadline):
+                async for attempt in attempts(self._limits, limit.deadline, call.expert.id):
                     with attempt:
                         chunks, first = await _begun(worker, call)
                         return _Opened(chunks, first, limit, stack.pop_all())
@@ -249,7 +250,7 @@ class WorkerPool:
         """The same for an expert on a managed server; see ``_complete_held``."""
         worker = await self._worker(Backend.VLLM)
         spent = _Spent(self._clock)
-        async for attempt in attempts(self._limits, call.deadline):
+        async for attempt in attempts(self._limits, call.deadline, call.expert.id):
             with attempt:
                 async with AsyncExitStack() as stack:
                     made = await stack.enter_async_context(cast(Holding, worker).held(call))

@@ -47,10 +47,10 @@ def _protocol_error(expert_id: str, found: str) -> ExpertProtocolError:
     return ExpertProtocolError(f"expert {expert_id!r} did not answer in OpenAI's shape: {found}")
 
 
-def bounded(payload: Any, expert_id: str) -> Any:
+def bounded(payload: Any, who: str) -> Any:
     """*payload*, unless it is nested too deep to be passed on: then ``ExpertProtocolError``."""
     if deeper_than(payload, MAX_LEVELS):
-        msg = f"expert {expert_id!r} answered JSON that is nested more than {MAX_LEVELS} levels deep"
+        msg = f"{who} answered JSON that is nested more than {MAX_LEVELS} levels deep"
         raise ExpertProtocolError(msg)
     return payload
 

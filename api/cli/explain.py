@@ -38,7 +38,9 @@ def show_explanation(explanation: Mapping[str, Any], *, stderr: bool = False) ->
     timings = explanation.get("timings_ms") or {}
     told = [f"{name.replace('_', ' ')} {value:.1f} ms" for name, value in timings.items() if value is not None]
     out = console(stderr=stderr)
-    out.print(cell(f"aggregator {explanation.get('aggregator') or 'none'} · request {explanation.get('request_id')}"))
+    why = explanation.get("aggregator_reason")
+    out.print(cell(f"aggregator {explanation.get('aggregator') or 'none'}{f': {why}' if why else ''}"))
+    out.print(cell(f"request {explanation.get('request_id')}"))
     out.print(cell(" · ".join(told)), style="dim")
 
 

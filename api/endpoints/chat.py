@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
 from api.answers import Envelope, chat_choice, chat_pieces, frames, whole
-from api.body import json_object, request_id_of, session_id_of, wants_explanation
+from api.body import parsed, request_id_of, session_id_of, wants_explanation
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
 from api.headers import asked_strategy, stream_headers, trace_headers
@@ -21,12 +23,8 @@ router = APIRouter(tags=["chat"], dependencies=[Depends(require_key)])
 async def create_chat_completion(request: Request, services: ReadyServices) -> Response:
     """OpenAI's chat completions. `model`: `auto`, `consilium/<strategy>` or an expert's id. The extra object `consilium` chooses
     how this request is routed and answered; with `explain` the answer says why."""
-    asked = parse_chat(
-        await json_object(request),
-        request_id=request_id_of(request),
-        session_id=session_id_of(request),
-        explain=wants_explanation(request),
-    )
+    parse = partial(parse_chat, request_id=request_id_of(request), session_id=session_id_of(request), explain=wants_explanation(request))
+    asked = await parsed(request, parse)
     asked_strategy(request, asked, services.directory.snapshot())
     if not asked.stream:
         answer = await unless_gone(request, services.orchestrator.run(asked))

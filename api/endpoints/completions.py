@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
 from api.answers import Envelope, frames, whole
-from api.body import json_object, request_id_of, session_id_of, wants_explanation
+from api.body import parsed, request_id_of, session_id_of, wants_explanation
 from api.completion_shapes import text_choice, text_pieces
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
@@ -21,12 +23,10 @@ router = APIRouter(tags=["chat"], dependencies=[Depends(require_key)])
 @router.post("/v1/completions", openapi_extra=body_of(CompletionBody), responses=ERRORS)
 async def create_completion(request: Request, services: ReadyServices) -> Response:
     """OpenAI's plain completions. The prompt is the only user message of a chat, since experts are asked in their chat template."""
-    asked, echo = parse_completion(
-        await json_object(request),
-        request_id=request_id_of(request),
-        session_id=session_id_of(request),
-        explain=wants_explanation(request),
+    parse = partial(
+        parse_completion, request_id=request_id_of(request), session_id=session_id_of(request), explain=wants_explanation(request)
     )
+    asked, echo = await parsed(request, parse)
     asked_strategy(request, asked, services.directory.snapshot())
     envelope = Envelope.of(asked, prefix="cmpl", object="text_completion")
     if not asked.stream:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from api.body import json_object, request_id_of
+from api.body import parsed
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
 from api.embedding_answers import EmbeddingAnswers
 from api.openapi import ERRORS, body_of
 from api.schemas.embeddings import EmbeddingsBody
+from api.schemas.validation import validate
 
 router = APIRouter(tags=["embeddings"], dependencies=[Depends(require_key)])
 
@@ -18,6 +21,6 @@ router = APIRouter(tags=["embeddings"], dependencies=[Depends(require_key)])
 @router.post("/v1/embeddings", openapi_extra=body_of(EmbeddingsBody), responses=ERRORS)
 async def create_embeddings(request: Request, services: ReadyServices) -> Response:
     """OpenAI's embeddings, L2-normalised. `model`: the encoder's name, or `auto`."""
-    body = await json_object(request)
-    payload = await unless_gone(request, EmbeddingAnswers.of(services).answer(body, request_id_of(request)))
+    asked = await parsed(request, partial(validate, EmbeddingsBody))
+    payload = await unless_gone(request, EmbeddingAnswers.of(services).answer_to(asked))
     return Response(orjson.dumps(payload), media_type="application/json")

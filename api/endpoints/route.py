@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from api.body import json_object, request_id_of, session_id_of
+from api.body import parsed, request_id_of, session_id_of
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
 from api.explain import decision_object
@@ -21,7 +22,8 @@ router = APIRouter(tags=["routing"], dependencies=[Depends(require_key)])
 @router.post("/v1/route", openapi_extra=body_of(ChatBody), responses=ERRORS)
 async def decide_route(request: Request, services: ReadyServices) -> Response:
     """The body of a chat request; answers who would be asked, with scores and reasons. Runs no expert."""
-    asked = parse_chat(await json_object(request), request_id=request_id_of(request), session_id=session_id_of(request))
+    parse = partial(parse_chat, request_id=request_id_of(request), session_id=session_id_of(request))
+    asked = await parsed(request, parse)
     strategy = asked_strategy(request, asked, services.directory.snapshot())
     began = time.perf_counter()
     decision = await unless_gone(request, services.orchestrator.decide(asked))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from api.schemas.validation import validate
+from api.schemas.validation import check_keys, validate
 from domain.chat import ChatRequest, RequestOptions
+from domain.errors import InvalidRequest
 from domain.routing import PickKind
 from domain.strategy import AggregatorName
 
@@ -16,6 +17,22 @@ DEFAULT_MODEL = "auto"
 
 _OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "consilium"})
 """Fields that are ours to act on; everything else goes to the expert as it came, of ``stream_options`` too."""
+
+
+MAX_MESSAGES = 4096
+"""Messages of one request: twice what OpenAI takes. Each of them costs time in every step up to the expert."""
+MAX_PARTS = 8192
+"""Content parts and tool calls of one request, over all its messages: two for each, when all have some."""
+MAX_TOOLS = 1024
+"""Tools of one request, and calls of tools in one message: eight times what OpenAI takes; a model reads them all."""
+MAX_STOPS = 128
+"""Stop strings: OpenAI takes 4, and experts look for each of them at every token."""
+MAX_NAMES = 1024
+"""Experts that ``allow`` or ``deny`` names: as many as the largest registry that routing is measured with."""
+MAX_BIASES = 16_384
+"""Tokens of ``logit_bias``: OpenAI takes 1,024, vocabularies have ten times as many as this."""
+
+# Of a list the first wrong item ends the check (``fail_fast``): the caller is shown one, and millions would be collected.
 
 
 class _Passing(BaseModel):
@@ -54,9 +71,11 @@ class ToolCall(_Passing):
 
 class Message(_Passing):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_call_id: str | None = Field(default=None, validate_default=True)
-    content: str | list[ContentPart] | None = Field(default=None, validate_default=True)
+    content: str | Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None = Field(
+        default=None, validate_default=True
+    )
 
     @field_validator("tool_call_id")
     @classmethod
@@ -125,8 +144,8 @@ class Options(BaseModel):
     aggregator: AggregatorName | None = None
     aggregator_expert: str | None = None
     seed: int | None = None
-    allow: list[str] | None = None
-    deny: list[str] | None = None
+    allow: Annotated[list[str], Field(max_length=MAX_NAMES, fail_fast=True)] | None = None
+    deny: Annotated[list[str], Field(max_length=MAX_NAMES, fail_fast=True)] | None = None
     max_calls: Annotated[int, Field(ge=1)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     explain: bool | None = None
@@ -154,7 +173,7 @@ class Sampling(_Passing):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None = None
     seed: int | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -169,9 +188,9 @@ class ChatBody(Sampling):
     """``POST /v1/chat/completions`` and ``POST /v1/route``."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)] = DEFAULT_MODEL
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -181,12 +200,31 @@ class ChatBody(Sampling):
     metadata: dict[str, Any] | None = None
 
 
+BodyT = TypeVar("BodyT", bound=Sampling)
+
+
+def validated(model: type[BodyT], payload: Mapping[str, Any]) -> BodyT:
+    """*payload* as *model*, after what pydantic would look at item by item. Raises ``InvalidRequest`` that names the field."""
+    check_keys(payload.get("consilium"), Options, param="consilium")
+    biases, messages = payload.get("logit_bias"), payload.get("messages")
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise InvalidRequest(f"logit_bias has {len(biases)} tokens, at most {MAX_BIASES} are taken", param="logit_bias")
+    if isinstance(messages, list) and (num_parts := sum(map(_num_parts, messages[: MAX_MESSAGES + 1]))) > MAX_PARTS:
+        raise InvalidRequest(f"messages have {num_parts} content parts and tool calls, at most {MAX_PARTS} are taken", param="messages")
+    return validate(model, payload)
+
+
+def _num_parts(message: object) -> int:
+    given = (message.get("content"), message.get("tool_calls")) if isinstance(message, dict) else ()
+    return sum(len(parts) for parts in given if isinstance(parts, list))
+
+
 def parse_chat(payload: Mapping[str, Any], *, request_id: str, session_id: str | None = None, explain: bool = False) -> ChatRequest:
     """*payload* as a ``ChatRequest``. Raises ``InvalidRequest`` that names the field.
 
     Values are passed on exactly as they came; a null stands for "not given". *explain* is what the header asked for.
     """
-    body = validate(ChatBody, payload)
+    body = validated(ChatBody, payload)
     params = {key: value for key, value in payload.items() if key not in _OWN_FIELDS and value is not None}
     if body.stream and (others := {key: value for key, value in (payload.get("stream_options") or {}).items() if key != "include_usage"}):
         params["stream_options"] = others

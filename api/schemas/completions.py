@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from api.schemas.chat import DEFAULT_MODEL, Sampling, parse_chat
-from api.schemas.validation import validate
+from api.schemas.chat import DEFAULT_MODEL, Sampling, parse_chat, validated
 from domain.chat import ChatRequest
 from domain.errors import InvalidRequest
 
@@ -31,7 +30,7 @@ def parse_completion(
     payload: Mapping[str, Any], *, request_id: str, session_id: str | None = None, explain: bool = False
 ) -> tuple[ChatRequest, str]:
     """*payload* as a ``ChatRequest``, and the text to put before each answer (``echo``). Raises ``InvalidRequest``."""
-    body = validate(CompletionBody, payload)
+    body = validated(CompletionBody, payload)
     prompt = _one_prompt(body.prompt)
     if body.suffix:
         raise InvalidRequest("suffix: filling in the middle is not supported; leave it out", param="suffix")

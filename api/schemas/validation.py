@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
+from domain.quoting import MAX_QUOTED, quoted, shortened
 
 _WANTED: Mapping[str, str] = {
     "string_type": "a string",
@@ -25,6 +26,10 @@ _WANTED: Mapping[str, str] = {
     "mapping_type": "an object",
     "none_required": "null",
 }
+
+_WHOLE = frozenset({"int_type", "int_from_float"})
+_MIN_WHOLE, _MAX_WHOLE = -(2**63), 2**64 - 1
+"""What JSON is read with: a whole number beyond them arrives as a float."""
 
 _OF_ABSENT = frozenset({"missing", "value_error"})
 """Kinds of error whose path may end in a field that the payload does not have."""
@@ -54,8 +59,19 @@ def validate(model: type[ModelT], payload: object) -> ModelT:
     try:
         return model.model_validate(payload)
     except ValidationError as error:
+        # All of them are made to show one: lists stop at their first (``FailFast``), other collections are bounded before.
         problem = first_problem(error.errors(include_url=False), payload, model)
         raise InvalidRequest(problem.message, param=problem.param) from None
+
+
+def check_keys(payload: object, model: type[BaseModel], *, param: str) -> None:
+    """Raise ``InvalidRequest`` for the first key of *payload*, which stands at *param*, that *model* does not have.
+
+    Pydantic, which finds it too, would first collect all the others.
+    """
+    if isinstance(payload, Mapping) and (unknown := next((key for key in payload if key not in model.model_fields), None)) is not None:
+        path = _dotted((param, unknown))
+        raise InvalidRequest(f"{path}: unknown key{_hint(unknown, list(model.model_fields))}", param=path)
 
 
 def first_problem(found: Iterable[Any], payload: object, model: type[BaseModel] | None = None) -> Problem:
@@ -76,23 +92,30 @@ def _sentence(same: Sequence[Any], param: str | None, path: tuple[str | int, ...
     name = param or "the body"
     kinds = {error["type"] for error in same}
     first = same[0]
+    if (long := next((error for error in same if error["type"] == "too_long"), None)) is not None:
+        return f"{name} has {len(long['input'])} items, at most {long['ctx']['max_length']} are taken"
     if kinds == {"missing"}:
         return f"{name} is missing"
     if kinds == {"extra_forbidden"}:
-        known = _fields_at(model, path[:-1])
-        return f"{name}: unknown key" + (f"; {did_you_mean(str(path[-1]), known, always_list=True)}" if known else "")
+        return f"{name}: unknown key{_hint(str(path[-1]), _fields_at(model, path[:-1]))}"
     if kinds <= set(_WANTED):
+        if kinds <= _WHOLE and isinstance(first["input"], float) and abs(first["input"]) >= -_MIN_WHOLE:
+            return f"{name} must be a whole number from {_MIN_WHOLE} to {_MAX_WHOLE}, not {quoted(first['input'])}"
         wanted = list(dict.fromkeys(_WANTED[error["type"]] for error in same))
         return f"{name} must be {' or '.join(wanted)}, not {_json_name(first['input'])}"
     if first["type"] in {"literal_error", "enum"}:
         known = [value.strip().strip("'") for value in first["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return f"{name}: {_short(first['input'])} is not valid; {did_you_mean(str(first['input']), known, always_list=True)}"
+        return f"{name}: {quoted(first['input'])} is not valid; {did_you_mean(str(first['input']), known, always_list=True)}"
     if first["type"] == "value_error":
         return f"{name}: {first['ctx']['error']}"
     message = str(first["msg"])
     if message.startswith("Input should be "):
-        return f"{name} must be {message.removeprefix('Input should be ')}, not {_short(first['input'])}"
+        return f"{name} must be {message.removeprefix('Input should be ')}, not {quoted(first['input'])}"
     return f"{name}: {message[:1].lower()}{message[1:]}"
+
+
+def _hint(key: str, known: Sequence[str]) -> str:
+    return f"; {did_you_mean(key, known, always_list=True)}" if known else ""
 
 
 def _clean(loc: Sequence[str | int], payload: object, absent: bool) -> tuple[str | int, ...]:
@@ -114,7 +137,8 @@ def _clean(loc: Sequence[str | int], payload: object, absent: bool) -> tuple[str
 def _dotted(path: Iterable[str | int]) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        name = part if isinstance(part, int) else shortened(part, MAX_QUOTED)
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text
 
 
@@ -142,9 +166,4 @@ def _json_name(value: object) -> str:
     if value is None:
         return "null"
     name = next((name for kind, name in _JSON_NAMES if isinstance(value, kind)), type(value).__name__)
-    return name if isinstance(value, list | dict) else f"{name} ({_short(value)})"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return name if isinstance(value, list | dict) else f"{name} ({quoted(value)})"

@@ -24,6 +24,8 @@ class AggregationContext:
     snapshot: RegistrySnapshot
     usable: Callable[[ExpertCard], bool]
     """Whether an expert may be called now (enabled, labels, healthy)."""
+    why_fixed: str | None = None
+    """Why the request's ``aggregator_expert`` is that one, where it was not the caller who asked for it."""
 
 
 @dataclass(frozen=True, slots=True)

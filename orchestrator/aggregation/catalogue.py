@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
+from domain.quoting import quoted
 from orchestrator.aggregation.base import Aggregator
 from orchestrator.aggregation.first import First
 from orchestrator.aggregation.fuse import Fuse
@@ -19,5 +20,5 @@ def aggregator_named(name: str) -> Aggregator:
     """Raises ``InvalidRequest`` that names the known ones."""
     if name not in AGGREGATORS:
         hint = did_you_mean(name, tuple(AGGREGATORS), always_list=True)
-        raise InvalidRequest(f"unknown aggregator {name!r}; {hint}", param="consilium.aggregator")
+        raise InvalidRequest(f"unknown aggregator {quoted(name)}; {hint}", param="consilium.aggregator")
     return AGGREGATORS[name]

@@ -40,25 +40,44 @@ class Fuse:
     calls_expert = True
 
     def expert_for(self, context: AggregationContext) -> ExpertCard | None:
-        fixed = context.request.options.aggregator_expert or context.strategy.aggregator_expert
-        if fixed is not None:
-            card = context.snapshot.experts.get(fixed)
-            if card is not None and context.usable(card):
-                return card
-        profiles = context.snapshot.aggregator_profiles
-        able = [
-            card
-            for card in context.snapshot.experts.values()
-            if (card.id in profiles or ExpertRole.AGGREGATOR in card.roles) and context.usable(card)
-        ]
-        category = context.decision.category
-        return max(able, key=lambda card: (aggregator_score(profiles.get(card.id), category), card.id), default=None)
+        return _reader(context)[0]
 
     def decide(self, context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen | Synthesis:
-        expert = self.expert_for(context)
+        expert, why = _reader(context)
         if expert is None:
             chosen = Vote().decide(context, candidates)
-            return Chosen(chosen.candidate, f"no usable aggregator, so {chosen.why}", chosen.by)
-        score = aggregator_score(context.snapshot.aggregator_profiles.get(expert.id), context.decision.category)
+            return Chosen(chosen.candidate, f"{why}, so {chosen.why}", chosen.by)
         messages = fuse_messages(context.request.messages, [answer_text(c) for c in candidates], expert.aggregation_prompt)
-        return Synthesis(expert, messages, f"aggregator profile {score:.2f}")
+        return Synthesis(expert, messages, why)
+
+
+def _reader(context: AggregationContext) -> tuple[ExpertCard | None, str]:
+    """Who reads the candidates, and why; nobody, and why not."""
+    asked, named = context.request.options.aggregator_expert, context.strategy.aggregator_expert
+    missed = ""
+    if (fixed := asked or named) is not None:
+        by = "request" if asked else "strategy"
+        card = context.snapshot.experts.get(fixed)
+        if card is not None and context.usable(card):
+            return card, context.why_fixed or f"the {by} names {card.id}"
+        missed = f"{fixed}, which the {by} names, cannot be asked; "
+    profiles, category = context.snapshot.aggregator_profiles, context.decision.category
+    able = [
+        card
+        for card in context.snapshot.experts.values()
+        if (card.id in profiles or ExpertRole.AGGREGATOR in card.roles) and context.usable(card)
+    ]
+    if not able:
+        return None, f"{missed}no aggregator is usable"
+    best = max(able, key=lambda card: (aggregator_score(profiles.get(card.id), category), card.id))
+    return best, f"{missed}{best.id} is the best aggregator of {len(able)} usable ({_measured(profiles.get(best.id), category)})"
+
+
+def _measured(profile: AggregatorProfile | None, category: str | None) -> str:
+    """What its score stands on, for people."""
+    score = f"score {aggregator_score(profile, category):.2f}"
+    if profile is None:
+        return f"{score}, never measured"
+    here = profile.by_category.get(category or "")
+    count, where = (here, f" in {category}") if here is not None else (profile.overall, " overall")
+    return f"{score}: {count.num_correct} of {count.num_answered} right{where}"

@@ -11,11 +11,12 @@ from domain.errors import ConsiliumError
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
 from orchestrator.aggregation.base import Chosen, Synthesis
+from orchestrator.aggregation.fallback import instead_of, is_answer
 from orchestrator.answer import Answer
 from orchestrator.failures import error_for
 from orchestrator.planner import aggregator_call
 from orchestrator.ports import TraceSink
-from orchestrator.preparation import Preparation, Prepared, settle
+from orchestrator.preparation import Preparation, Prepared, settle, why_single
 from orchestrator.recorder import TraceRecorder
 
 _NOT_TRACED: tuple[TraceSink, ...] = ()
@@ -109,18 +110,19 @@ class Lines:
             raise error_for(failures, prepared.plan.deadline)
         match settle(prepared, candidates):
             case None:
-                recorder.aggregator = "single"
+                recorder.aggregated("single", why_single(prepared))
                 return candidates[0]
-            case Chosen(candidate=chosen, by=name):
-                recorder.aggregator = name
+            case Chosen(candidate=chosen, why=why, by=name):
+                recorder.aggregated(name, why)
                 return chosen
-            case Synthesis(expert=expert):
-                recorder.aggregator = f"{prepared.aggregator.name}:{expert.id}"
+            case Synthesis(expert=expert, why=why):
+                recorder.aggregated(f"{prepared.aggregator.name}:{expert.id}", why)
                 written = outcomes.get(len(route.selected))
-                if isinstance(written, Candidate):
+                if isinstance(written, Candidate) and is_answer(written):
                     return written
-                recorder.aggregator += " (fallback)"
-                return candidates[0]
+                chosen, why = instead_of(written, candidates)
+                recorder.fell_back(why)
+                return chosen
 
     def _prepared(self, request: ChatRequest, route: LineRoute) -> Prepared:
         return self._preparation.again(request, decision_of(route), aggregator_expert=route.aggregator)

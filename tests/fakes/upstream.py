@@ -44,6 +44,14 @@ class Garbage:
 
 
 @dataclass(frozen=True, slots=True)
+class NotAStream:
+    """Answers 200 with a body that has no events, although a stream was asked for."""
+
+    body: str = "<html>it works!</html>"
+    content_type: str = "text/html"
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Answers with an HTTP error."""
 
@@ -51,6 +59,7 @@ class Status:
     retry_after: str | None = None
     message: str = "scripted"
     code: str | None = None
+    param: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,7 @@ class Hangup:
     """Closes the connection without a word."""
 
 
-Fault = Stall | HalfStream | Garbage | Status | ErrorEvent | Hangup
+Fault = Stall | HalfStream | Garbage | NotAStream | Status | ErrorEvent | Hangup
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +149,12 @@ class Upstream:
 
     async def _answer(self, request: web.Request, body: dict[str, Any], fault: Fault | None) -> web.StreamResponse:
         match fault:
-            case Status(status, retry_after, message, code):
+            case Status(status, retry_after, message, code, param):
                 headers = {"Retry-After": retry_after} if retry_after else {}
-                return web.json_response({"error": {"message": message, "code": code, "type": "stub"}}, status=status, headers=headers)
+                error = {"message": message, "code": code, "type": "stub", "param": param}
+                return web.json_response({"error": error}, status=status, headers=headers)
+            case NotAStream(text, content_type):
+                return web.Response(text=text, content_type=content_type)
             case Hangup():
                 assert request.transport is not None
                 request.transport.abort()

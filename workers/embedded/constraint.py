@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.errors import ExpertRejected
+from domain.quoting import quoted, shortened
 from workers.limits import EmbeddedLimits
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+_SHOWN = 300
+"""Letters of the tools' names that a message lists."""
 _ANY_OBJECT = '{"type": "object"}'
 
 
@@ -55,10 +58,10 @@ def _json_answer(wanted: Any, limits: EmbeddedLimits) -> JsonAnswer | None:
             schema = given.get("schema", {"type": "object"}) if isinstance(given, Mapping) else None
             if not isinstance(schema, Mapping):
                 msg = "response_format.json_schema.schema must be a JSON schema (an object)"
-                raise ExpertRejected(msg)
+                raise ExpertRejected(msg, param="response_format.json_schema.schema")
             return JsonAnswer(_schema_text(schema, "response_format.json_schema.schema", limits))
-    msg = f"response_format.type must be text, json_object or json_schema, not {kind!r}"
-    raise ExpertRejected(msg)
+    msg = f"response_format.type must be text, json_object or json_schema, not {quoted(kind)}"
+    raise ExpertRejected(msg, param="response_format.type")
 
 
 def _tool_call(tools: Any, choice: Any, limits: EmbeddedLimits) -> ToolCall | None:
@@ -68,36 +71,37 @@ def _tool_call(tools: Any, choice: Any, limits: EmbeddedLimits) -> ToolCall | No
     if choice == "required":
         if not schemas:
             msg = "tool_choice is 'required', but tools is empty"
-            raise ExpertRejected(msg)
+            raise ExpertRejected(msg, param="tool_choice")
         return ToolCall(tuple(schemas.items()))
     function = choice.get("function") if isinstance(choice, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str):
-        msg = f"tool_choice must be 'none', 'auto', 'required' or name a function, not {choice!r}"
-        raise ExpertRejected(msg)
+        msg = f"tool_choice must be 'none', 'auto', 'required' or name a function, not {quoted(choice)}"
+        raise ExpertRejected(msg, param="tool_choice")
     if name not in schemas:
-        msg = f"tool_choice names {name!r}, which is not among tools ({', '.join(schemas) or 'there are none'})"
-        raise ExpertRejected(msg)
+        listed = shortened(", ".join(schemas), _SHOWN) or "there are none"
+        msg = f"tool_choice names {quoted(name)}, which is not among tools ({listed})"
+        raise ExpertRejected(msg, param="tool_choice")
     return ToolCall(((name, schemas[name]),))
 
 
 def _tool_schemas(tools: Any, limits: EmbeddedLimits) -> dict[str, str]:
     if not isinstance(tools, list | tuple):
         msg = f"tools must be a list, not {type(tools).__name__}"
-        raise ExpertRejected(msg)
+        raise ExpertRejected(msg, param="tools")
     schemas: dict[str, str] = {}
     for position, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, Mapping) else None
         function = function if isinstance(function, Mapping) else {}
         name = function.get("name")
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
-            msg = f"tools[{position}].function.name must be 1 to 64 letters, digits, '_', '-' or '.', not {name!r}"
-            raise ExpertRejected(msg)
+            msg = f"tools[{position}].function.name must be 1 to 64 letters, digits, '_', '-' or '.', not {quoted(name)}"
+            raise ExpertRejected(msg, param=f"tools[{position}].function.name")
         schema = function.get("parameters") or {"type": "object", "properties": {}}
         schemas[name] = _schema_text(schema, f"tools[{position}].function.parameters", limits)
         if sum(map(len, schemas.values())) > limits.max_schema_chars:
             msg = f"the schemas in tools have more than {limits.max_schema_chars} letters together, which this expert does not enforce"
-            raise ExpertRejected(msg)
+            raise ExpertRejected(msg, param="tools")
     return schemas
 
 
@@ -105,7 +109,7 @@ def _schema_text(schema: Any, field: str, limits: EmbeddedLimits) -> str:
     """*schema* as JSON, when it is small enough to be compiled: what a few letters cost is in ``EmbeddedLimits``."""
 
     def too(much: str) -> ExpertRejected:
-        return ExpertRejected(f"{field} is too large to be enforced: {much}")
+        return ExpertRejected(f"{field} is too large to be enforced: {much}", param=field)
 
     num_values, level = 0, [schema]
     for depth in range(limits.max_schema_depth + 1):

@@ -9,7 +9,11 @@ import numpy as np
 import xgrammar
 
 from domain.errors import ExpertRejected
+from domain.quoting import shortened
 from workers.embedded.constraint import Constraint, JsonAnswer
+
+_SHOWN = 300
+"""Letters of the library's own text that are passed on: it repeats parts of the schema."""
 
 
 class GrammarCompiler:
@@ -43,4 +47,4 @@ class GrammarCompiler:
         except (RuntimeError, ValueError) as error:
             field = "response_format" if isinstance(constraint, JsonAnswer) else "tools"
             said = re.sub(r"^\[[^]]*\]\s*\S+:\d+:\s*", "", str(error)).strip()  # time and source line of the library
-            raise ExpertRejected(f"the schema in {field} cannot be enforced: {said}") from error
+            raise ExpertRejected(f"the schema in {field} cannot be enforced: {shortened(said, _SHOWN)}", param=field) from error

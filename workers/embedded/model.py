@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from domain.chat import Message, text_of
 from domain.errors import ExpertRejected, ExpertUnreachable
+from domain.quoting import MAX_QUOTED, shortened
 from workers.embedded.decoder import Decoder
 from workers.embedded.folder import ExpertFolder, read_json
 from workers.embedded.shape import load_shape
@@ -59,11 +60,12 @@ class LoadedModel:
                 **flags,
             )
         except (ValueError, TypeError, _template_error()) as error:
-            raise ExpertRejected(f"the chat template of {self.name} does not take these messages: {error}") from error
+            raise ExpertRejected(f"the chat template of {self.name} does not take these messages: {error}", param="messages") from error
         ids: list[int] = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         # A token without an embedding, or no token at all, would fail everybody's step.
         if not ids or max(ids) >= self.vocab_size:
-            raise ExpertRejected(f"{self.name} cannot read these messages: {'nothing is left of them' if not ids else 'unknown token'}")
+            why = "nothing is left of them" if not ids else "unknown token"
+            raise ExpertRejected(f"{self.name} cannot read these messages: {why}", param="messages")
         return ids
 
     def grammar(self) -> Any:
@@ -88,7 +90,8 @@ def _plain_message(message: Message) -> dict[str, Any]:
     if isinstance(content, Sequence) and not isinstance(content, str):
         kinds = {part.get("type") for part in content if isinstance(part, Mapping)} - {"text"}
         if kinds:
-            raise ExpertRejected(f"this expert reads text only, not {', '.join(sorted(map(str, kinds)))}")
+            listed = shortened(", ".join(sorted(map(str, kinds))), MAX_QUOTED)
+            raise ExpertRejected(f"this expert reads text only, not {listed}", param="messages")
     role = "system" if message.get("role") == "developer" else message.get("role")
     return {**message, "role": role, "content": text_of(message)}
 

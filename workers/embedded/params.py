@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain.errors import ExpertRejected
+from domain.quoting import quoted
 from workers.embedded.constraint import Constraint, constraint_of
 from workers.limits import EmbeddedLimits
 
@@ -84,7 +85,7 @@ def generation_of(params: Mapping[str, Any], defaults: Mapping[str, Any], limits
 def _number(given: Mapping[str, Any], name: str, low: float, high: float, default: float) -> float:
     value = given.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ExpertRejected(f"{name} must be a number from {low:g} to {high:g}, not {value!r}")
+        raise ExpertRejected(f"{name} must be a number from {low:g} to {high:g}, not {quoted(value)}", param=name)
     return float(value)
 
 
@@ -93,23 +94,25 @@ def _integer(given: Mapping[str, Any], name: str, low: int, high: int, default: 
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ExpertRejected(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        raise ExpertRejected(f"{name} must be a whole number from {low} to {high}, not {quoted(value)}", param=name)
     return value
 
 
 def _stop(value: Any, max_strings: int) -> tuple[str, ...]:
     strings = (value,) if isinstance(value, str) else value
     if not isinstance(strings, list | tuple) or not all(isinstance(text, str) for text in strings) or len(strings) > max_strings:
-        raise ExpertRejected(f"stop must be a string or a list of at most {max_strings} strings, not {value!r}")
+        raise ExpertRejected(f"stop must be a string or a list of at most {max_strings} strings, not {quoted(value)}", param="stop")
     return tuple(text for text in strings if text)
 
 
 def _logit_bias(value: Any, vocab_size: int) -> dict[int, float]:
     if not isinstance(value, Mapping):
-        raise ExpertRejected(f"logit_bias must be an object from token ids to numbers, not {value!r}")
+        raise ExpertRejected(f"logit_bias must be an object from token ids to numbers, not {quoted(value)}", param="logit_bias")
     biases = {}
     for name, bias in value.items():
         if not (str(name).isascii() and str(name).isdigit() and len(str(name)) < 10 and int(name) < vocab_size):
-            raise ExpertRejected(f"logit_bias: {str(name)[:40]!r} is no token id of this expert (0 to {vocab_size - 1})")
+            raise ExpertRejected(
+                f"logit_bias: {quoted(str(name))} is no token id of this expert (0 to {vocab_size - 1})", param="logit_bias"
+            )
         biases[int(name)] = _number({f"logit_bias[{name}]": bias}, f"logit_bias[{name}]", -_MAX_LOGIT_BIAS, _MAX_LOGIT_BIAS, 0.0)
     return biases

@@ -35,14 +35,16 @@ def template_flags(value: Any, own: Mapping[str, Any]) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ExpertRejected(f"{_FIELD} must be an object from names to plain values, not {type(value).__name__}")
+        raise ExpertRejected(f"{_FIELD} must be an object from names to plain values, not {type(value).__name__}", param=_FIELD)
     for name, flag in value.items():
         shown = f"{_FIELD}.{str(name)[:40]}"
         if not isinstance(name, str) or not name.isidentifier() or len(name) > _MAX_CHARS:
-            raise ExpertRejected(f"{shown} is no name of a flag")
+            raise ExpertRejected(f"{shown} is no name of a flag", param=_FIELD)
         if name in _reserved() or name in own or name.startswith(("_", "return_")):
-            raise ExpertRejected(f"{shown} cannot be set by a request: the chat template and how it is rendered belong to the expert")
+            raise ExpertRejected(
+                f"{shown} cannot be set by a request: the chat template and how it is rendered belong to the expert", param=_FIELD
+            )
         plain = flag is None or isinstance(flag, bool | int | str) or (isinstance(flag, float) and math.isfinite(flag))
         if not plain or (isinstance(flag, str) and len(flag) > _MAX_CHARS):
-            raise ExpertRejected(f"{shown} must be true, false, a number or a text of at most {_MAX_CHARS} letters")
+            raise ExpertRejected(f"{shown} must be true, false, a number or a text of at most {_MAX_CHARS} letters", param=_FIELD)
     return dict(value)

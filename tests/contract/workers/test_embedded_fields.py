@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -90,8 +91,39 @@ async def test_slow_schemas_delay_nobody_else(case: Case, models_folder: Path, m
     ],
 )
 async def test_a_bad_field_is_rejected_by_name(case: Case, params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ExpertRejected, match=message):
+    with pytest.raises(ExpertRejected, match=message) as caught:
         await case.pool.complete(call_of(case.speaker, **params))
+
+    assert str(caught.value.param).partition(".")[0].partition("[")[0] in params
+
+
+BAD_TOOL = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("params", "param"),
+    [
+        ({"response_format": {"type": "json_shema"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "strnig"}}}}, "response_format"),
+        ({"tool_choice": "requird", "tools": [BAD_TOOL]}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "wether"}}, "tools": [BAD_TOOL]}, "tool_choice"),
+        ({"max_tokens": 10**18}, "max_tokens"),
+        ({"max_completion_tokens": 10**18}, "max_completion_tokens"),
+        ({"stop": ["a"] * 17}, "stop"),
+        ({"logit_bias": {"first": 1}}, "logit_bias"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 100_000])
+async def test_the_field_that_is_rejected_is_told_and_its_value_only_shortly(
+    case: Case, params: dict[str, Any], param: str, size: int
+) -> None:
+    params = json.loads(json.dumps(params).replace("wether", "wether" * size).replace("json_shema", "json_shema" * size))
+    with pytest.raises(ExpertRejected) as caught:
+        await case.pool.complete(call_of(case.speaker, **params))
+
+    assert caught.value.param == param
+    assert len(caught.value.message) < 700
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,11 @@ from domain.errors import (
     ExpertRejected,
     ExpertUnreachable,
 )
+from domain.experts import Backend, ExpertCard
 from tests.contract.workers.cases import ANSWER, LITELLM_WARNINGS, Case, Streamed, call_of, streamed
-from tests.fakes.upstream import ErrorEvent, Fault, Garbage, HalfStream, Hangup, Status, Upstream
+from tests.fakes.upstream import ErrorEvent, Fault, Garbage, HalfStream, Hangup, Status, Upstream, running_upstream
+from workers.limits import PoolLimits
+from workers.pool import WorkerPool
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{text}") for text in LITELLM_WARNINGS]
 
@@ -188,3 +192,37 @@ async def test_the_context_overflow_of_a_server_is_the_caller_s_to_mend(http_cas
 
     with pytest.raises(ExpertRejected, match="context"):
         await http_case.pool.complete(call_of(http_case.speaker))
+
+
+SECRET = "sk-0123456789abcdef"
+
+
+@pytest.mark.parametrize(("backend", "model"), [(Backend.OPENAI, "speaker"), (Backend.LITELLM, "openai/speaker")])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("padding", ["", "x" * 470, "x" * 485])
+async def test_a_key_that_the_server_repeats_is_not_passed_on(
+    tmp_path: Path, backend: Backend, model: str, stream: bool, padding: str
+) -> None:
+    """Nor a part of it, where the server's text is cut."""
+    async with running_upstream() as upstream:
+        pool = WorkerPool(embedded_dir=tmp_path, environ={"KEY": SECRET}, limits=PoolLimits(max_attempts=1))
+        card = ExpertCard("speaker", backend, model, base_url=upstream.base_url, api_key="env:KEY")
+        upstream.faults.append(Status(401, message=f"{padding} incorrect API key provided: {SECRET}."))
+        call = call_of(card)
+        with pytest.raises(ExpertAuthFailed, match="speaker") as caught:
+            await (anext(pool.stream(call)) if stream else pool.complete(call))
+        await pool.close()
+
+        assert upstream.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
+    assert SECRET[:6] not in caught.value.message
+
+
+async def test_the_field_that_the_server_refuses_is_told(http_case: Case) -> None:
+    upstream_of(http_case).faults.extend([Status(400, message="too hot", param="temperature"), Status(422, message="what?")])
+    refused = []
+    for _ in range(2):
+        with pytest.raises(ExpertRejected) as caught:
+            await http_case.pool.complete(call_of(http_case.speaker))
+        refused.append(caught.value.param)
+
+    assert refused == ["temperature", None]

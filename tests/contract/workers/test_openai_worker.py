@@ -14,7 +14,7 @@ from domain.chat import Usage
 from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
 from tests.contract.workers.cases import ANSWER, Case, call_of, openai_case, streamed
-from tests.fakes.upstream import Garbage, Stall, running_upstream
+from tests.fakes.upstream import Garbage, NotAStream, Stall, Status, running_upstream
 from workers.discovery import DiscoveredModel
 from workers.limits import HttpLimits, PoolLimits
 from workers.pool import WorkerPool
@@ -147,6 +147,44 @@ async def test_discovery_lists_models_before_adapters(case: Case) -> None:
         DiscoveredModel("speaker", 4096, None, "stub"),
         DiscoveredModel("speaker-lora", 4096, "speaker", "stub"),
     ]
+
+
+async def test_discovery_names_the_server_and_no_expert(case: Case) -> None:
+    for base_url in ("http://127.0.0.1:9/v1", f"{case.speaker.base_url}/v2"):
+        with pytest.raises(ExpertUnreachable, match=f"^the server at {base_url} (cannot be reached|is not served)"):
+            await case.pool.discover(base_url)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "came"),
+    [
+        ("<html>it works!</html>", "text/html", "text/html: '<html>it works!</html>'"),
+        ("", "text/plain", "an empty body"),
+        ('{"choices": []}', "application/json", "application/json: "),
+    ],
+)
+async def test_something_else_than_a_stream_is_told_as_what_it_is(case: Case, body: str, content_type: str, came: str) -> None:
+    assert case.upstream is not None
+    case.upstream.faults.extend([NotAStream(body, content_type)] * 3)
+    with pytest.raises(ExpertProtocolError) as caught:
+        await streamed(case, call_of(case.speaker))
+
+    assert caught.value.message.startswith(f"expert 'speaker' was asked for a stream and sent something else ({came}")
+    assert "broke off" not in caught.value.message
+
+
+async def test_each_retry_is_logged_with_the_expert_and_its_error(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    assert case.upstream is not None
+    case.upstream.faults.extend([Status(500, message="engine died")] * 3)
+    with caplog.at_level("WARNING"), pytest.raises(ExpertProtocolError):
+        await case.pool.complete(call_of(case.speaker))
+
+    assert [record.name for record in caplog.records] == ["workers.retry"] * 2
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(
+        "expert speaker, attempt 1 of 3: expert_protocol_error: expert 'speaker' failed (HTTP 500: engine died); again in"
+    )
+    assert second.startswith("expert speaker, attempt 2 of 3")
 
 
 async def test_discovery_without_the_version_says_to_append_it(case: Case) -> None:

@@ -5,6 +5,7 @@ Each time there is a clear error, nothing is lost, and the service is still up a
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +18,15 @@ from sqlalchemy import event
 
 from api.app import create_app
 from experts_registry.database import Database
-from tests.fakes.upstream import ErrorEvent, Garbage, HalfStream, Hangup, Upstream, running_upstream
+from tests.fakes.upstream import ErrorEvent, Garbage, HalfStream, Hangup, NotAStream, Upstream, running_upstream
 from tests.integration.api.conftest import listening
 from tests.integration.api.test_bootstrap import LocalEncoder, settings_in, until_ready
 
 USER = [{"role": "user", "content": "Hello"}]
 CHAT = "/v1/chat/completions"
 BUSY_TIMEOUT_S = 0.2
+NOBODY = "http://127.0.0.1:9/v1"
+"""Where nothing listens: the port of the discard service, which nobody runs."""
 
 
 class World:
@@ -127,8 +130,15 @@ NUM_TRIES = 8
 """More than the worker and the service ever make of one call."""
 
 
-@pytest.mark.parametrize("fault", [Garbage(), Garbage('{"choices": 7}'), Hangup()])
-async def test_expert_that_answers_garbage(world: World, fault: Garbage | Hangup) -> None:
+@pytest.mark.parametrize(
+    ("fault", "did"),
+    [
+        (Garbage(), "answered something that is not JSON: '<html>it works!</html>'"),
+        (Garbage('{"choices": 7}'), "did not answer in OpenAI's shape: it has no choices"),
+        (Hangup(), "cannot be reached (Server disconnected)"),
+    ],
+)
+async def test_expert_that_answers_garbage(world: World, fault: Garbage | Hangup, did: str) -> None:
     """502 names the expert and what it did; the next call, which it answers well, is an answer."""
     world.upstream.faults.extend([fault] * NUM_TRIES)
     whole = await world.ask()
@@ -139,10 +149,19 @@ async def test_expert_that_answers_garbage(world: World, fault: Garbage | Hangup
     error = whole.json()["error"]
     assert error["code"] == "all_experts_failed"
     assert error["experts"][0]["expert"] == "speaker"
+    assert did in error["experts"][0]["message"]
+    assert did in error["message"]
 
 
-@pytest.mark.parametrize("fault", [Garbage(), Hangup()])
-async def test_stream_that_is_garbage_from_the_start(world: World, fault: Garbage | Hangup) -> None:
+@pytest.mark.parametrize(
+    ("fault", "did"),
+    [
+        (Garbage(), "answered something that is not JSON: '<html>it works!</html>'"),
+        (NotAStream(), "was asked for a stream and sent something else (text/html: '<html>it works!</html>')"),
+        (Hangup(), "cannot be reached (Server disconnected)"),
+    ],
+)
+async def test_stream_that_is_garbage_from_the_start(world: World, fault: Garbage | NotAStream | Hangup, did: str) -> None:
     """It is a 502 too, since nothing went out yet."""
     world.upstream.faults.extend([fault] * NUM_TRIES)
     streamed = await world.ask(stream=True)
@@ -150,6 +169,51 @@ async def test_stream_that_is_garbage_from_the_start(world: World, fault: Garbag
 
     assert streamed.status_code == 502
     assert streamed.json()["error"]["experts"][0]["expert"] == "speaker"
+    assert did in streamed.json()["error"]["experts"][0]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_dead_expert(world: World, stream: bool) -> None:
+    """An expert that nobody serves is a 502 that names it and says so, streamed too; after three of them its circuit is open, and
+    the 503 says that."""
+    assert (await world.add("dead", base_url=NOBODY)).status_code == 201
+    answers = [await world.ask(model="dead", stream=stream) for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [502, 502, 502, 503]
+    for answer in answers[:3]:
+        (failed,) = answer.json()["error"]["experts"]
+        assert (failed["expert"], failed["code"]) == ("dead", "expert_unreachable")
+        assert failed["message"].startswith("expert 'dead' cannot be reached")
+    assert answers[3].json()["error"]["code"] == "no_eligible_expert"
+    assert "unhealthy: its last calls failed" in answers[3].json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("aggregator", "how"), [("first", "first"), ("vote", "vote"), ("fuse", "vote")])
+async def test_panel_with_a_dead_expert(world: World, stream: bool, aggregator: str, how: str) -> None:
+    """The others answer, and the explanation says who did not and why."""
+    assert (await world.add("dead", base_url=NOBODY)).status_code == 201
+    assert (await world.add("second")).status_code == 201
+    listed = {"experts": ["dead", "speaker", "second"]}
+    panel = {"id": "trio", "router": "explicit", "router_options": listed, "pick": {"kind": "top_k", "k": 3}, "aggregator": aggregator}
+    assert (await world.http.post("/admin/api/strategies", json=panel)).status_code == 201
+    answer = await world.ask(model="consilium/trio", stream=stream, consilium={"explain": True})
+
+    assert answer.status_code == 200, answer.text
+    if stream:
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        said = "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
+        explained = events[-1]["consilium"]
+        assert answer.text.endswith("data: [DONE]\n\n")
+    else:
+        said, explained = answer.json()["choices"][0]["message"]["content"], answer.json()["consilium"]
+    assert said == "abcdefghij"
+    calls = {call["expert"]: call for call in explained["calls"]}
+    assert {name: call["status"] for name, call in calls.items()} == {"dead": "error", "speaker": "ok", "second": "ok"}
+    assert "cannot be reached" in calls["dead"]["error"]
+    assert explained["aggregator"] == how
+    if how == "vote":
+        assert "2 of 2 candidates agree (speaker, second)" in explained["aggregator_reason"]
 
 
 @pytest.mark.parametrize("fault", [HalfStream(7), HalfStream(7, cut=True), ErrorEvent(7)])

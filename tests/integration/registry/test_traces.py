@@ -45,6 +45,7 @@ FULL = Trace(
     ),
     calls=(CallRecord("numerals", CallRole.CANDIDATE, "ok", 12.5, Usage(10, 3), text="1994"),),
     aggregator="single",
+    aggregator_reason="one expert was asked",
     timings=Timings(1.0, 12.5, 0.0, 14.0, 1.5, first_token=9.0),
     usage=Usage(10, 3),
     stream=True,

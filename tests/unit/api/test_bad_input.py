@@ -8,7 +8,9 @@ from typing import Any
 import openai
 import pytest
 
+from domain.errors import ExpertRejected, ExpertUnreachable
 from tests.fakes.services import parts
+from tests.fakes.workers import Fails
 
 USER = [{"role": "user", "content": "hi"}]
 PATH = "/v1/chat/completions"
@@ -272,3 +274,76 @@ async def test_too_many_requests(serve: Any) -> None:
     assert second.headers["retry-after"] == "1"
     assert (await first).status_code == 200
     assert (await client.post(PATH, json={"messages": USER})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"messages": USER * 4097}, "messages", "has 4097 items, at most 4096"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 8193}]}, "messages", "8193 content parts"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 3000}] * 3}, "messages", "9000 content parts"),
+        ({"tools": [{"type": "function", "function": {"name": "x"}}] * 1025}, "tools", "has 1025 items, at most 1024"),
+        ({"stop": ["x"] * 129}, "stop", "has 129 items, at most 128"),
+        ({"logit_bias": {str(token): 1 for token in range(16_385)}}, "logit_bias", "has 16385 tokens, at most 16384"),
+        ({"consilium": {"allow": ["maths"] * 1025}}, "consilium.allow", "has 1025 items, at most 1024"),
+        ({"consilium": {"deny": ["poetry"] * 1025}}, "consilium.deny", "has 1025 items, at most 1024"),
+        ({"seed": 2**70}, "seed", "a whole number from -9223372036854775808 to 18446744073709551615, not 1.18"),
+        ({"consilium": {"seed": 2**70}}, "consilium.seed", "a whole number from -9223372036854775808"),
+        ({"seed": 1.5}, "seed", "a whole number, not a number (1.5)"),
+    ],
+)
+async def test_too_many(http: Any, change: dict[str, Any], param: str, words: str) -> None:
+    """400 says how many there are and how many are taken."""
+    response = await http.post(PATH, json={"model": "auto", "messages": USER} | change)
+
+    assert response.status_code == 400
+    assert error_of(response)["param"] == param
+    assert words in error_of(response)["message"]
+
+
+LARGE = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"consilium": {"router": LARGE}},
+        {"consilium": {LARGE: 1}},
+        {"consilium": {"allow": [LARGE]}},
+        {"consilium": {"deny": [LARGE]}},
+        {"consilium": {"aggregator": LARGE}},
+        {"consilium": {"aggregator": "fuse", "aggregator_expert": LARGE}},
+        {"consilium": {"pick": LARGE}},
+        {"consilium": {"k": LARGE}},
+        {"model": LARGE},
+        {"messages": [{"role": LARGE, "content": "hi"}]},
+        {"logit_bias": {LARGE: "x"}},
+        {"stop": {LARGE: LARGE}},
+        {"temperature": LARGE},
+    ],
+)
+async def test_large_values_are_not_repeated(serve: Any, change: dict[str, Any]) -> None:
+    """Whatever the size of what is wrong, the answer stays short, and so does the trace of it."""
+    made = parts({"maths": "42"})
+    http = await serve(made)
+    response = await http.post(PATH, json={"model": "auto", "messages": USER} | change)
+
+    assert response.status_code == 400
+    assert len(error_of(response)["message"]) <= 1000
+    assert len(error_of(response)["param"]) <= 100
+    assert all(len(trace.error_message or "") <= 1000 for trace in made.traces.traces)
+
+
+async def test_large_values_that_an_expert_repeats(serve: Any) -> None:
+    """What an expert says of a request is cut too, in the answer and in the trace."""
+    made = parts({"maths": Fails(ExpertRejected(f"no {LARGE}", param=LARGE)), "poetry": Fails(ExpertUnreachable(LARGE))})
+    http = await serve(made)
+    refused = await http.post(PATH, json={"model": "maths", "messages": USER})
+    failed = await http.post(PATH, json={"model": "poetry", "messages": USER})
+
+    assert (refused.status_code, failed.status_code) == (400, 502)
+    assert len(refused.content) < 3000
+    assert len(failed.content) < 3000
+    for trace in made.traces.traces:
+        assert len(trace.error_message or "") <= 1000
+        assert len(trace.calls[0].error or "") <= 1000

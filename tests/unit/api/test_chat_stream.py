@@ -12,6 +12,7 @@ import pytest
 from api.app import create_app
 from api.settings import Settings
 from domain.errors import ExpertProtocolError, ExpertUnreachable
+from domain.experts import ExpertRole
 from orchestrator.limits import Limits
 from tests.fakes.asgi import Exchange
 from tests.fakes.services import card, parts
@@ -207,3 +208,26 @@ async def test_broken_pipe_before_the_first_byte_cancels_the_expert(settings: Se
         await made.workers.until_idle()
 
     assert made.workers.cancelled == ["maths"]
+
+
+@pytest.mark.parametrize(
+    ("body", "experts", "aggregator", "calls"),
+    [
+        ({"max_calls": 3}, "a, b", "fuse:judge", "3"),
+        ({"max_calls": 2}, "a", "single", "1"),
+        ({"deny": ["judge"]}, "a, b, c", "vote", "3"),
+    ],
+)
+async def test_the_headers_are_of_the_calls_that_are_made(
+    serve: Any, body: dict[str, Any], experts: str, aggregator: str, calls: str
+) -> None:
+    """Streamed or not: who is called, not who was selected, and the vote that stands in for a missing aggregator."""
+    judge = card("judge", roles=frozenset({ExpertRole.AGGREGATOR}))
+    http = await serve(parts({"a": "1", "b": "2", "c": "3", "judge": "4"}, card("a"), card("b"), card("c"), judge))
+    asked = {"model": "consilium/council", "messages": [{"role": "user", "content": "hi"}], "consilium": body}
+    told = []
+    for stream in (False, True):
+        headers = (await http.post("/v1/chat/completions", json={**asked, "stream": stream})).headers
+        told.append(tuple(headers[f"x-consilium-{name}"] for name in ("experts", "aggregator", "calls")))
+
+    assert told[0] == told[1] == (experts, aggregator, calls)

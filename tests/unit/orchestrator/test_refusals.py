@@ -7,11 +7,12 @@ import asyncio
 import pytest
 
 from domain.chat import RequestOptions
-from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, ModelNotFound, NoEligibleExpert
+from domain.errors import ContextTooLong, DeadlineExceeded, ExpertRejected, InvalidRequest, ModelNotFound, NoEligibleExpert
 from domain.experts import Capability, HealthState
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 from tests.fakes.directory import card
+from tests.fakes.workers import Fails
 from tests.unit.orchestrator.test_pipeline import Setup, ask
 
 
@@ -89,11 +90,48 @@ async def test_a_wrong_option_names_its_field(options: RequestOptions, param: st
     assert caught.value.param == param
 
 
-async def test_a_router_cannot_be_named_for_a_single_expert() -> None:
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("options", "param", "says"),
+    [
+        (RequestOptions(router="skills"), "router", "the model 'a' is one expert, there is nothing to route"),
+        (RequestOptions(k=3), "k", "there is nothing to pick"),
+        (RequestOptions(pick="top_k"), "pick", "there is nothing to pick"),
+        (RequestOptions(aggregator="vote"), "aggregator", "there is nothing to aggregate"),
+        (RequestOptions(aggregator_expert="fuser"), "aggregator_expert", "there is nothing to aggregate"),
+        (RequestOptions(allow=("nosuch",)), "allow", "there is no expert 'nosuch'"),
+        (RequestOptions(deny=("nosuch",)), "deny", "there is no expert 'nosuch'"),
+        (RequestOptions(deny=("b", "a")), "deny", "the model 'a' asks for that expert, which is in consilium.deny"),
+        (RequestOptions(allow=("b",)), "allow", "which is not in consilium.allow"),
+    ],
+)
+async def test_options_without_a_meaning_for_one_expert_are_refused(options: RequestOptions, param: str, says: str, stream: bool) -> None:
     setup = Setup({}, "a")
+    asked = ask("a", options=options, stream=stream)
 
-    with pytest.raises(InvalidRequest, match="nothing to route"):
-        await setup.orchestrator.run(ask("a", options=RequestOptions(router="skills")))
+    with pytest.raises(InvalidRequest) as caught:
+        await (setup.orchestrator.open_stream(asked) if stream else setup.orchestrator.run(asked))
+
+    assert caught.value.param == f"consilium.{param}"
+    assert says in caught.value.message
+
+
+async def test_options_that_one_expert_meets_are_taken() -> None:
+    setup = Setup({"a": "2"})
+    options = RequestOptions(k=1, allow=("a", "b"), deny=("c",), max_calls=1, timeout_s=5.0, seed=7)
+
+    assert (await setup.orchestrator.run(ask("a", options=options))).choices[0].text == "2"
+
+
+async def test_what_an_expert_refuses_is_told_with_its_field() -> None:
+    refused = ExpertRejected("temperature must be positive", param="temperature")
+    other = ExpertRejected("no such format", param="response_format")
+
+    for failures, param in (((refused, refused), "temperature"), ((refused, other), None)):
+        setup = Setup({name: Fails(failure) for name, failure in zip("ab", failures, strict=True)}, "a", "b")
+        with pytest.raises(InvalidRequest) as caught:
+            await setup.orchestrator.run(ask("consilium/vote"))
+        assert caught.value.param == param
 
 
 async def test_the_wanted_length_of_the_answer_is_the_experts_affair() -> None:
@@ -150,7 +188,7 @@ def aggregated_by(expert: str, **options: object) -> RequestOptions:
         ("consilium/panel", aggregated_by("secret"), "there is no expert 'secret'"),
         ("consilium/vote", aggregated_by("fuser"), "the aggregator 'vote' calls no expert"),
         ("consilium/panel", aggregated_by("fuser", aggregator="first"), "the aggregator 'first' calls no expert"),
-        ("a", aggregated_by("fuser"), "the aggregator 'first' calls no expert"),
+        ("a", aggregated_by("fuser"), "the model 'a' is one expert, there is nothing to aggregate"),
     ],
 )
 async def test_an_aggregating_expert_that_cannot_be_asked_is_refused_before_routing(model: str, options: RequestOptions, says: str) -> None:

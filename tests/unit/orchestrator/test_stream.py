@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -12,6 +13,7 @@ from domain.errors import AllExpertsFailed, ExpertProtocolError, ExpertUnreachab
 from domain.plan import ExpertCall
 from orchestrator.answer import Progress
 from orchestrator.stream import AnswerStream
+from tests.fakes.virtual_time import VirtualTimeLoop
 from tests.fakes.workers import Fails, Says, Stalls
 from tests.unit.orchestrator.test_pipeline import Setup, ask
 
@@ -219,3 +221,26 @@ async def test_closing_a_stream_during_a_pause_cancels_the_expert() -> None:
 
     assert setup.workers.cancelled == ["a"]
     assert stream.trace.status == "cancelled"
+
+
+@pytest.mark.parametrize(("model", "waits_for"), [("auto", "a"), ("consilium/vote", "a"), ("consilium/panel", "fuser")])
+def test_no_silence_is_longer_than_five_seconds(model: str, waits_for: str) -> None:
+    """From the request on, however long the expert, the panel or the aggregator takes for its first token."""
+
+    async def moments() -> list[float]:
+        loop = asyncio.get_running_loop()
+        script: dict[str, object] = dict.fromkeys(("a", "b", "fuser"), "2")
+        setup = Setup({**script, waits_for: Stalls()}, *(("a",) if model == "auto" else ("a", "b")))
+        told = [loop.time()]
+        stream = await setup.orchestrator.open_stream(ask(model, stream=True))
+        told.append(loop.time())  # the headers
+        while told[-1] - told[0] < 30:
+            assert isinstance(await anext(stream), Progress)
+            told.append(loop.time())
+        await stream.aclose()
+        return told
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        told = runner.run(moments())
+
+    assert max(later - earlier for earlier, later in pairwise(told)) < 5

@@ -48,7 +48,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_each_status_has_its_error(status: int, expected: type[ExpertError]) -> None:
-    error = error_of_response("e1", status, b'{"error": {"message": "because"}}', {})
+    error = error_of_response("expert 'e1'", status, b'{"error": {"message": "because"}}', {})
 
     assert type(error) is expected
     assert error.status == status
@@ -67,14 +67,14 @@ def test_each_status_has_its_error(status: int, expected: type[ExpertError]) -> 
     ],
 )
 def test_context_overflow_is_recognised_in_every_server_s_words(body: bytes) -> None:
-    error = error_of_response("e1", 400, body, {})
+    error = error_of_response("expert 'e1'", 400, body, {})
 
     assert type(error) is ExpertContextTooLong
     assert error.message.startswith("the conversation does not fit the context of expert 'e1'")
 
 
 def test_no_quota_is_no_reason_to_wait() -> None:
-    error = error_of_response("e1", 429, b'{"error":{"message":"pay","code":"insufficient_quota"}}', {})
+    error = error_of_response("expert 'e1'", 429, b'{"error":{"message":"pay","code":"insufficient_quota"}}', {})
 
     assert type(error) is ExpertAuthFailed
     assert not error.retryable
@@ -82,7 +82,7 @@ def test_no_quota_is_no_reason_to_wait() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>\n Bad   gateway</html>", b'"text"', b"[1]", b"\xff\xfe", b'{"error": null}'])
 def test_any_body_is_survived(body: bytes) -> None:
-    assert type(error_of_response("e1", 500, body, {})) is ExpertProtocolError
+    assert type(error_of_response("expert 'e1'", 500, body, {})) is ExpertProtocolError
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_retry_after_is_read_in_every_form(headers: dict[str, str], seconds: flo
 
 
 def test_an_error_in_a_stream_has_the_status_that_it_names() -> None:
-    overloaded = error_of_event("e1", {"error": {"message": "busy", "code": 429}})
-    died = error_of_event("e1", {"object": "error", "message": "died", "code": None})
+    overloaded = error_of_event("expert 'e1'", {"error": {"message": "busy", "code": 429}})
+    died = error_of_event("expert 'e1'", {"object": "error", "message": "died", "code": None})
 
     assert type(overloaded) is ExpertOverloaded
     assert type(died) is ExpertProtocolError
-    assert error_of_event("e1", {"choices": [], "error": None}) is None
+    assert error_of_event("expert 'e1'", {"choices": [], "error": None}) is None
 
 
 def _subclasses(module: object, base: type) -> list[type]:
@@ -142,4 +142,4 @@ def test_an_unknown_exception_is_the_expert_s_failure() -> None:
 def test_an_error_nested_too_deep_is_told_as_text() -> None:
     body = b'{"error": ' + b"[" * 1000 + b"]" * 1000 + b"}"
 
-    assert "[[[[" in error_of_response("e1", 400, body, {}).message
+    assert "[[[[" in error_of_response("expert 'e1'", 400, body, {}).message
