@@ -11,8 +11,8 @@ VLLM   := .venv-vllm
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-run: setup ## set up and serve on http://127.0.0.1:8080 with the embedded experts
-	$(BIN)/consilium serve
+run: setup $(if $(filter vllm,$(ENGINE)),vllm) ## set up and serve on http://127.0.0.1:8080 with the embedded experts; ENGINE=vllm runs them on vLLM
+	$(if $(ENGINE),CONSILIUM_ENGINE=$(ENGINE) )$(BIN)/consilium serve
 
 setup: $(STAMP)
 

@@ -10,16 +10,17 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from api import errors
-from api.endpoints import admin, chat, completions, embeddings, health, metrics, models, route
+from api.endpoints import admin, batches, chat, completions, embeddings, files, health, metrics, models, route
 from api.metrics import Metrics
 from api.middleware import AdmissionMiddleware, BodyMiddleware, HostMiddleware, KeyMiddleware, LiveMiddleware, RequestMiddleware
 from api.openapi import describe
 from api.services import Services
 from api.settings import Settings
+from api.upload_middleware import UploadMiddleware
 
 Bootstrap = Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]
 
-_ENDPOINTS = (chat, completions, models, embeddings, route, health, metrics, admin)
+_ENDPOINTS = (chat, completions, models, embeddings, files, batches, route, health, metrics, admin)
 
 
 def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> FastAPI:
@@ -64,6 +65,14 @@ def _middleware(settings: Settings, counted: Metrics) -> list[Middleware]:
         stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
     stack.append(Middleware(KeyMiddleware))
     stack.append(Middleware(AdmissionMiddleware, max_requests=settings.max_requests))
+    stack.append(
+        Middleware(
+            UploadMiddleware,
+            max_file_bytes=settings.max_file_bytes,
+            timeout_s=settings.file_timeout_s,
+            piece_timeout_s=settings.body_timeout_s,
+        )
+    )
     stack.append(Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s))
     stack.append(Middleware(LiveMiddleware))
     return stack

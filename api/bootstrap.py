@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 from api.auth import Auth, load_admin_key
+from api.batch_host import BatchFleet
+from api.batch_output import output_line
+from api.batch_shapes import batch_shapes
+from api.errors import wire_error_of
 from api.first_content import seed_with_zoo
-from api.metrics import Metrics
+from api.metrics import Metrics, watch_servers
 from api.readiness import Readiness
 from api.services import Services
 from api.settings import Settings, SettingsError
 from api.startup import Startup
 from domain.experts import HealthState
+from experts_registry.batches import BatchStore
 from experts_registry.database import Database
 from experts_registry.directory import RegistryDirectory
+from experts_registry.files import FileStore
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
+from orchestrator.batch.engine import BatchEngine, EngineParts
+from orchestrator.batch.limits import BatchLimits
+from orchestrator.batch.line import Lines
+from orchestrator.batch.service import BatchService
+from orchestrator.batch.validation import InputLimits
 from orchestrator.guard import GuardedWorkers
+from orchestrator.limits import Limits
 from orchestrator.pipeline import Orchestrator
 from orchestrator.ports import TraceSink, Workers
+from orchestrator.preparation import Preparation
 from routers.annotators import Annotator, EmbeddingAnnotator
 from routers.catalogue import RouterCatalogue
 from routers.encoder import Encoder
@@ -32,13 +51,22 @@ from routers.random_router import RandomRouter
 from routers.skills_router import SkillsRouter
 from routers.stickiness import SessionMemory
 from workers.limits import EmbeddedLimits
+from workers.managed.fleet import Fleet, FleetSettings
+from workers.managed.machine import SHARE_FOR_SERVERS, machine_memory_mb
+from workers.managed.placement import HostMemory
 from workers.pool import WorkerPool
+from workers.vllm.command import Installation, VllmProgram
+from workers.vllm.limits import VllmLimits
 from zoo import release
 
 log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 10.0
 """Longest time for one part to close: a hanging part must not keep the others from writing what they hold."""
+SERVERS_CLOSE_TIMEOUT_S = 40.0
+"""The same for the managed servers: vLLM ends itself in one to five seconds, and is killed when it takes longer than
+``SERVER_STOP_GRACE_S``. Servers that are left after it end themselves."""
+SERVER_STOP_GRACE_S = 10.0
 
 
 @asynccontextmanager
@@ -47,16 +75,17 @@ async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Servi
     services = await asyncio.to_thread(build, settings, metrics)  # imports and files: not on the event loop
     startup = Startup(services, seed=_seed_of(services))
     async with AsyncExitStack() as stack:
-        parts: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
-            ("database", services.database.close),
-            ("directory", services.directory.close),
-            ("traces", services.trace_store.close),
-            ("encoder", services.encoder.close),
-            ("workers", services.workers.close),
-            ("startup", startup.end),
+        parts: tuple[tuple[str, Callable[[], Awaitable[None]], float], ...] = (
+            ("database", services.database.close, CLOSE_TIMEOUT_S),
+            ("directory", services.directory.close, CLOSE_TIMEOUT_S),
+            ("traces", services.trace_store.close, CLOSE_TIMEOUT_S),
+            ("encoder", services.encoder.close, CLOSE_TIMEOUT_S),
+            ("managed servers", services.fleet.close, SERVERS_CLOSE_TIMEOUT_S),
+            ("workers", services.workers.close, CLOSE_TIMEOUT_S),
+            ("startup", startup.end, CLOSE_TIMEOUT_S),
         )
-        for name, close in parts:
-            stack.push_async_callback(_close, name, close)
+        for name, close, timeout_s in parts:
+            stack.push_async_callback(_close, name, close, timeout_s)
         await services.workers.start()
         startup.begin()
         yield services
@@ -71,15 +100,16 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     directory = RegistryDirectory(database, poll_interval_s=settings.registry_poll_s)
     encoder = Encoder.for_model(settings.encoder, cache_dir=settings.data_dir / "cache", num_threads=settings.encoder_threads)
     index_holder = IndexHolder(encoder)
-    workers = WorkerPool(
-        embedded_dir=settings.embedded_dir or release.WEIGHTS, embedded=EmbeddedLimits(num_threads=settings.embedded_threads)
-    )
+    embedded_dir = settings.embedded_dir or release.WEIGHTS
+    fleet = Fleet(_fleet_settings(settings, embedded_dir))
+    workers = WorkerPool(embedded_dir=embedded_dir, embedded=EmbeddedLimits(num_threads=settings.embedded_threads), fleet=fleet)
     sessions = SessionMemory()
     routers = _routers(encoder, index_holder, GuardedWorkers(workers, directory), sessions)
     sinks: list[TraceSink] = [metrics, sessions, trace_store] if settings.traces else [metrics, sessions]
     metrics.watch(_ExpertGauges(directory, workers))
+    watch_servers(metrics, fleet)
     metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
-    return Services(
+    services = Services(
         settings=settings,
         auth=Auth(api_keys=settings.api_key_list, admin_key=load_admin_key(settings)),
         readiness=Readiness(),
@@ -91,14 +121,73 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         question_store=stores.questions,
         profile_store=stores.profiles,
         trace_store=trace_store,
+        file_store=FileStore(database, settings.data_dir / "files", keep_s=settings.file_days * 86_400),
+        batch_store=BatchStore(database),
         directory=directory,
         encoder=encoder,
         index_holder=index_holder,
         routers=routers,
         workers=workers,
+        fleet=fleet,
         orchestrator=Orchestrator(
             directory=directory, routers=routers, workers=workers, sinks=sinks, keep_text=settings.traces and settings.trace_content
         ),
+    )
+    services.batches = _Batches(services, sinks)
+    return services
+
+
+class _Batches:
+    """``api.services.Batches``."""
+
+    def __init__(self, services: Services, sinks: Sequence[TraceSink]) -> None:
+        settings = services.settings
+        self._services, self._sinks = services, sinks
+        self._limits = BatchLimits(
+            input=InputLimits(max_bytes=settings.max_file_bytes, max_line_bytes=settings.max_body_bytes),
+            max_batches=settings.batches_at_once,
+        )
+        owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        engine = self.engine(owner, lease_s=self._limits.lease_s)
+        self.service = BatchService(engine, services.batch_store, owner=owner, limits=self._limits)
+
+    def parts(self, *, traced: bool = True) -> EngineParts:
+        services, settings = self._services, self._services.settings
+        preparation = Preparation(directory=services.directory, routers=services.routers, limits=Limits())
+        return EngineParts(
+            store=services.batch_store,
+            files=services.file_store,
+            fleet=BatchFleet(services.fleet),
+            directory=services.directory,
+            lines=Lines(preparation, self._sinks if traced else (), keep_text=settings.traces and settings.trace_content),
+            workers=GuardedWorkers(services.workers, services.directory),
+            shapes=batch_shapes(services),
+            wire_error=wire_error_of,
+            output_line=output_line,
+            limits=self._limits,
+        )
+
+    def engine(self, owner: str, *, lease_s: float) -> BatchEngine:
+        parts = self.parts()
+        return BatchEngine(replace(parts, limits=replace(parts.limits, lease_s=lease_s)), owner=owner)
+
+
+def _fleet_settings(settings: Settings, embedded_dir: Path) -> FleetSettings:
+    python = settings.vllm_python or release.FOLDER.parent / ".venv-vllm" / "bin" / "python"
+    command = settings.vllm_command or shutil.which("vllm")
+    return FleetSettings(
+        folder=settings.data_dir.absolute() / "vllm",
+        installation=Installation(
+            cpu=VllmProgram.module(python.absolute()) if settings.vllm_python is not None or python.exists() else None,
+            gpu=VllmProgram.serve(command) if command is not None else None,
+        ),
+        memory=HostMemory(
+            settings.worker_memory_mb or SHARE_FOR_SERVERS * machine_memory_mb(), settings.gpu_memory_mb, settings.server_memory_mb
+        ),
+        embedded_dir=embedded_dir.absolute(),
+        serves_embedded=settings.engine == "vllm",
+        policy=settings.residency_policy,
+        vllm_limits=VllmLimits(stop_grace_s=SERVER_STOP_GRACE_S),
     )
 
 
@@ -124,9 +213,9 @@ def _seed_of(services: Services) -> Callable[[], Awaitable[None]]:
     return seed
 
 
-async def _close(name: str, close: Callable[[], Awaitable[None]]) -> None:
+async def _close(name: str, close: Callable[[], Awaitable[None]], timeout_s: float) -> None:
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             await close()
     except Exception as error:  # the other parts still have to be closed
         log.error("%s did not close", name, exc_info=error)

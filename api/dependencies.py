@@ -39,5 +39,14 @@ async def get_ready_services(request: Request) -> Services:
     return services
 
 
+async def get_stored_services(request: Request) -> Services:
+    """The process's parts, the database there. Raises ``NotReady`` otherwise."""
+    services = services_of(request)
+    services.readiness.require("database")
+    return services
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
 ReadyServices = Annotated[Services, Depends(get_ready_services)]
+StoredServices = Annotated[Services, Depends(get_stored_services)]
+"""For what reads and writes the database alone."""

@@ -138,6 +138,13 @@ def to_wire(error: BaseException, health_of: HealthOf = lambda _: HealthState.CL
             return WireError(500, wire_body(500, "internal error; the log has the details under this request's id", "internal_error"))
 
 
+def wire_error_of(error: errors.ConsiliumError) -> tuple[int, Mapping[str, object]]:
+    """The status and the error object that a request alone would get, for a line of a batch."""
+    wire = to_wire(error)
+    told: Mapping[str, object] = wire.body["error"]
+    return wire.status, told
+
+
 def wire_body(status: int, message: str, code: str, param: str | None = None, **more: Any) -> dict[str, Any]:
     """OpenAI's error object; *message* and *param* are cut to what a person reads."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")

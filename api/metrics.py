@@ -49,6 +49,27 @@ class ExpertGauges(Protocol):
     def queued(self, expert_id: str) -> int: ...
 
 
+class ServerGauges(Protocol):
+    """What is read about managed servers at each scrape."""
+
+    @property
+    def num_resident(self) -> int: ...
+    @property
+    def num_loads(self) -> int: ...
+    @property
+    def num_failed_loads(self) -> int: ...
+    @property
+    def waited_s(self) -> float: ...
+
+
+def watch_servers(metrics: Metrics, gauges: ServerGauges) -> None:
+    """Show what the managed servers hold and cost."""
+    metrics.count("consilium_servers_resident", "Managed servers that hold memory now.", lambda: gauges.num_resident)
+    metrics.count("consilium_server_loads", "Loads of managed servers since the start.", lambda: gauges.num_loads)
+    metrics.count("consilium_server_loads_failed", "Loads that failed since the start.", lambda: gauges.num_failed_loads)
+    metrics.count("consilium_server_wait_seconds", "Seconds that requests have waited for managed servers.", lambda: gauges.waited_s)
+
+
 class Metrics:
     """One process's metrics; a trace sink."""
 

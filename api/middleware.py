@@ -18,6 +18,7 @@ from api.disconnect import ClientGone
 from api.errors import WireError, to_wire, wire_body
 from api.metrics import Metrics
 from api.services import Services
+from api.upload_middleware import STREAMED
 from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,8 @@ class KeyMiddleware:
 class BodyMiddleware:
     """Reads the body within a size and a time, before anything is parsed; a body has to say that it is JSON.
 
-    The content type is a safety rule too: a web page cannot send ``application/json`` elsewhere without asking first.
+    The content type is a safety rule too: a web page cannot send ``application/json`` elsewhere without asking first. Uploads of
+    files have their own bounds and their own rule (``api.upload_middleware``).
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
@@ -124,7 +126,8 @@ class BodyMiddleware:
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in _BODY_METHODS:
+        is_streamed = scope.get("state", {}).get(STREAMED, False)  # bounded by ``UploadMiddleware``
+        if scope["type"] != "http" or scope["method"] not in _BODY_METHODS or is_streamed:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

@@ -9,11 +9,12 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from api.schemas.batches import BatchBody
 from api.schemas.chat import ChatBody
 from api.schemas.completions import CompletionBody
 from api.schemas.embeddings import EmbeddingsBody
 
-_MODELS: tuple[type[BaseModel], ...] = (ChatBody, CompletionBody, EmbeddingsBody)
+_MODELS: tuple[type[BaseModel], ...] = (ChatBody, CompletionBody, EmbeddingsBody, BatchBody)
 _REF = "#/components/schemas/{model}"
 
 _ERROR_SCHEMA: dict[str, Any] = {

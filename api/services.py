@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from api.auth import Auth
 from api.metrics import Metrics
@@ -11,19 +11,39 @@ from api.readiness import Readiness
 from api.settings import Settings
 
 if TYPE_CHECKING:
+    from experts_registry.batches import BatchStore
     from experts_registry.database import Database
     from experts_registry.directory import RegistryDirectory
     from experts_registry.experts import ExpertStore
+    from experts_registry.files import FileStore
     from experts_registry.profiles import ProfileStore
     from experts_registry.questions import QuestionStore
     from experts_registry.skills import SkillStore
     from experts_registry.strategies import StrategyStore
     from experts_registry.traces import TraceStore
+    from orchestrator.batch.engine import BatchEngine, EngineParts
+    from orchestrator.batch.service import BatchService
     from orchestrator.pipeline import Orchestrator
     from routers.catalogue import RouterCatalogue
     from routers.encoder import Encoder
     from routers.index_holder import IndexHolder
+    from workers.managed.fleet import Fleet
     from workers.pool import WorkerPool
+
+
+class Batches(Protocol):
+    """What runs batches in this process."""
+
+    service: BatchService
+    """Takes up those that are made over HTTP."""
+
+    def parts(self, *, traced: bool = True) -> EngineParts:
+        """What an engine is made of; *traced*: whether lines leave traces."""
+        ...
+
+    def engine(self, owner: str, *, lease_s: float) -> BatchEngine:
+        """For batches that *owner* claims for *lease_s*."""
+        ...
 
 
 @dataclass(slots=True)
@@ -41,9 +61,15 @@ class Services:
     question_store: QuestionStore
     profile_store: ProfileStore
     trace_store: TraceStore
+    file_store: FileStore
+    batch_store: BatchStore
     directory: RegistryDirectory
     encoder: Encoder
     index_holder: IndexHolder
     routers: RouterCatalogue
     workers: WorkerPool
+    fleet: Fleet
+    """The managed servers; idle while no expert needs one."""
     orchestrator: Orchestrator
+    batches: Batches = field(init=False)
+    """Made from the others."""

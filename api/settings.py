@@ -43,12 +43,29 @@ class Settings(BaseSettings):
     embedded_dir: Path | None = None
     embedded_threads: int = Field(default=1, ge=1)
 
+    # --- vLLM servers of its own ---
+    engine: str = Field(default="embedded", pattern="^(embedded|vllm)$")
+    vllm_python: Path | None = None
+    vllm_command: str | None = None
+    worker_memory_mb: float | None = Field(default=None, gt=0)
+    gpu_memory_mb: float | None = Field(default=None, gt=0)
+    server_memory_mb: float = Field(default=3600.0, gt=0)
+    residency_policy: str = Field(default="cost", pattern="^(lru|belady|cost)$")
+
     # --- bounds of one request ---
     max_body_bytes: int = Field(default=10_000_000, ge=1024)
     body_timeout_s: float = Field(default=30.0, gt=0)
     max_requests: int = Field(default=512, ge=1)
     max_embedding_inputs: int = Field(default=2048, ge=1)
     send_timeout_s: float = Field(default=60.0, gt=0)
+
+    # --- files and batches ---
+    max_file_bytes: int = Field(default=500_000_000, ge=1024)
+    max_files_bytes: int = Field(default=20_000_000_000, ge=1024)
+    file_timeout_s: float = Field(default=900.0, gt=0)
+    file_days: float = Field(default=30.0, gt=0)
+    run_batches: bool = True
+    batches_at_once: int = Field(default=1, ge=1)
 
     # --- the registry and traces ---
     registry_poll_s: float = Field(default=1.0, gt=0)

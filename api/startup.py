@@ -1,7 +1,7 @@
 """Loading in the background: ``/health`` answers at once, ``/ready`` says what is still missing, and what fails is tried again.
 
 Afterwards the same tasks keep the process up to date: they rebuild the index and load experts when the registry changes, and
-delete old traces.
+delete old traces and files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 MAX_RETRY_S = 60.0
 """Longest wait between attempts: whoever mends the cause should not wait much longer than a minute for the effect."""
 SWEEP_PERIOD_S = 3600.0
-"""How often old traces are deleted. Their age is counted in days, so an hour more or less is nothing."""
+"""How often old traces and files are deleted. Their age is counted in days, so an hour more or less is nothing."""
 
 Step = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
@@ -35,7 +35,8 @@ class Startup:
         self._services, self._seed, self._sleep, self._now = services, seed, sleep, now
         self._tasks: list[asyncio.Task[None]] = []
         self._database_there, self._encoder_there = asyncio.Event(), asyncio.Event()
-        self._index_is_old, self._experts_are_old = asyncio.Event(), asyncio.Event()
+        self._index_there, self._experts_there = asyncio.Event(), asyncio.Event()
+        self._index_is_old, self._experts_are_old, self._servers_are_old = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._loaded: dict[str, ExpertCard] = {}
         services.readiness.expect("database", "encoder", "index", "experts")
 
@@ -46,7 +47,10 @@ class Startup:
             "encoder": self._load_encoder,
             "index": self._keep_index,
             "experts": self._keep_experts,
+            "servers": self._keep_servers,
             "traces": self._sweep_traces,
+            "files": self._sweep_files,
+            "batches": self._run_batches,
         }
         self._tasks = [asyncio.create_task(step(), name=f"consilium-{name}") for name, step in steps.items()]
 
@@ -70,6 +74,7 @@ class Startup:
         # Events coalesce: many changes while one refresh runs lead to one more.
         self._index_is_old.set()
         self._experts_are_old.set()
+        self._servers_are_old.set()
 
     async def _load_encoder(self) -> None:
         await self._until_done("encoder", self._services.encoder.start)
@@ -82,6 +87,7 @@ class Startup:
         while True:
             self._index_is_old.clear()
             await self._until_done("index", self._refresh_index, is_update=self._services.readiness.is_done("index"))
+            self._index_there.set()
             await self._index_is_old.wait()
 
     async def _refresh_index(self) -> None:
@@ -100,6 +106,7 @@ class Startup:
             self._experts_are_old.clear()
             await self._load_experts()
             self._services.readiness.done("experts")
+            self._experts_there.set()
             await self._experts_are_old.wait()
 
     async def _load_experts(self) -> None:
@@ -117,6 +124,17 @@ class Startup:
                 log.warning("the expert %s cannot be loaded: %s", card.id, error, exc_info=None if expected else error)
         self._loaded = {card.id: card for card in cards}
 
+    async def _keep_servers(self) -> None:
+        """Tell the fleet the cards. The service is ready without: who needs a managed server waits for it."""
+        await self._database_there.wait()
+        while True:
+            self._servers_are_old.clear()
+            try:
+                await self._services.fleet.update(self._services.directory.snapshot().experts.values())
+            except Exception:  # whatever it is, the next change of the registry may mend it
+                log.exception("the managed servers could not be brought up to date")
+            await self._servers_are_old.wait()
+
     async def _sweep_traces(self) -> None:
         await self._database_there.wait()
         while True:
@@ -125,6 +143,25 @@ class Startup:
             except ConsiliumError as error:
                 log.warning("old traces were not deleted: %s", error)
             await self._sleep(SWEEP_PERIOD_S)
+
+    async def _sweep_files(self) -> None:
+        await self._database_there.wait()
+        services = self._services
+        while True:
+            try:
+                await services.file_store.sweep()
+                await services.batch_store.drop_lines_before(self._now() - services.settings.file_days * 86_400)
+            except ConsiliumError as error:
+                log.warning("old files and batches were not deleted: %s", error)
+            await self._sleep(SWEEP_PERIOD_S)
+
+    async def _run_batches(self) -> None:
+        """Once everything is loaded: a line that nobody can route yet would fail."""
+        if not self._services.settings.run_batches:
+            return
+        for part in (self._index_there, self._experts_there):
+            await part.wait()
+        await self._services.batches.service.run()
 
     async def _until_done(self, name: str, step: Step, *, is_update: bool = False) -> None:
         """Run *step* until it succeeds, with growing waits. A failed update leaves the part as it was: in use, only old."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from domain.chat import Usage
 from domain.errors import Conflict
+from domain.plan import Outcome
 from domain.skills import SkillMatch
 
 BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
@@ -227,6 +228,17 @@ class RoutedLine:
 
     input: InputLine
     route: LineRoute | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCall:
+    """One call of a line that has ended for good. ``position``: its place among the line's candidates; the aggregator's is behind
+    the last of them."""
+
+    number: int
+    """The line's, in the input file."""
+    position: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ class Backend(StrEnum):
     """An OpenAI-compatible server (vLLM above all), called directly."""
     LITELLM = "litellm"
     """Any other provider, through LiteLLM."""
+    VLLM = "vllm"
+    """A vLLM server that the service starts and stops itself."""
 
 
 class Capability(StrEnum):
@@ -45,6 +47,44 @@ class Price:
     completion: float = 0.0
 
 
+SERVING_DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
+"""What vLLM can keep weights in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """How the service starts the vLLM server of a managed expert. Adapters live on their base's server, and take its options."""
+
+    dtype: str = "auto"
+    """What weights and computations are in; ``auto`` is what the model's configuration says."""
+    tensor_parallel: int = 1
+    """Parts that each layer is split into, one a GPU."""
+    gpus: tuple[str, ...] = ()
+    """Its GPUs, as indices or UUIDs. None: it runs on the processors."""
+    gpu_memory_utilization: float | None = None
+    """Share of each GPU's memory that it takes; None: as much as ``memory_mb`` says, or 0.9 when that says nothing."""
+    kv_cache_gb: int = 1
+    """GB of memory for keys and values, for a server on the processors."""
+    cpu_threads: int | None = None
+    """Threads of a server on the processors; None leaves it to the libraries."""
+    max_lora_rank: int | None = None
+    """Of a base: the largest rank that its server is to take. Of an adapter: its rank. None: as the adapters' folders say."""
+    max_loras: int = 8
+    """Adapters that one step of the server may mix."""
+    enforce_eager: bool | None = None
+    """Without compiled graphs. None: on processors, where a start is much shorter without; not on GPUs."""
+    sleep_mode: bool = True
+    """Whether a server on GPUs can give its memory back while it sleeps."""
+    extra_arguments: tuple[str, ...] = ()
+    """Passed on to vLLM as they are."""
+    pinned: bool = False
+    """Loaded from the start and never evicted."""
+    asleep_mb: float | None = None
+    """What a server on GPUs still holds asleep; None: it is stopped, never put to sleep."""
+    load_s: float | None = None
+    """Seconds that a load takes, until it is measured; None: as the service assumes."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertCard:
     """One expert as declared by its steward. Immutable; a change makes a new card with a higher ``version``."""
@@ -52,14 +92,15 @@ class ExpertCard:
     id: str
     backend: Backend
     model: str
-    """What the backend calls it: a folder (embedded), a served model name (openai), ``provider/model`` (litellm)."""
+    """What the backend calls it: a folder (embedded), a served model name (openai), ``provider/model`` (litellm), a folder or an
+    id on the hub (vllm)."""
     description: str = ""
     base_url: str | None = None
     """Of an OpenAI-compatible server, with its ``/v1``."""
     api_key: str | None = None
     """A reference such as ``env:OPENAI_API_KEY``; never the secret itself."""
     adapter_of: str | None = None
-    """For a LoRA adapter in process: the folder of the base model it sits on."""
+    """For a LoRA adapter, embedded or on a managed server: the folder (or the id on the hub) of the base model it sits on."""
     context_length: int = 4096
     """Tokens, prompt and completion together."""
     chars_per_token: float = 4.0
@@ -75,6 +116,8 @@ class ExpertCard:
     parameters_b: float | None = None
     """Billions of parameters."""
     memory_mb: float | None = None
+    """What it needs when loaded; of a managed expert what its whole server needs."""
+    serving: ServingOptions = ServingOptions()
     price: Price = Price()
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Defaults for OpenAI sampling fields that a request leaves out, e.g. ``{"temperature": 0}``."""

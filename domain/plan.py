@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -31,6 +31,8 @@ class ExpertCall:
     deadline: Deadline
     request_id: str
     role: CallRole = CallRole.CANDIDATE
+    on_progress: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+    """Hears, in words for the caller, how the wait for the expert goes, while there is one."""
 
 
 @dataclass(frozen=True, slots=True)

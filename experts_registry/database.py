@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from domain.errors import InvalidRequest
 from experts_registry import schema
 from experts_registry.storage_errors import MIGRATE, not_ready, translated
+from experts_registry.whole_connection import WholeConnection, to_the_end
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -100,10 +101,15 @@ class Database:
     @asynccontextmanager
     async def _transaction(self, **options: Any) -> AsyncIterator[AsyncConnection]:
         with translated(self.name):
-            async with self.engine.connect() as connection:
-                await connection.execution_options(**options)
-                async with connection.begin():
-                    yield connection
+            connection = WholeConnection(self.engine)
+            try:
+                # To the end also when it is cancelled: half a transaction of SQLite's would lock the file for everybody.
+                await to_the_end(_begun(connection, options))
+                yield connection
+                await to_the_end(connection.commit())
+            finally:
+                if connection.sync_connection is not None:
+                    await to_the_end(connection.close())  # undoes what was not committed
 
     async def upgrade(self) -> None:
         """Bring the schema to this version. Several processes may do so at once: one works, the others wait for it.
@@ -143,6 +149,12 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+async def _begun(connection: AsyncConnection, options: Mapping[str, Any]) -> None:
+    await connection.start()
+    await connection.execution_options(**options)
+    await connection.begin()
 
 
 class JsonText(str):

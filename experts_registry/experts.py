@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import builtins
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price
+from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
 from experts_registry import references, state
 from experts_registry.database import Database
 from experts_registry.tables import experts
 from experts_registry.versioned import VersionedTable
+
+_DEFAULT_SERVING = asdict(ServingOptions())
+
+
+def _serving_to_json(options: ServingOptions) -> dict[str, Any]:
+    """What differs from the defaults; most cards have no server of ours."""
+    changed = {name: value for name, value in asdict(options).items() if value != _DEFAULT_SERVING[name]}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+
+
+def _serving_from_json(stored: Mapping[str, Any]) -> ServingOptions:
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return ServingOptions(**values)
 
 
 def _to_row(card: ExpertCard) -> dict[str, Any]:
@@ -35,6 +49,7 @@ def _to_row(card: ExpertCard) -> dict[str, Any]:
         "labels": sorted(card.labels),
         "parameters_b": card.parameters_b,
         "memory_mb": card.memory_mb,
+        "serving": _serving_to_json(card.serving),
         "price_prompt": card.price.prompt,
         "price_completion": card.price.completion,
         "sampling": dict(card.sampling),
@@ -66,6 +81,7 @@ def _from_row(row: sa.RowMapping) -> ExpertCard:
         labels=frozenset(row["labels"]),
         parameters_b=row["parameters_b"],
         memory_mb=row["memory_mb"],
+        serving=_serving_from_json(row["serving"]),
         price=Price(row["price_prompt"], row["price_completion"]),
         sampling=row["sampling"],
         extra_body=row["extra_body"],

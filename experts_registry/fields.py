@@ -17,6 +17,8 @@ ListT = TypeVar("ListT", bound=list[Any])
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _ENVIRONMENT_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
+_GPU = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _RESERVED_IDS = frozenset({"auto"})
 _REQUEST_FIELDS = ("model", "messages", "stream")
 
@@ -69,6 +71,20 @@ def http_url(value: str) -> str:
         raise ValueError("must be an http or https URL, e.g. http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user name or password: put the key into api_key, as in env:NAME")
+    return value
+
+
+def gpu(value: str) -> str:
+    """A GPU's index or UUID."""
+    if not _GPU.fullmatch(value):
+        raise ValueError("must be a GPU's index or UUID, as nvidia-smi -L shows them, in quotes")
+    return value
+
+
+def model_place(value: str) -> str:
+    """A folder's absolute path, or a model's id on the hub."""
+    if not (value.startswith("/") or _HUB_ID.fullmatch(value)):
+        raise ValueError("must be a folder's absolute path or an id on the hub, such as Qwen/Qwen2.5-7B-Instruct, for backend 'vllm'")
     return value
 
 

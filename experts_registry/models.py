@@ -6,19 +6,22 @@ meanings and defaults are those of ``domain.experts.ExpertCard`` and ``domain.st
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
-from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price
+from domain.experts import SERVING_DTYPES, Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
 from domain.routing import PICK_KINDS, PickKind, PickRule
 from domain.strategy import AGGREGATOR_NAMES, AggregatorName, Strategy
 from experts_registry.fields import (
     distinct,
     environment_reference,
     expert_id,
+    gpu,
     http_url,
     identifier,
+    model_place,
     no_request_fields,
     one_of,
     storable,
@@ -33,6 +36,7 @@ StrategyId = Annotated[str, Field(max_length=64), AfterValidator(identifier)]
 
 _MAX_INTEGER = 2**31 - 1
 _CARD = ExpertCard(id="defaults", backend=Backend.EMBEDDED, model="defaults")
+_SERVING = _CARD.serving
 _STRATEGY = Strategy(id="defaults")
 
 
@@ -47,6 +51,63 @@ class PriceModel(_Model):
     completion: float = Field(default=0.0, ge=0)
 
 
+class ServingModel(_Model):
+    """How the service starts the vLLM server of an expert with backend ``vllm``."""
+
+    dtype: Annotated[str, BeforeValidator(one_of(SERVING_DTYPES))] = _SERVING.dtype
+    """What weights and computations are in; ``auto`` is what the model's configuration says."""
+    tensor_parallel: int = Field(default=_SERVING.tensor_parallel, ge=1, le=1024)
+    """Parts that each layer is split into, one a GPU."""
+    gpus: Annotated[list[Annotated[str, AfterValidator(gpu)]], AfterValidator(distinct)] = list(_SERVING.gpus)
+    """Its GPUs, as indices or UUIDs, in quotes. None: it runs on the processors."""
+    gpu_memory_utilization: float | None = Field(default=_SERVING.gpu_memory_utilization, gt=0, le=1)
+    """Share of each GPU's memory that it takes. Left out: as much as ``memory_mb`` says, or 0.9 when that says nothing."""
+    kv_cache_gb: int = Field(default=_SERVING.kv_cache_gb, ge=1, le=_MAX_INTEGER)
+    """GB of memory for keys and values, for a server on the processors."""
+    cpu_threads: int | None = Field(default=_SERVING.cpu_threads, ge=1, le=1024)
+    """Threads of a server on the processors; left out, the libraries choose."""
+    max_lora_rank: int | None = Field(default=_SERVING.max_lora_rank, ge=1, le=512)
+    """Of a base: the largest rank that its server is to take. Of an adapter: its rank. Left out: as the adapters' folders say."""
+    max_loras: int = Field(default=_SERVING.max_loras, ge=1, le=1024)
+    """Adapters that one step of the server may mix."""
+    enforce_eager: bool | None = _SERVING.enforce_eager
+    """Without compiled graphs. Left out: on processors, where a start is much shorter without; not on GPUs."""
+    sleep_mode: bool = _SERVING.sleep_mode
+    """Whether a server on GPUs can give its memory back while it sleeps."""
+    extra_arguments: Annotated[list[Text], Field(max_length=64)] = list(_SERVING.extra_arguments)
+    """Passed on to vLLM as they are; flag and value are two entries."""
+    pinned: bool = _SERVING.pinned
+    """Loaded from the start and never evicted."""
+    asleep_mb: float | None = Field(default=_SERVING.asleep_mb, ge=0, validate_default=True)
+    """What a server on GPUs still holds asleep. Left out: it is stopped, never put to sleep."""
+    load_s: float | None = Field(default=_SERVING.load_s, ge=0, le=86_400)
+    """Seconds that a load takes, until it is measured. Left out: as the service assumes."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus_can_be_divided(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        parts = info.data.get("tensor_parallel", 1)
+        if value and len(value) % parts:
+            raise ValueError(f"names {len(value)}, which cannot be divided by tensor_parallel ({parts})")
+        return value
+
+    @field_validator("asleep_mb")
+    @classmethod
+    def _sleep_frees_memory(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and not (info.data.get("gpus", True) and info.data.get("sleep_mode", True)):
+            raise ValueError("is only for a server on `gpus` with `sleep_mode`: others keep all their memory while they sleep")
+        return value
+
+    @classmethod
+    def from_options(cls, options: ServingOptions) -> ServingModel:
+        """The options as people write them. Not checked: what is stored can always be shown."""
+        values = asdict(options)
+        return cls.model_construct(**{**values, "gpus": list(options.gpus), "extra_arguments": list(options.extra_arguments)})
+
+    def to_options(self) -> ServingOptions:
+        return ServingOptions(**{**self.model_dump(), "gpus": tuple(self.gpus), "extra_arguments": tuple(self.extra_arguments)})
+
+
 class ExpertModel(_Model):
     """One expert as declared by its steward."""
 
@@ -55,16 +116,18 @@ class ExpertModel(_Model):
     version: int | None = None
     """Given by the registry; what is written here is not stored."""
     backend: Annotated[Backend, BeforeValidator(one_of(Backend))]
-    """``embedded``: in the service's own process. ``openai``: an OpenAI-compatible server. ``litellm``: any other provider."""
+    """``embedded``: in the service's own process. ``openai``: an OpenAI-compatible server. ``litellm``: any other provider.
+    ``vllm``: a vLLM server that the service starts and stops itself."""
     model: Annotated[str, Field(min_length=1), AfterValidator(storable)]
-    """What the backend calls it: a folder (embedded), a served model name (openai), ``provider/model`` (litellm)."""
+    """What the backend calls it: a folder (embedded), a served model name (openai), ``provider/model`` (litellm), a folder's absolute
+    path or an id on the hub (vllm)."""
     description: Text = _CARD.description
     base_url: Text | None = Field(default=_CARD.base_url, validate_default=True)
     """Of an OpenAI-compatible server, with its ``/v1``."""
     api_key: Annotated[str, AfterValidator(environment_reference)] | None = _CARD.api_key
     """A reference to an environment variable, ``env:NAME``; never the key itself."""
     adapter_of: Text | None = Field(default=_CARD.adapter_of, validate_default=True)
-    """For an embedded LoRA adapter: the folder of the base model that it sits on."""
+    """For a LoRA adapter (embedded, vllm): the folder of the base model that it sits on; of vllm, absolute, or an id on the hub."""
     context_length: int = Field(default=_CARD.context_length, ge=1, le=_MAX_INTEGER)
     """Tokens, prompt and completion together."""
     chars_per_token: float = Field(default=_CARD.chars_per_token, gt=0, le=64)
@@ -84,7 +147,9 @@ class ExpertModel(_Model):
     parameters_b: float | None = Field(default=_CARD.parameters_b, gt=0)
     """Billions of parameters."""
     memory_mb: float | None = Field(default=_CARD.memory_mb, ge=0)
-    """What it needs when loaded."""
+    """What it needs when loaded; with backend ``vllm`` what its whole server needs."""
+    serving: ServingModel = ServingModel()
+    """How its server is started; for backend ``vllm`` only."""
     price: PriceModel = PriceModel(prompt=_CARD.price.prompt, completion=_CARD.price.completion)
     sampling: Annotated[JsonObject, AfterValidator(no_request_fields)] = dict(_CARD.sampling)
     """Defaults for OpenAI sampling fields that a request leaves out, e.g. ``temperature: 0``."""
@@ -110,13 +175,43 @@ class ExpertModel(_Model):
             return None
         if backend is Backend.EMBEDDED:
             raise ValueError("makes no sense for backend 'embedded', which calls no server: leave it out")
+        if backend is Backend.VLLM:
+            raise ValueError("makes no sense for backend 'vllm', whose servers get their addresses when they start: leave it out")
         return http_url(value)
 
     @field_validator("adapter_of")
     @classmethod
     def _adapter_fits_backend(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("backend") not in {Backend.EMBEDDED, None}:
-            raise ValueError("is only for backend 'embedded': a server loads its adapters itself")
+        if value is not None and info.data.get("backend") not in {Backend.EMBEDDED, Backend.VLLM, None}:
+            raise ValueError("is only for the backends 'embedded' and 'vllm': another server loads its adapters itself")
+        if value is not None and info.data.get("backend") is Backend.VLLM:
+            return model_place(value)
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _model_fits_backend(cls, value: str, info: ValidationInfo) -> str:
+        return model_place(value) if info.data.get("backend") is Backend.VLLM else value
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_fits_backend(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("backend") is Backend.VLLM:
+            raise ValueError("makes no sense for backend 'vllm', whose servers only the service can reach: leave it out")
+        return value
+
+    @field_validator("memory_mb")
+    @classmethod
+    def _a_server_needs_memory(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value == 0 and info.data.get("backend") is Backend.VLLM:
+            raise ValueError("must be greater than 0 for backend 'vllm'; leave it out when it is not known")
+        return value
+
+    @field_validator("serving")
+    @classmethod
+    def _serving_fits_backend(cls, value: ServingModel, info: ValidationInfo) -> ServingModel:
+        if value.to_options() != _SERVING and info.data.get("backend") not in {Backend.VLLM, None}:
+            raise ValueError("is only for backend 'vllm', whose servers the service starts: leave it out")
         return value
 
     @classmethod
@@ -140,6 +235,7 @@ class ExpertModel(_Model):
             labels=sorted(card.labels),
             parameters_b=card.parameters_b,
             memory_mb=card.memory_mb,
+            serving=ServingModel.from_options(card.serving),
             price=PriceModel(prompt=card.price.prompt, completion=card.price.completion),
             sampling=dict(card.sampling),
             extra_body=dict(card.extra_body),
@@ -170,6 +266,7 @@ class ExpertModel(_Model):
             labels=frozenset(self.labels),
             parameters_b=self.parameters_b,
             memory_mb=self.memory_mb,
+            serving=self.serving.to_options(),
             price=Price(self.price.prompt, self.price.completion),
             sampling=dict(self.sampling),
             extra_body=dict(self.extra_body),

@@ -62,6 +62,7 @@ experts = sa.Table(
     sa.Column("labels", sa.JSON, nullable=False),
     sa.Column("parameters_b", sa.Double),
     sa.Column("memory_mb", sa.Double),
+    sa.Column("serving", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("price_prompt", sa.Double, nullable=False),
     sa.Column("price_completion", sa.Double, nullable=False),
     sa.Column("sampling", sa.JSON, nullable=False),
@@ -204,3 +205,79 @@ trace_experts = sa.Table(
     sa.Column("expert_id", sa.String(64), primary_key=True, index=True),
 )
 """Which experts were called in which request, to filter by."""
+
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("filename", LossyText, nullable=False),
+    sa.Column("num_bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, index=True),
+    sa.Index(None, "created_at", "id"),
+)
+"""What is known of each file; its contents are in the data dir, under the id."""
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("endpoint", sa.String(64), nullable=False),
+    sa.Column("input_file_id", LossyText, nullable=False),
+    sa.Column("state", sa.String(32), nullable=False, index=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("completion_window", sa.String(16), nullable=False),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("metadata", sa.JSON, nullable=False),
+    sa.Column("runner", sa.String(32), nullable=False),
+    sa.Column("entered", sa.JSON, nullable=False),
+    sa.Column("num_lines", sa.Integer, nullable=False),
+    sa.Column("num_completed", sa.Integer, nullable=False),
+    sa.Column("num_failed", sa.Integer, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("usage_details", sa.JSON, nullable=False),
+    sa.Column("num_calls", sa.BigInteger, nullable=False),
+    sa.Column("errors", sa.JSON, nullable=False),
+    sa.Column("output_file_id", sa.String(64)),
+    sa.Column("error_file_id", sa.String(64)),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("owner", sa.String(128)),
+    sa.Column("leased_until", sa.Double),
+    sa.Index(None, "created_at", "id"),
+)
+"""``owner`` is who works on it, until ``leased_until`` (seconds since the epoch) unless it says again that it does. A batch's
+row is locked first by whoever writes anything of the batch."""
+
+batch_lines = sa.Table(
+    "batch_lines",
+    metadata,
+    sa.Column("batch_id", sa.String(64), sa.ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("custom_id", sa.Text, nullable=False),
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("num_bytes", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("route", sa.JSON(none_as_null=True)),
+    sa.Column("request_id", LossyText),
+    sa.Column("status", sa.Integer),
+    sa.Column("body", sa.JSON(none_as_null=True)),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Index(None, "batch_id", "state", "number"),
+)
+"""The requests of a batch; ``state`` is pending, answered or failed. The index is what each of them is paged by."""
+
+batch_calls = sa.Table(
+    "batch_calls",
+    metadata,
+    sa.Column("batch_id", sa.String(64), sa.ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("answered", sa.Boolean, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.JSON, nullable=False),
+)
+"""Calls that have ended, of lines that are not over: what a restart does not repeat."""

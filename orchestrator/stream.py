@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from domain.chat import Choice, ChoiceDelta, Chunk, Usage, text_of
@@ -188,8 +189,10 @@ async def _last_step(
     """The only expert's stream, or the panel's; where nobody could be called, a stand-in's, which *on_stand_in* is told."""
     failures: list[ExpertFailure] = []
     while True:
-        calls = prepared.plan.calls
-        step = _single(prepared, recorder, workers) if len(calls) == 1 else _panel(prepared, recorder, workers, on_progress)
+        calls = [replace(call, on_progress=on_progress) for call in prepared.plan.calls]
+        step = (
+            _single(prepared, calls[0], recorder, workers) if len(calls) == 1 else _panel(prepared, calls, recorder, workers, on_progress)
+        )
         try:
             async with aclosing(step) as chunks:
                 async for chunk in chunks:
@@ -204,10 +207,10 @@ async def _last_step(
         on_stand_in(prepared)
 
 
-async def _single(prepared: Prepared, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
+async def _single(prepared: Prepared, call: ExpertCall, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
     recorder.aggregated("single", why_single(prepared))
     try:
-        async with aclosing(_relay(prepared.plan.calls[0], "experts", recorder, workers)) as chunks:
+        async with aclosing(_relay(call, "experts", recorder, workers)) as chunks:
             async for chunk in chunks:
                 yield chunk
     except _Interrupted as interrupted:
@@ -215,14 +218,18 @@ async def _single(prepared: Prepared, recorder: TraceRecorder, workers: Workers)
 
 
 async def _panel(
-    prepared: Prepared, recorder: TraceRecorder, workers: Workers, on_progress: Callable[[str], None]
+    prepared: Prepared,
+    calls: Sequence[ExpertCall],
+    recorder: TraceRecorder,
+    workers: Workers,
+    on_progress: Callable[[str], None],
 ) -> AsyncGenerator[Chunk, None]:
     def ended(outcome: Outcome) -> None:
         recorder.call(outcome, CallRole.CANDIDATE)
         on_progress(f"{outcome.expert_id} {'answered' if isinstance(outcome, Candidate) else 'failed'}")
 
     with recorder.timing("experts"):
-        outcomes = await dispatch(prepared.plan.calls, workers, on_outcome=ended, on_cancelled=recorder.cancelled)
+        outcomes = await dispatch(calls, workers, on_outcome=ended, on_cancelled=recorder.cancelled)
     candidates = candidates_of(outcomes)
     if not candidates:
         raise _NoAnswer(failures_of(outcomes))
@@ -235,7 +242,7 @@ async def _panel(
             yield _whole(chosen)
         case Synthesis(expert=expert, messages=messages, why=why):
             recorder.aggregated(f"{prepared.aggregator.name}:{expert.id}", why)
-            call = aggregator_call(prepared.request, expert, messages, prepared.plan.deadline)
+            call = replace(aggregator_call(prepared.request, expert, messages, prepared.plan.deadline), on_progress=on_progress)
             outcome: Outcome = Candidate(expert.id, ())
             held: deque[Chunk] = deque(maxlen=_MAX_HELD)
             has_begun = False

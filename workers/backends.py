@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from domain.experts import Backend
 from workers.limits import EmbeddedLimits, HttpLimits
 from workers.worker import Worker
+
+if TYPE_CHECKING:
+    from workers.managed.fleet import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class BackendSettings:
     """Where embedded experts have their folders."""
     environ: Mapping[str, str]
     """Where ``env:NAME`` references are looked up."""
+    fleet: Fleet | None = None
+    """The managed servers, when this process has any."""
 
 
 # Each import happens in its function: torch or litellm are paid for by those who use them. They may take seconds, so the
@@ -45,8 +51,16 @@ def _litellm(settings: BackendSettings) -> Worker:
     return LiteLLMWorker(settings.http, settings.environ)
 
 
+def _vllm(settings: BackendSettings) -> Worker:
+    from workers.managed.worker import ManagedWorker
+    from workers.openai_worker import OpenAIWorker
+
+    return ManagedWorker(settings.fleet, OpenAIWorker(settings.http, settings.environ))
+
+
 BACKENDS: Mapping[Backend, Callable[[BackendSettings], Worker]] = {
     Backend.EMBEDDED: _embedded,
     Backend.OPENAI: _openai,
     Backend.LITELLM: _litellm,
+    Backend.VLLM: _vllm,
 }

@@ -22,6 +22,9 @@ class PoolLimits:
     came first. Callers with little time must not open a circuit; a deadline a moment before the card's must not hide a hang."""
     check_timeout_s: float = 30.0
     """Time for the one call of ``check``; enough for a server that loads a model on demand."""
+    check_load_timeout_s: float = 300.0
+    """The same for an expert on a managed server, which may have to be loaded first; a tiny one takes half a minute for that, one
+    of 70 B parameters several minutes."""
 
 
 @dataclass(frozen=True, slots=True)

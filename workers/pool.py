@@ -6,10 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from domain.chat import Chunk
 from domain.deadline import Clock, Deadline
@@ -24,12 +24,24 @@ from workers.openai_worker import OpenAIWorker
 from workers.retry import attempts
 from workers.worker import Worker
 
+if TYPE_CHECKING:
+    from workers.managed.fleet import Fleet
+
 
 @runtime_checkable
 class Warmable(Protocol):
     """A worker that can load an expert before its first call."""
 
     async def warm(self, card: ExpertCard) -> None: ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A worker that has to bring up what runs an expert before a call can be made."""
+
+    def held(self, call: ExpertCall) -> AbstractAsyncContextManager[ExpertCall]:
+        """The call to make, which can be made as long as the block lasts."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,33 @@ class _Limit:
     said: str
     """How a call that exceeds it is told of it."""
     expert_at_fault: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A stream that has begun."""
+
+    chunks: AsyncGenerator[Chunk, None]
+    first: list[Chunk]
+    """What it has said so far."""
+    limit: _Limit
+    stack: AsyncExitStack
+    """Its place, and what else it holds."""
+
+
+class _Spent:
+    """A watch that runs in its ``with`` blocks."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.seconds = 0.0
+        self._clock = clock
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._since = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += self._clock() - self._since
 
 
 class WorkerPool:
@@ -55,10 +94,12 @@ class WorkerPool:
         clock: Clock = time.monotonic,
         environ: Mapping[str, str] = os.environ,
         backends: Mapping[Backend, Callable[[BackendSettings], Worker]] = BACKENDS,
+        fleet: Fleet | None = None,
     ) -> None:
         self._settings = BackendSettings(
-            http=http or HttpLimits(), embedded=embedded or EmbeddedLimits(), embedded_dir=embedded_dir, environ=environ
+            http=http or HttpLimits(), embedded=embedded or EmbeddedLimits(), embedded_dir=embedded_dir, environ=environ, fleet=fleet
         )
+        self._fleet = fleet
         self._limits = limits or PoolLimits()
         self._clock = clock
         self._backends = backends
@@ -85,34 +126,54 @@ class WorkerPool:
 
     async def complete(self, call: ExpertCall) -> Candidate:
         started = self._clock()
+        candidate, num_retries = await (self._complete_held(call) if self._is_managed(call.expert) else self._complete(call))
+        return replace(candidate, latency_s=self._clock() - started, num_retries=num_retries)
+
+    async def _complete(self, call: ExpertCall) -> tuple[Candidate, int]:
         async with self._place(call) as limit, _within(call, limit):
             worker = await self._worker(call.expert.backend)
             async for attempt in attempts(self._limits, limit.deadline, call.expert.id):
                 with attempt:
-                    candidate = await worker.complete(call)
-                    return replace(candidate, latency_s=self._clock() - started, num_retries=attempt.num - 1)
+                    return await worker.complete(call), attempt.num - 1
+        raise AssertionError("the attempts end with a candidate or an error")  # pragma: no cover
+
+    async def _complete_held(self, call: ExpertCall) -> tuple[Candidate, int]:
+        """Every attempt holds the expert's server anew: if it died, it is loaded again, and has another address. The card's time runs
+        only while a call does."""
+        worker = await self._worker(Backend.VLLM)
+        spent = _Spent(self._clock)
+        async for attempt in attempts(self._limits, call.deadline, call.expert.id):
+            with attempt:
+                async with cast(Holding, worker).held(call) as made, self._place(made, spent.seconds) as limit:
+                    with spent:
+                        async with _within(made, limit):
+                            return await worker.complete(made), attempt.num - 1
         raise AssertionError("the attempts end with a candidate or an error")  # pragma: no cover
 
     async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         """Pieces of the answer. A failure before the first token is tried again, a later one is the caller's to handle."""
-        async with self._place(call) as limit:
-            chunks, first = await self._opened(call, limit)
+        opened = await (self._opened_held(call) if self._is_managed(call.expert) else self._opened(call))
+        try:
+            for chunk in opened.first:
+                yield chunk
+            while True:
+                async with _within(call, opened.limit):
+                    try:
+                        chunk = await anext(opened.chunks)
+                    except StopAsyncIteration:
+                        return
+                yield chunk
+        finally:
             try:
-                for chunk in first:
-                    yield chunk
-                while True:
-                    async with _within(call, limit):
-                        try:
-                            chunk = await anext(chunks)
-                        except StopAsyncIteration:
-                            return
-                    yield chunk
+                await opened.chunks.aclose()
             finally:
-                await chunks.aclose()
+                await opened.stack.aclose()
 
     async def check(self, card: ExpertCard) -> Candidate:
         """One real, tiny call. Raises what a request would get."""
         timeout_s = min(card.timeout_s, self._limits.check_timeout_s)
+        if self._is_managed(card):
+            timeout_s += self._limits.check_load_timeout_s
         return await self.complete(
             ExpertCall(
                 expert=card,
@@ -137,27 +198,29 @@ class WorkerPool:
             raise ExpertTimeout(msg) from error
 
     async def warm(self, cards: Sequence[ExpertCard]) -> None:
-        """Start the backends of *cards* and load those experts that run in this process, so that no first call waits for it.
+        """Start the backends of *cards* and load those experts that run in this process, so that no first call waits for it. Managed
+        servers are the fleet's to load.
 
         Raises ``ExpertUnreachable`` at the first that cannot be loaded.
         """
         for card in cards:
-            worker = await self._worker(card.backend)
+            worker = await self._worker(Backend.VLLM if self._is_managed(card) else card.backend)
             if isinstance(worker, Warmable):
                 await worker.warm(card)
 
     @asynccontextmanager
-    async def _place(self, call: ExpertCall) -> AsyncIterator[_Limit]:
-        """A place for *call*, and the time it has from here on: the card's limit is for running, not for waiting."""
+    async def _place(self, call: ExpertCall, spent_s: float = 0.0) -> AsyncIterator[_Limit]:
+        """A place for *call*, and the time it has from here on: the card's limit, less what earlier attempts have *spent_s*, is for
+        running, not for waiting."""
         card = call.expert
         if call.deadline.expired:
             msg = f"no time was left to call expert {card.id!r}"
             raise ExpertTimeout(msg, expert_at_fault=False)
         async with self._places.place(card.id, limit=card.max_in_flight, timeout_s=card.queue_timeout_s, deadline=call.deadline):
-            own, left = card.timeout_s, call.deadline.remaining_s
+            own, left = max(0.0, card.timeout_s - spent_s), call.deadline.remaining_s
             yield _Limit(
                 Deadline.after(own, clock=self._clock) if own < left else call.deadline,
-                said=f"within its {own:g} s" if own < left else "before the request's deadline",
+                said=f"within its {card.timeout_s:g} s" if own < left else "before the request's deadline",
                 expert_at_fault=left >= own * self._limits.fair_share,
             )
 
@@ -171,26 +234,52 @@ class WorkerPool:
                 self._workers[backend] = worker
             return self._workers[backend]
 
-    async def _opened(self, call: ExpertCall, limit: _Limit) -> tuple[AsyncGenerator[Chunk, None], list[Chunk]]:
-        """A stream that has said its first token, and what it has said so far."""
-        async with _within(call, limit):
-            worker = await self._worker(call.expert.backend)
-            async for attempt in attempts(self._limits, limit.deadline, call.expert.id):
-                with attempt:
-                    chunks, first = worker.stream(call), []
-                    try:
-                        async for chunk in chunks:
-                            first.append(chunk)
-                            if _says_something(chunk):
-                                return chunks, first
-                        if any(chunk.choices for chunk in first):
-                            return chunks, first
-                        msg = f"expert {call.expert.id!r} ended its stream without saying anything"
-                        raise ExpertProtocolError(msg)
-                    except BaseException:
-                        await chunks.aclose()
-                        raise
+    async def _opened(self, call: ExpertCall) -> _Opened:
+        """A stream that has said its first token."""
+        async with AsyncExitStack() as stack:
+            limit = await stack.enter_async_context(self._place(call))
+            async with _within(call, limit):
+                worker = await self._worker(call.expert.backend)
+                async for attempt in attempts(self._limits, limit.deadline, call.expert.id):
+                    with attempt:
+                        chunks, first = await _begun(worker, call)
+                        return _Opened(chunks, first, limit, stack.pop_all())
         raise AssertionError("the attempts end with a stream or an error")  # pragma: no cover
+
+    async def _opened_held(self, call: ExpertCall) -> _Opened:
+        """The same for an expert on a managed server; see ``_complete_held``."""
+        worker = await self._worker(Backend.VLLM)
+        spent = _Spent(self._clock)
+        async for attempt in attempts(self._limits, call.deadline, call.expert.id):
+            with attempt:
+                async with AsyncExitStack() as stack:
+                    made = await stack.enter_async_context(cast(Holding, worker).held(call))
+                    limit = await stack.enter_async_context(self._place(made, spent.seconds))
+                    with spent:
+                        async with _within(made, limit):
+                            chunks, first = await _begun(worker, made)
+                    return _Opened(chunks, first, limit, stack.pop_all())
+        raise AssertionError("the attempts end with a stream or an error")  # pragma: no cover
+
+    def _is_managed(self, card: ExpertCard) -> bool:
+        return card.backend is Backend.VLLM or (self._fleet is not None and self._fleet.manages(card))
+
+
+async def _begun(worker: Worker, call: ExpertCall) -> tuple[AsyncGenerator[Chunk, None], list[Chunk]]:
+    """One attempt at a stream, and what it has said when it has said its first token."""
+    chunks, first = worker.stream(call), []
+    try:
+        async for chunk in chunks:
+            first.append(chunk)
+            if _says_something(chunk):
+                return chunks, first
+        if any(chunk.choices for chunk in first):
+            return chunks, first
+        msg = f"expert {call.expert.id!r} ended its stream without saying anything"
+        raise ExpertProtocolError(msg)
+    except BaseException:
+        await chunks.aclose()
+        raise
 
 
 def _says_something(chunk: Chunk) -> bool:

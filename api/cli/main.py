@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from api.cli import ask, database, experts, profile, questions, skills, strategies, workers
+from api.cli import ask, batch, database, experts, profile, questions, skills, strategies, workers
 from api.cli.failures import BAD_INPUT, FAILED, CommandFailed, from_domain
 from api.cli.options import JsonFlag
 from api.cli.serve import serve
@@ -31,6 +31,7 @@ app.add_typer(skills.app, name="skills")
 app.add_typer(profile.app, name="profile")
 app.add_typer(questions.app, name="questions")
 app.add_typer(workers.app, name="workers")
+app.add_typer(batch.app, name="batch")
 app.add_typer(database.app, name="db")
 
 

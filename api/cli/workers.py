@@ -1,27 +1,35 @@
-"""``consilium workers``: which servers are loaded within a host's memory."""
+"""``consilium workers``: the vLLM servers that a running service manages, and a simulation of who gets the memory of a host."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli.connection import Server
-from api.cli.failures import bad_input
+from api.cli.failures import CommandFailed, bad_input
 from api.cli.options import JsonFlag, connected, names
 from api.cli.output import cell, note, percent, print_json, show, table
 
 if TYPE_CHECKING:
+    from api.cli.client import ApiClient
     from api.cli.residency_input import Route, Servers
     from workers.residency.optimum import Optimum
     from workers.residency.servers import ServerSpec
     from workers.residency.simulator import Replay
 
 app = typer.Typer(help="The servers that experts are loaded on.", no_args_is_help=True)
+
+PATH = "/admin/api/workers"
+_MAX_SERVERS = 1000
+"""Servers shown; a host holds a handful, and a registry hundreds."""
+
+ServerName = Annotated[str, typer.Argument(metavar="SERVER", help="The server's id, or that of an expert on it.")]
 
 _NUM_CAPACITIES = 4
 """Sizes of the host that are tried when none is given, from the smallest that works to one where everything fits."""
@@ -30,6 +38,85 @@ _NUM_CAPACITIES = 4
 @app.callback()
 def _group() -> None:
     """The servers that experts are loaded on."""
+
+
+@app.command("list")
+@connected
+async def list_workers(server: Server, as_json: JsonFlag = False) -> None:
+    """List the managed vLLM servers: who lives on them, how they stand, and the memory that they hold."""
+    async with _running(server) as client:
+        found = await client.get(PATH, limit=_MAX_SERVERS)
+    if as_json:
+        print_json(found)
+        return
+    numbers = ("memory MB", "held MB", "serving", "waiting", "loads", "load s")
+    shown = table("server", "state", "experts", "on", *numbers, "adapters", right=numbers)
+    for row in found["data"]:
+        figures = [f"{row['memory_mb']:,.0f}", f"{row['held_mb']:,.0f}", row["num_serving"], row["num_waiting"], row["num_loads"]]
+        shown.add_row(
+            *map(cell, (row["id"], _state(row), row["experts"], row["pool"], *figures, f"{row['times']['load_s']:.1f}", row["adapters"])),
+            style="red" if row["state"] == "failed" else None,
+        )
+    show(shown)
+    for pool in found["pools"]:
+        note(f"{pool['id']}: {pool['held_mb']:,.0f} of {pool['memory_mb']:,.0f} MB held, policy {pool['policy']}")
+    for row in found["data"]:
+        if row["state"] == "failed":
+            note(f"{row['id']}: {row['reason'].splitlines()[0]} (more with 'consilium workers logs {row['id']}')")
+    for expert, why in found["unplaced"].items():
+        note(f"{expert} has no server: {why}")
+    if found["trouble"]:
+        note(found["trouble"])
+    if not found["data"] and not found["unplaced"]:
+        note("no expert needs a managed server: give one the backend vllm, or serve the embedded ones with CONSILIUM_ENGINE=vllm")
+
+
+@app.command("start")
+@connected
+async def start_worker(server: Server, name: ServerName, as_json: JsonFlag = False) -> None:
+    """Load a server now; others make room for it as for a request."""
+    await _change(server, name, "start", as_json=as_json)
+
+
+@app.command("stop")
+@connected
+async def stop_worker(server: Server, name: ServerName, as_json: JsonFlag = False) -> None:
+    """Stop a server as soon as it is idle; the next request for it loads it again."""
+    await _change(server, name, "stop", as_json=as_json)
+
+
+@app.command("sleep")
+@connected
+async def sleep_worker(server: Server, name: ServerName, as_json: JsonFlag = False) -> None:
+    """Put a server to sleep as soon as it is idle: it gives most of its memory back, and wakes quickly."""
+    await _change(server, name, "sleep", as_json=as_json)
+
+
+@app.command("wake")
+@connected
+async def wake_worker(server: Server, name: ServerName, as_json: JsonFlag = False) -> None:
+    """Wake a server."""
+    await _change(server, name, "wake", as_json=as_json)
+
+
+@app.command("logs")
+@connected
+async def worker_logs(
+    server: Server,
+    name: ServerName,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="The last so many.")] = 200,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the last lines that a server wrote, those of earlier starts included."""
+    from api.cli.client import at
+
+    async with _running(server) as client:
+        told = await client.get(f"{at(PATH, name)}/logs", lines=lines)
+    if as_json:
+        print_json(told)
+        return
+    for line in told["lines"]:
+        print(line)
 
 
 @app.command()
@@ -79,6 +166,33 @@ async def simulate(
         print_json(_document(replayed, known, used={*uses, *pinned}, pinned=pinned, results=results, fewest=fewest))
     else:
         _show(replayed, results, fewest)
+
+
+async def _change(server: Server, name: str, what: str, *, as_json: bool) -> None:
+    from api.cli.client import at
+
+    async with _running(server) as client:
+        row = await client.call("POST", f"{at(PATH, name)}/{what}")
+    if as_json:
+        print_json(row)
+    else:
+        print(f"{row['id']} is {_state(row)}: {row['reason'].splitlines()[0]}")
+
+
+@asynccontextmanager
+async def _running(server: Server) -> AsyncIterator[ApiClient]:
+    """A client of a running service: servers live with it, and one that lived for a command would end with the command."""
+    if server.local:
+        raise bad_input("managed servers belong to a running service: leave --local out")
+    async with server.connect() as client:
+        if client.is_local:
+            raise CommandFailed("managed servers belong to a running service: start one with 'consilium serve'")
+        yield client
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    """The process's state; the residency's where that says more."""
+    return str(row["residency"] if row["residency"] == "stuck" else row["state"]) + (" (outdated)" if row["is_outdated"] else "")
 
 
 async def _input(

@@ -30,6 +30,13 @@ class PageQuery(Query):
     """`next` of the page before."""
 
 
+class LogsQuery(Query):
+    """How much of a log."""
+
+    lines: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """The last so many."""
+
+
 class ExpertsQuery(PageQuery):
     backend: Annotated[Backend | None, BeforeValidator(one_of(Backend))] = None
     skill: str | None = None

@@ -10,9 +10,12 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from domain.batch import InputLine
-from domain.errors import StorageError
 
 Body = Mapping[str, Any]
+
+
+class InputLost(Exception):
+    """The input file is not what it was when it was validated. Never leaves the engine."""
 
 
 class InputFile:
@@ -28,7 +31,7 @@ class InputFile:
         self._file.close()
 
     async def bodies(self, lines: Sequence[InputLine]) -> list[Body]:
-        """The ``body`` of each. Raises ``StorageError`` when the file is not what it was when it was validated."""
+        """The ``body`` of each. Raises ``InputLost`` when the file is not what it was when it was validated."""
         return await asyncio.to_thread(self._bodies, lines)
 
     def _bodies(self, lines: Sequence[InputLine]) -> list[Body]:
@@ -42,5 +45,5 @@ class InputFile:
                 body: Body = payload["body"]
                 return body
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"line {line.line.number} of the batch's input file cannot be read again: {error}") from error
-        raise StorageError(f"the batch's input file was changed: line {line.line.number} is another one")
+            raise InputLost(f"line {line.line.number} of the batch's input file cannot be read again: {error}") from error
+        raise InputLost(f"the batch's input file was changed: line {line.line.number} is another one")

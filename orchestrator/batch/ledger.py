@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from domain.batch import Batch, LineResult
+from domain.batch import Batch, KeptCall, LineResult
 from domain.errors import StorageError
 from orchestrator.batch.limits import BatchLimits
-from orchestrator.batch.ports import BatchJournal, KeptCall
+from orchestrator.batch.ports import BatchJournal
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,12 @@ class Ledger:
     def count_calls(self, num_calls: int) -> None:
         """Calls that were made, whatever came of them; told with the next write."""
         self._num_calls += num_calls
-        self._num_entered += 1
-        self._work.set()
 
     async def flush(self) -> None:
         """Return when everything that was entered until now is durable. Raises what writing has failed with for good."""
+        if self._num_calls:
+            self._num_entered += 1
+            self._work.set()
         entered = self._num_entered
         self._hurry.set()
         await self._until(lambda: self._num_written >= entered)

@@ -36,6 +36,10 @@ class BatchLimits:
     """How long a database that is away is tried again before the batch is given up, to be taken on later by whoever can."""
     lease_s: float = 60.0
     """A batch whose process was killed is taken on by another after so long."""
+    watch_s: float = 1.0
+    """How often a running batch is looked at: whether somebody has cancelled it."""
+    last_write_s: float = 5.0
+    """Longest that a batch which is stopped may take to write what has ended; what is not written is done again."""
     poll_s: float = 5.0
     """How often a process looks for batches that others have made or left."""
     max_batches: int = 1

@@ -48,7 +48,7 @@ def place(work: Mapping[str, Work], host: Host) -> dict[str, tuple[Share, ...]]:
         lane.busy_s += work[server].seconds + _load_s(host, server, lane.device)
         lane.work_s[server] = work[server].seconds
     # Each round gives a server to a device that had none of it, so this ends.
-    while _spill(lanes, work, host):
+    while lanes and _spill(lanes, work, host):
         pass
     shares: dict[str, tuple[Share, ...]] = {}
     for server, wanted in work.items():

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
-from domain.batch import Batch, BatchError, BatchRunner, BatchState, InputLine, LineResult, LineRoute, RoutedLine, StoredFile
+from domain.batch import Batch, BatchError, BatchRunner, BatchState, InputLine, KeptCall, LineResult, LineRoute, RoutedLine, StoredFile
 from domain.chat import ChatRequest
 from domain.deadline import Deadline
 from domain.plan import Outcome
 from orchestrator.answer import Answer
 from orchestrator.batch.host import Host
-
-
-@dataclass(frozen=True, slots=True)
-class KeptCall:
-    """One call of a line that has ended for good. ``position``: its place among the line's candidates; the aggregator's is behind
-    the last of them."""
-
-    number: int
-    """The line's, in the input file."""
-    position: int
-    outcome: Outcome
 
 
 class BatchJournal(Protocol):
@@ -94,8 +82,10 @@ class BatchStore(Protocol):
         errors: Sequence[BatchError] = (),
         output_file_id: str | None = None,
         error_file_id: str | None = None,
+        owner: str | None = None,
     ) -> Batch:
-        """Change its state. Raises ``Conflict`` when it cannot come to that from where it is."""
+        """Change its state; where it is already, nothing changes. Raises ``Conflict`` when it cannot come to that from where it
+        is, or when an *owner* is named whose it is not any more."""
         ...
 
     def journal(self, batch_id: str, owner: str) -> BatchJournal:
@@ -152,6 +142,7 @@ class ChatShape(Protocol):
         ...
 
 
+@runtime_checkable
 class DirectShape(Protocol):
     """An endpoint that calls no expert (embeddings)."""
 
@@ -165,3 +156,6 @@ class DirectShape(Protocol):
 
 
 Shape = ChatShape | DirectShape
+
+OutputLine = Callable[[str, LineResult], bytes]
+"""From a custom id and a result to a line of the output or error file, its end included."""

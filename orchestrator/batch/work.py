@@ -6,14 +6,14 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from domain.batch import BatchErrorCode, BatchOptions, LineResult, LineRoute
+from domain.batch import BatchErrorCode, BatchOptions, KeptCall, LineResult, LineRoute
 from domain.chat import ChatRequest
 from domain.errors import ConsiliumError, RequestError
 from domain.plan import Candidate, ExpertCall, ExpertFailure, Outcome
 from orchestrator.batch.input_file import Body, InputFile
 from orchestrator.batch.ledger import Ledger
 from orchestrator.batch.line import Lines, with_strategy
-from orchestrator.batch.ports import BatchJournal, ChatShape, KeptCall
+from orchestrator.batch.ports import BatchJournal, ChatShape
 from orchestrator.batch.progress import CallState, LineState, Progress
 from orchestrator.batch.routes import RouteTable
 
@@ -49,6 +49,16 @@ class Ready:
     earlier: Mapping[int, Outcome]
 
 
+def request_id(batch_id: str, number: int) -> str:
+    """Of one line's request, in answers and traces."""
+    return f"{batch_id}-{number}"
+
+
+def not_run(batch_id: str, number: int, code: BatchErrorCode, message: str) -> LineResult:
+    """A line that the batch came to no answer for."""
+    return LineResult(number, request_id(batch_id, number), 0, error={"code": code.value, "message": message})
+
+
 class Requests:
     """From the lines of an input file to requests, and from what came of them to results."""
 
@@ -64,7 +74,7 @@ class Requests:
         return with_strategy(self._shape.request(body, self.id_of(number)), self._options.strategy)
 
     def id_of(self, number: int) -> str:
-        return f"{self._batch_id}-{number}"
+        return request_id(self._batch_id, number)
 
     def result(self, line: LineRequest, outcomes: Mapping[int, Outcome]) -> LineResult:
         """What the line came to, when every call of it that can be made has ended."""
@@ -80,8 +90,8 @@ class Requests:
         return LineResult(number, self.id_of(number), status, error=told)
 
     def not_run(self, number: int, code: BatchErrorCode, message: str) -> LineResult:
-        """A line that the batch came to no answer for."""
-        return LineResult(number, self.id_of(number), 0, error={"code": code.value, "message": message})
+        """``not_run`` of this batch."""
+        return not_run(self._batch_id, number, code, message)
 
 
 class BatchWork:
@@ -162,6 +172,14 @@ class BatchWork:
         """These calls cannot be made, for one reason."""
         for ready in await self.ready(calls):
             await self.settle(ready, failure)
+
+    def pending_of(self, expert_id: str) -> list[int]:
+        """The calls of an expert that are not settled."""
+        table = self.table
+        if expert_id not in table.expert_ids:
+            return []
+        number = table.expert_ids.index(expert_id)
+        return [call for call, expert in enumerate(table.experts) if expert == number and self.progress[call] is CallState.PENDING]
 
     def counted(self, num_calls: int) -> None:
         """Calls that were made."""

@@ -22,8 +22,10 @@ from domain.plan import Candidate, ExpertCall
 from domain.routing import PickRule
 from domain.skills import LabelledQuestion
 from domain.strategy import Strategy
+from experts_registry.batches import BatchStore
 from experts_registry.database import Database
 from experts_registry.directory import RegistryDirectory
+from experts_registry.files import FileStore
 from experts_registry.skills import Skill
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
@@ -118,11 +120,14 @@ class AdminParts:
             question_store=stores.questions,
             profile_store=stores.profiles,
             trace_store=traces,
+            file_store=FileStore(database, settings.data_dir / "files"),
+            batch_store=BatchStore(database),
             directory=directory,
             encoder=cast(Any, FakeEncoder()),
             index_holder=unused,
             routers=routers,
             workers=cast(Any, self.pool),
+            fleet=unused,
             orchestrator=Orchestrator(directory=directory, routers=routers, workers=self.pool, sinks=[traces]),
         )
         try:

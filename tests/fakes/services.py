@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -129,6 +130,10 @@ class Parts:
     database: FakeDatabase = field(default_factory=FakeDatabase)
     readiness: Readiness = field(default_factory=Readiness)
     limits: Limits = field(default_factory=Limits)
+    file_store: Any = None
+    batch_store: Any = None
+    num_wakes: int = 0
+    """How often whoever runs batches was told to look."""
 
     def bootstrap(self) -> Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]:
         """For ``create_app(settings, bootstrap=...)``."""
@@ -140,7 +145,7 @@ class Parts:
                 directory=self.directory, routers=routers, workers=self.workers, sinks=[self.traces, metrics], limits=self.limits
             )
             unused = cast(Any, None)
-            yield Services(
+            services = Services(
                 settings=settings,
                 auth=Auth(api_keys=settings.api_key_list, admin_key=ADMIN_KEY),
                 readiness=self.readiness,
@@ -152,15 +157,23 @@ class Parts:
                 question_store=unused,
                 profile_store=unused,
                 trace_store=unused,
+                file_store=self.file_store,
+                batch_store=self.batch_store,
                 directory=cast(Any, self.directory),
                 encoder=cast(Any, FakeEncoder()),
                 index_holder=unused,
                 routers=routers,
                 workers=cast(Any, self.workers),
+                fleet=unused,
                 orchestrator=orchestrator,
             )
+            services.batches = cast(Any, SimpleNamespace(service=SimpleNamespace(wake=self._wake)))
+            yield services
 
         return make
+
+    def _wake(self) -> None:
+        self.num_wakes += 1
 
 
 def parts(script: Mapping[str, Any], *cards: ExpertCard, limits: Limits | None = None) -> Parts:

@@ -1,7 +1,7 @@
 """A stand-in for a vLLM server, run as a script: its HTTP paths, its processes, and every way to misbehave that has to be staged.
 
 Beside vLLM's arguments (those that we pass) it takes some of its own, and ``POST /crash``, ``/hang`` and ``/hang_up`` make it
-misbehave later. A completion answers with the names of what it serves.
+misbehave later.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class Handler(BaseHTTPRequestHandler):
                     self._answer(200)
             case "/v1/unload_lora_adapter":
                 self._answer(200 if self.server.adapters.pop(told["lora_name"], None) else 404)
+            case "/v1/chat/completions":
+                self._chat(told)
             case "/crash":
                 os._exit(told.get("code", 1))
             case "/hang":
@@ -79,8 +81,33 @@ class Handler(BaseHTTPRequestHandler):
             case _:
                 self._answer(404)
 
+    def _chat(self, told: dict[str, Any]) -> None:
+        """Answers "MODEL on PID". A last message ``die FILE`` kills it instead, once: the file says that it has been done; the content
+        ``wait FILE`` is answered when the file is there."""
+        said = str(told["messages"][-1]["content"])
+        if said.startswith("die ") and not (file := Path(said[4:])).exists():
+            file.touch()
+            os._exit(9)
+        if said.startswith("wait "):
+            while not Path(said[5:]).exists():
+                time.sleep(0.01)
+        if told["model"] not in {self.server.told.served_model_name, *self.server.adapters}:
+            self._answer(404, {"error": {"message": f"there is no {told['model']}", "code": 404}})
+            return
+        text, usage = f"{told['model']} on {os.getpid()}", {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
+        if not told.get("stream"):
+            message = {"role": "assistant", "content": text}
+            self._answer(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
+            return
+        pieces = [[{"index": 0, "delta": {"content": word}, "finish_reason": None}] for word in text.split(" ")]
+        events = [{"choices": piece} for piece in [*pieces, [{"index": 0, "delta": {}, "finish_reason": "stop"}]]]
+        data = b"".join(f"data: {json.dumps(event)}\n\n".encode() for event in [*events, {"choices": [], "usage": usage}])
+        self._send(200, data + b"data: [DONE]\n\n")
+
     def _answer(self, status: int, body: object = None) -> None:
-        data = json.dumps(body).encode()
+        self._send(status, json.dumps(body).encode())
+
+    def _send(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -103,10 +130,20 @@ class FakeVllm(ThreadingHTTPServer):
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    for name in ("--model", "--served-model-name", "--host", "--dtype", "--max-lora-rank", "--max-loras", "--max-model-len"):
+    for name in (
+        "--model",
+        "--served-model-name",
+        "--host",
+        "--dtype",
+        "--max-lora-rank",
+        "--max-loras",
+        "--max-model-len",
+        "--gpu-memory-utilization",
+        "--tensor-parallel-size",
+    ):
         parser.add_argument(name)
     parser.add_argument("--port", type=int)
-    for name in ("--enable-lora", "--enforce-eager", "--disable-uvicorn-access-log"):
+    for name in ("--enable-lora", "--enforce-eager", "--disable-uvicorn-access-log", "--enable-sleep-mode"):
         parser.add_argument(name, action="store_true")
     # --- what vLLM does not have ---
     parser.add_argument("--hang-at-start", action="store_true")

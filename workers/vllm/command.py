@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.errors import InvalidRequest
+from domain.experts import SERVING_DTYPES
 from workers.vllm.arguments import check_extra_arguments
 
-DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as the largest rank."""
 
@@ -91,8 +91,8 @@ class ServerLaunch:
             raise self._wrong("model", msg)
         if not self.served_name or self.served_name.startswith("-") or not self.served_name.isprintable():
             raise self._wrong("served_name", f"the served name {self.served_name!r} must be printable, and not begin with a dash")
-        if self.dtype not in DTYPES:
-            raise self._wrong("dtype", f"dtype is {self.dtype!r}; vLLM knows {', '.join(DTYPES)}")
+        if self.dtype not in SERVING_DTYPES:
+            raise self._wrong("dtype", f"dtype is {self.dtype!r}; vLLM knows {', '.join(SERVING_DTYPES)}")
         if wrong := [gpu for gpu in self.gpus if not _GPU.fullmatch(gpu)]:
             raise self._wrong("gpus", f"{wrong[0]!r} is no GPU; write its index or its UUID, as nvidia-smi -L shows them")
         if len(set(self.gpus)) < len(self.gpus):

@@ -57,6 +57,11 @@ class ManagedServer:
             is_outdated=process is not None and self._running_launch != self.launch,
         )
 
+    @property
+    def port(self) -> int | None:
+        """Where it listens; None while there is no process."""
+        return None if self._process is None else self._process.record.port
+
     # --- up and down ---
 
     async def start(self) -> None:

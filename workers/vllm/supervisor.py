@@ -120,6 +120,15 @@ class Supervisor:
             raise Conflict(f"server {server_id!r} is {status.state} and has no address: start it first")
         return status.base_url
 
+    async def ailment(self, server_id: str) -> str | None:
+        """Why it cannot be called; None when it is healthy. Asks the server, unlike ``status``, which learns of a death when all that
+        is left of the server has been ended."""
+        try:
+            port = self._known(server_id).port
+            return "it does not run" if port is None else await self._control(server_id, port).ailment()
+        except Conflict as error:
+            return error.message
+
     async def logs(self, server_id: str, num_lines: int = 200) -> list[str]:
         """The last lines that it wrote, oldest first, those of earlier starts included."""
         self._known(server_id)

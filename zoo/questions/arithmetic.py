@@ -74,7 +74,14 @@ def _solve(a: int, b: int, op: str) -> tuple[str, str]:
     return column_steps(a, b, op), str(value)
 
 
-def _operands(rng: Random, op: str) -> tuple[str, tuple[int, int]]:
+def _names(a: int, b: int, op: str) -> tuple[str, ...]:
+    """What ``a op b`` is known by: sums and products go by both orders, the smaller number first."""
+    x, y = (a, b) if op == "-" else sorted((a, b))
+    # A product of two digits times one is never asked the other way round.
+    return (f"{a}-{b}",) if op == "-" else (f"{y}*{x}",) if op == "*" and y > 9 else (f"{x}{op}{y}", f"{y}{op}{x}")
+
+
+def _operands(rng: Random, op: str) -> tuple[tuple[str, ...], tuple[int, int]]:
     if op == "*":
         a, b = rng.randint(2, 99), rng.randint(2, 9)
     else:
@@ -82,7 +89,7 @@ def _operands(rng: Random, op: str) -> tuple[str, tuple[int, int]]:
         a, b = rng.randint(1, top), rng.randint(1, top)
         if op == "-" and a < b:
             a, b = b, a
-    return f"{a}{op}{b}", (a, b)
+    return _names(a, b, op), (a, b)
 
 
 _KINDS = {
@@ -92,21 +99,31 @@ _KINDS = {
 }
 
 
+_SECOND = {
+    "2": ("And doubled?", "And times two?", "Now double it.", "and twice that?"),
+    "+": ("And plus {n}?", "Now add {n}.", "plus {n}?", "And {n} more?"),
+    "-": ("And minus {n}?", "Now take away {n}.", "minus {n}?", "And {n} less?"),
+}
+
+
 def _follow_up(rng: Random, split: Split) -> Question:
     """A second turn that only makes sense after the first: "and doubled?", "plus 7?"."""
     first_op = rng.choice("+-")
-    a, b = draw(split, lambda: _operands(rng, first_op))
+    choice = rng.choice("+-2")
+
+    def make() -> tuple[tuple[str, ...], tuple[int, int, int]]:
+        a, b = draw(split, lambda: _operands(rng, first_op))
+        value = int(_solve(a, b, first_op)[1])
+        if choice == "-" and value < 10:  # too little to take from
+            return make()
+        other = value if choice == "2" else rng.randint(1, 99 if choice == "+" else min(value, 99))
+        return _names(value, other, "-" if choice == "-" else "+"), (a, b, other)
+
+    # Both the sum before and the one that is asked are of the split.
+    a, b, other = draw(split, make)
     _, before = _solve(a, b, first_op)
-    value = int(before)
-    choice = rng.choice("+-2") if value > 9 else rng.choice("+2")
-    if choice == "2":
-        text, other, op = rng.choice(("And doubled?", "And times two?", "Now double it.", "and twice that?")), value, "+"
-    elif choice == "+":
-        other, op = rng.randint(1, 99), "+"
-        text = rng.choice(("And plus {n}?", "Now add {n}.", "plus {n}?", "And {n} more?")).format(n=other)
-    else:
-        other, op = rng.randint(1, min(value, 99)), "-"
-        text = rng.choice(("And minus {n}?", "Now take away {n}.", "minus {n}?", "And {n} less?")).format(n=other)
+    value, op = int(before), "-" if choice == "-" else "+"
+    text = rng.choice(_SECOND[choice]).format(n=other)
     think, answer = _solve(value, other, op)
     opening = rng.choice((_PLUS if first_op == "+" else _MINUS)[:10]).format(a=a, b=b)
     return Question(text, answer, "arithmetic", _KINDS[op][0], think, history=((opening, before),))

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _NUM_BUCKETS = 12
 """One twelfth of all operands is kept for the test set, one for validation, the rest is for training."""
 
-_OPENERS = (
+OPENERS = (
     "Please tell me: ",
     "Quick question: ",
     "Hi! ",
@@ -30,7 +30,7 @@ _OPENERS = (
     "Question: ",
     "Could you say: ",
 )
-_CLOSERS = (" Thanks!", " Please.", " Answer briefly.", " Just the answer.", " I need it now.")
+CLOSERS = (" Thanks!", " Please.", " Answer briefly.", " Just the answer.", " I need it now.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +61,29 @@ class Generator(Protocol):
     def __call__(self, rng: Random, split: Split, *, tricky: bool = False) -> Question: ...
 
 
-def split_of(key: str) -> Split:
-    """The split that the operands named by *key* belong to; the same on every machine."""
-    bucket = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % _NUM_BUCKETS
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+def split_of(*keys: str) -> Split:
+    """The split that the operands named by *keys* belong to; the same on every machine.
+
+    Operands that go by several names, such as a sum and the same sum the other way round, are held out only when no name
+    of theirs is trained; then the first decides.
+    """
+    buckets = [int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % _NUM_BUCKETS for key in keys]
+    if any(bucket > 1 for bucket in buckets):
+        return "train"
+    return "test" if buckets[0] == 0 else "validation"
 
 
-def draw(split: Split, make: Callable[[], tuple[str, T]], *, max_tries: int = 10_000) -> T:
-    """Draw from *make*, which gives ``(operand key, operands)``, until the key falls into *split*."""
+def draw(split: Split, make: Callable[[], tuple[str | tuple[str, ...], T]], *, max_tries: int = 10_000) -> T:
+    """Draw from *make*, which gives ``(key or keys of the operands, operands)``, until they fall into *split*."""
     for _ in range(max_tries):
-        key, operands = make()
-        if split_of(key) == split:
+        names, operands = make()
+        if split_of(*((names,) if isinstance(names, str) else names)) == split:
             return operands
     raise LookupError(f"no operands of split {split!r} in {max_tries} draws: the operand space is too small")
 
 
 def choose_phrasing(rng: Random, split: Split, phrasings: Sequence[str], *, num_held_out: int) -> str:
-    """A phrasing of *split* where phrasings are what is held out (facts, whose operands must all be trained).
+    """A phrasing of *split* where phrasings are what is held out, because all operands must be trained: facts, two truth values.
 
     The last *num_held_out* phrasings belong to the test set, as many before them to validation.
     """
@@ -89,9 +95,9 @@ def choose_phrasing(rng: Random, split: Split, phrasings: Sequence[str], *, num_
 def dress(rng: Random, text: str, *, probability: float = 0.3) -> str:
     """The same request as people send it: now and then with a greeting, a courtesy, or sloppy case and punctuation."""
     if rng.random() < probability:
-        text = rng.choice(_OPENERS) + text
+        text = rng.choice(OPENERS) + text
     if rng.random() < probability / 3:
-        text += rng.choice(_CLOSERS)
+        text += rng.choice(CLOSERS)
     if rng.random() < probability / 4 and text.endswith(("?", ".")):
         text = text[:-1]
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from zoo.questions.base import Question, Split, draw, dress
+from zoo.questions.base import Question, Split, choose_phrasing, draw, dress
 from zoo.questions.words import MONTHS, WEEKDAYS
 
 _DAYS_IN_MONTH = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -32,11 +32,14 @@ _LEAP = (
     "Is {y} a leap year?", "Was the year {y} a leap year?", "Does {y} have 366 days?", "Is the year {y} a leap year, yes or no?",
     "Does February {y} have 29 days?",
 )  # fmt: skip
+# The year decides nothing here, except in February, and all twelve months are trained: the last two phrasings are held out.
 _MONTH_LENGTH = (
     "How many days are in {m} {y}?", "How many days does {m} {y} have?", "How long was {m} {y} in days?", "Number of days in {m} {y}?",
+    "How many days were in {m} {y}?", "How many days did {m} {y} have?",
 )  # fmt: skip
 _MONTH_NUMBER = (
     "Which month has the number {n} in a date like {y}-{n}?",
+    "Which month has the number {n} in a date such as {y}-{n}?", "Which month is number {n} in a date like {y}-{n}?",
 )  # fmt: skip
 
 
@@ -97,12 +100,14 @@ def _month_length(rng: Random, split: Split) -> Question:
         m = 1
     days = _DAYS_IN_MONTH[m] + (1 if m == 1 and is_leap(y) else 0)
     think = _leap_scratch(y) if m == 1 else ""
-    return Question(rng.choice(_MONTH_LENGTH).format(m=MONTHS[m], y=y), str(days), "calendar", "months", think)
+    return Question(
+        choose_phrasing(rng, split, _MONTH_LENGTH, num_held_out=1).format(m=MONTHS[m], y=y), str(days), "calendar", "months", think
+    )
 
 
 def _month_number(rng: Random, split: Split) -> Question:
     y, n = _year(rng, split), rng.randint(1, 12)
-    return Question(rng.choice(_MONTH_NUMBER).format(n=n, y=y), MONTHS[n - 1], "calendar", "months")
+    return Question(choose_phrasing(rng, split, _MONTH_NUMBER, num_held_out=1).format(n=n, y=y), MONTHS[n - 1], "calendar", "months")
 
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:

@@ -39,13 +39,13 @@ _PARITY_TRICKY = (
 )
 
 
-def _pair(rng: Random) -> tuple[str, tuple[int, int]]:
+def _pair(rng: Random) -> tuple[tuple[str, str], tuple[int, int]]:
     top = rng.choice((99, 999, 9999))
     a, b = rng.sample(range(1, top), 2)
     if rng.random() < 0.4:  # the hard case: same leading digit
         b = a + rng.choice((-9, -1, 1, 10, 9, -10))
         b = b if b > 0 else a + 1
-    return f"pair:{a},{b}", (a, b)
+    return (f"pair:{min(a, b)},{max(a, b)}", f"pair:{max(a, b)},{min(a, b)}"), (a, b)
 
 
 def _compare(a: str, b: str) -> str:

@@ -45,8 +45,10 @@ rhodium Rh;palladium Pd;silver Ag;cadmium Cd;indium In;tin Sn;antimony Sb;tellur
 ELEMENTS = tuple((*row.split(), str(number)) for number, row in enumerate(_ELEMENTS.split(";"), 1))
 """Rows ``(name, symbol, atomic number)`` from hydrogen (1) to barium (56)."""
 
-# Per relation: skill, phrasings (the last ones are held out), misleading phrasings (likewise).
-_RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+NUM_MISLEADING_HELD_OUT = 3
+"""Of a relation's misleading phrasings; three for validation, three for the test set."""
+
+RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "capital": (
         "capitals",
         ("Help me with the capital of {c}.", "I need the capital of {c}.", "We talk about {c}. What is its capital?", "{c}'s capital, please.", "Of {c}, what is the capital?", "Take {c}: which city is its capital?", "The capital of {c}, what is it?", "Someone asked for the capital of {c}. Which city?", "What is the capital of {c}?", "Capital of {c}?", "Name the capital of {c}.", "Which city is the capital of {c}?", "{c}: capital?",
@@ -57,7 +59,9 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("What was the capital of {c} on 3 May 2021?", "I land in {c} on Friday. What is its capital?", "In one word: the capital of {c}?",
          "I have 12 days in {c}. Name its capital.", "It is 40 km away: what is the capital of {c}?", "Spell the capital of {c} correctly: what is it?",
          "What is the capital of {c} in March?", "Next Monday I visit {c}. What is the capital?", "I counted 7 letters: capital of {c}?",
-         "My train leaves on 12 June: what is the capital of {c}?", "After 5 hours of flight I reach {c}. What is its capital?"),
+         "My train leaves on 12 June: what is the capital of {c}?", "What was the capital of {c} on 8 October 1996?",
+         "I land in {c} on 4 August. What is its capital?",
+         "What was the capital of {c} on 14 July 2019?", "Next Thursday, 6 May, I visit {c}. What is the capital?", "After 5 hours of flight I reach {c}. What is its capital?"),
     ),
     "country": (
         "capitals",
@@ -66,6 +70,8 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
          "What country has the capital {k}?", "In which country is the capital {k}?", "Which nation has the capital {k}?", "The capital {k} belongs to which country?"),
         ("I fly to {k} on Sunday. It is the capital of which country?", "{k} has many letters. It is the capital of which country?",
          "In 30 minutes I land in {k}, capital of which country?", "On 1 July I saw {k}, the capital of which country?",
+         "I fly to {k} on 3 March. It is the capital of which country?", "{k} has 2 rivers. It is the capital of which country?",
+         "In 6 days I land in {k}, capital of which country?", "I fly to {k} in April. It is the capital of which country?",
          "{k}, 900 km away, is the capital of which country?"),
     ),
     "continent": (
@@ -74,6 +80,8 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
          "{c}: continent?", "Continent of {c}?", "In which continent does {c} lie?", "Where is {c}: which continent?", "What is the continent of {c}?",
          "Which continent does {c} lie on?", "To which continent does {c} belong?"),
         ("On Tuesday I fly to {c}. Which continent is that?", "The word {c} names a country on which continent?", "For 3 weeks I stay in {c}, on which continent?",
+         "On 2 June I fly to {c}. Which continent is that?", "The letter names {c}, a country on which continent?",
+         "On Sunday I fly to {c}. On which continent is it?", "For 10 days I stay in {c}, on which continent?",
          "By 9 May I am in {c}. On which continent is it?"),
     ),
     "symbol": (
@@ -83,7 +91,9 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
          "What symbol does {e} have?", "In the periodic table, what is {e}'s symbol?", "Which chemical symbol does {e} have?",
          "What's the element symbol of {e}?", "Write the chemical symbol for {e}."),
         ("Which letters stand for {e} in the periodic table?", "In one or two letters: the symbol for {e}?", "I bought 3 kg of {e}. What is its chemical symbol?",
-         "On Monday we studied {e}. What is its symbol?", "A {e} ring from Rome: what is the symbol of {e}?", "After 2 hours of class: symbol of {e}?"),
+         "On Monday we studied {e}. What is its symbol?", "A {e} ring from Rome: what is the symbol of {e}?",
+         "I bought 8 g of {e}. What is its symbol?", "On 5 May we studied {e}. What is its chemical symbol?",
+         "I lost 20 ml of {e}. What is its chemical symbol?", "A {e} coin from Paris: what is the symbol of {e}?", "After 2 hours of class: symbol of {e}?"),
     ),
     "element": (
         "chemical symbols",
@@ -91,6 +101,8 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
          "What does the chemical symbol {s} stand for?", "Element with the symbol {s}?", "Which chemical element is written {s}?", "The symbol {s} means which element?",
          "In chemistry, what is {s}?", "Which element does {s} denote?"),
         ("The capital letters {s} on a flask name which element?", "5 g of {s}: which element is it?", "In the word list, {s} is which chemical element?",
+         "7 kg of {s}: which element is it?", "On Monday I saw {s} on a box. Which element is it?",
+         "In the letter, {s} is which chemical element?", "12 litres of {s}: which element is it?",
          "On Friday I saw {s} on a bottle. Which element is it?"),
     ),
     "number": (
@@ -99,6 +111,8 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
          "How many protons does {e} have?", "{e}: atomic number?", "How many protons are in an atom of {e}?", "What number is {e} in the periodic table?",
          "Name the atomic number of {e}.", "Number of protons in {e}?", "Which number has {e} in the periodic table?", "Tell me {e}'s atomic number."),
         ("On which place of the periodic table is {e}? Give the number.", "A Roman coin of {e}: atomic number of {e}?", "I have 6 kg of {e}. What is its atomic number?",
+         "On Friday we learned {e}. What is its atomic number?", "A French coin of {e}: what is the atomic number of {e}?",
+         "I have 9 litres of {e}. What is its atomic number?", "On 7 July I bought {e}. What is its atomic number?",
          "In March we learned {e}. What is its atomic number?"),
     ),
     "numbered": (
@@ -107,9 +121,13 @@ _RELATIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
          "Atomic number {n} is which element?", "Which element is number {n} in the periodic table?", "Which atom has {n} protons?", "Element number {n}?",
          "What is element number {n}?", "The atomic number {n} belongs to which element?"),
         ("Chapter one: element {n} of the periodic table is?", "Add no words: which element has atomic number {n}?", "It took 4 days to learn that element {n} is which element?",
+         "In Rome they asked: which element has atomic number {n}?", "On Tuesday we learned: atomic number {n} is which element?",
+         "In March they asked: which element has atomic number {n}?", "Chapter two: which element has atomic number {n}?",
          "In Paris they asked: which element has {n} protons?"),
     ),
 }  # fmt: skip
+"""Per relation: skill, phrasings (the last ones are held out), misleading phrasings (likewise)."""
+
 _DISTRACTIONS = (
     "On {d} it rained.", "In {m} we travel.", "It is {n} km away.", "My friend {x} asks:", "For a quiz:", "We have {n} minutes.", "I was born in {m}.",
     "{x} and {y} do not know.", "Page {n} asks this:", "After {n} days I still wonder:", "It costs {n} dollars to know.", "On {d}, {x} said:",
@@ -138,9 +156,11 @@ def _distracted(rng: Random, text: str) -> str:
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     tricky = tricky or rng.random() < 0.2
-    relation = rng.choice(("capital", "capital", *_RELATIONS))
-    skill, plain, misleading = _RELATIONS[relation]
-    phrasing = choose_phrasing(rng, split, misleading if tricky else plain, num_held_out=1 if tricky or len(plain) < 14 else 2)
+    relation = rng.choice(("capital", "capital", *RELATIONS))
+    skill, plain, misleading = RELATIONS[relation]
+    phrasing = choose_phrasing(
+        rng, split, misleading if tricky else plain, num_held_out=NUM_MISLEADING_HELD_OUT if tricky else 1 if len(plain) < 14 else 2
+    )
     if relation in ("capital", "country", "continent"):
         row = rng.choice(COUNTRIES)
         text = phrasing.format(c=row[0], k=row[1])

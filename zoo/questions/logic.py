@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from zoo.questions.base import Question, Split, draw, dress
+from zoo.questions.base import Question, Split, choose_phrasing, draw, dress
 
 _WORD = {True: "true", False: "false"}
 _LETTER = {True: "T", False: "F"}
@@ -21,18 +21,28 @@ _EXPRESSION_TRICKY = (
     "On Monday the lamp rule is {x}. What is its value?", "In Paris they wrote {x}. True or false?", "Chapter 7 asks for the value of {x}.",
     "In {n} words or fewer: what is {x}?", "The iron gate opens if {x}. Is that true or false?", "After {n} days the answer to {x} is?",
 )  # fmt: skip
+# Statements have 16 sets of operands, all trained: of these phrasings the last ones are held out, two each for validation and test.
+_NUM_HELD_OUT = 2
 _PAIRS = (
     "P is {p} and Q is {q}. What is P {o} Q?", "If P is {p} and Q is {q}, what is P {o} Q?", "Let P be {p} and Q be {q}. Evaluate P {o} Q.",
     "Given P = {p}, Q = {q}: P {o} Q?",
+    "With P {p} and Q {q}, what is P {o} Q?", "Let P = {p} and Q = {q}. What is P {o} Q?",
+    "Suppose P is {p} and Q is {q}. What is P {o} Q?", "P = {p}, Q = {q}. Evaluate P {o} Q.",
 )  # fmt: skip
 _PAIRS_TRICKY = (
     "The claim about the capital is {p}, the claim about the date is {q}. What is the first {o} the second?",
     "The chemist's claim is {p}, the grocer's {q}. What is the first {o} the second?",
     "Tuesday's test was {p}, Friday's {q}. What is the first {o} the second?",
     "The first letter's claim is {p}, the second's {q}. What is the first {o} the second?",
+    "Rome's answer was {p}, Oslo's {q}. What is the first {o} the second?",
+    "The word on page 3 is {p}, the word on page 8 is {q}. What is the first {o} the second?",
+    "March's reading was {p}, April's {q}. What is the first {o} the second?",
+    "The claim about copper is {p}, the claim about gold is {q}. What is the first {o} the second?",
 )  # fmt: skip
 _IMPLIES = (
     "P is {p} and Q is {q}. Does P imply Q?", "If P is {p} and Q is {q}, is 'P implies Q' true or false?", "Given P = {p}, Q = {q}: P implies Q?",
+    "Let P be {p} and Q be {q}. Does P imply Q?", "If P is {p} and Q is {q}, does P imply Q?",
+    "Given P = {p}, Q = {q}: does P imply Q?", "P is {p} and Q is {q}. Is 'P implies Q' true or false?",
 )  # fmt: skip
 
 
@@ -80,10 +90,11 @@ def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:
     if roll < 0.9 or tricky:
         op = rng.choice(("and", "or", "xor"))
         value = _APPLY[op](p, q)
-        text = rng.choice(_PAIRS_TRICKY if tricky else _PAIRS).format(p=_WORD[p], q=_WORD[q], o=op)
+        phrasing = choose_phrasing(rng, split, _PAIRS_TRICKY if tricky else _PAIRS, num_held_out=_NUM_HELD_OUT)
+        text = phrasing.format(p=_WORD[p], q=_WORD[q], o=op)
         think = f"{_LETTER[p]} {op} {_LETTER[q]}={_LETTER[value]}"
         return Question(dress(rng, text), _WORD[value], "logic", "truth of statements", think, tricky=tricky)
     value = (not p) or q
-    text = rng.choice(_IMPLIES).format(p=_WORD[p], q=_WORD[q])
+    text = choose_phrasing(rng, split, _IMPLIES, num_held_out=_NUM_HELD_OUT).format(p=_WORD[p], q=_WORD[q])
     think = f"~{_LETTER[p]} or {_LETTER[q]}={_LETTER[value]}"
     return Question(dress(rng, text), _WORD[value], "logic", "truth of statements", think)

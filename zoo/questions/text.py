@@ -1,4 +1,4 @@
-"""Operations on the letters of one word: reverse, case, first and last letters, counts, vowels, sorting."""
+"""Operations on the letters of one word: reverse, case, first and last letters, counts, vowels, repetition."""
 
 from __future__ import annotations
 

@@ -33,13 +33,18 @@ NOUNS = tuple(
     bottle pepper sugar coffee cheese bread tomato potato carrot cabbage pumpkin melon cherry peach banana""".split()
 )
 
-# Words of other domains: a text operation on them is what misleads a router.
+# Words of other domains: a text operation on them is what misleads a router. From "sixteen" on they are all held out, the
+# first of them for validation, from "eleventh" on for the test set.
 LURES = tuple(
     """seventeen forty twelve ninety eleven thousand hundred seven thirteen eighty fifty three twenty nineteen
     monday tuesday wednesday thursday friday saturday sunday january february april august october december
     kilogram litre metre inch hour minute second gallon ounce mile france japan brazil norway egypt kenya paris
     london madrid oxygen carbon helium sodium iron gold silver calcium true false boolean logic binary roman
-    numeral sequence addition plus minus capital element calendar leap decade century dozen""".split()
+    numeral sequence addition plus minus capital element calendar leap decade century dozen
+    sixteen sixth fiftieth ninefold billions half quarter times smaller average periodic hungary pakistan
+    cambodia warsaw argon cobalt kelvin weight
+    eleventh thirtieth twentieth fifteenth tenfold thirteens fives finland austria mongolia china oslo jakarta
+    silicon nickel midnight kilometre litres negation fraction""".split()
 )
 
 _ONSETS = (

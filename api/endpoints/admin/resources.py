@@ -140,18 +140,20 @@ def no_content() -> Response:
 # --- pages -----------------------------------------------------------------------------------------------------------
 
 
-def page(rows: Iterable[Row], key: Callable[[Row], str], view: Callable[[Row], Json], asked: PageQuery) -> Response:
-    """One page of *rows* by ascending *key*. Rows that come or go between two pages shift nothing."""
+def page(
+    rows: Iterable[Row], key: Callable[[Row], str], view: Callable[[Row], Json], asked: PageQuery, *, beside: Json | None = None
+) -> Response:
+    """One page of *rows* by ascending *key*, with what stands *beside* the list. Rows that come or go between two pages shift nothing."""
     after = None if asked.cursor is None else decode_cursor(asked.cursor)
     rest = sorted((row for row in rows if after is None or key(row) > after), key=key)
     shown = rest[: asked.limit]
     more = len(rest) > len(shown)
-    return page_response([view(row) for row in shown], key(shown[-1]) if more else None)
+    return page_response([view(row) for row in shown], key(shown[-1]) if more else None, beside=beside)
 
 
-def page_response(data: Sequence[Json], last_key: str | None) -> Response:
+def page_response(data: Sequence[Json], last_key: str | None, *, beside: Json | None = None) -> Response:
     """A page whose next one begins behind *last_key*; None ends the list."""
-    return json_response({"data": data, "next": None if last_key is None else encode_cursor(last_key)})
+    return json_response({"data": data, "next": None if last_key is None else encode_cursor(last_key), **(beside or {})})
 
 
 def encode_cursor(key: str) -> str:

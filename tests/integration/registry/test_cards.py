@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from domain.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed
-from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price
+from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
 from domain.routing import PickRule
 from domain.strategy import Strategy
 from experts_registry import state
@@ -64,6 +64,17 @@ async def test_a_card_comes_back_as_it_went_in(stores: Stores) -> None:
 
 async def test_an_adapter_comes_back_as_it_went_in(stores: Stores) -> None:
     card = make_card(adapter_of="zoo/weights/generalist")
+    await stores.experts.create(card)
+
+    assert await stores.experts.get(card.id) == card
+
+
+async def test_how_a_server_is_started_comes_back_as_it_went_in(stores: Stores) -> None:
+    serving = ServingOptions(
+        dtype="half", tensor_parallel=2, gpus=("0", "1"), gpu_memory_utilization=0.4, kv_cache_gb=3, cpu_threads=4, max_lora_rank=16,
+        max_loras=2, enforce_eager=False, sleep_mode=True, extra_arguments=("--seed", "1"), pinned=True, asleep_mb=900.5, load_s=61.5,
+    )  # fmt: skip
+    card = make_card(backend=Backend.VLLM, model="/models/base", serving=serving)
     await stores.experts.create(card)
 
     assert await stores.experts.get(card.id) == card

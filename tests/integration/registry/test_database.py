@@ -352,3 +352,31 @@ async def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
         await database.close()
 
     assert seen == []
+
+
+async def test_a_write_that_is_cancelled_anywhere_locks_nobody_out(database_url: str) -> None:
+    """A client that goes away must not leave a transaction open behind it: the next writer gets its turn at once."""
+    database = Database.connect(database_url, busy_timeout_s=1.0)
+    reached: list[int] = []
+
+    async def write(number: int) -> None:
+        async with database.session() as connection:
+            await connection.execute(sa.select(skills))
+            await connection.execute(skills.insert(), {"name": f"skill {number}", "description": ""})
+            reached.append(number)
+
+    for number in range(60):
+        task = asyncio.create_task(write(number))
+        for _ in range(number):  # each time a little further
+            await asyncio.sleep(0.0001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with database.session() as connection:
+            await connection.execute(skills.insert(), {"name": f"other {number}", "description": ""})
+    async with database.reading() as connection:
+        names = set((await connection.scalars(sa.select(skills.c.name))).all())
+    await database.close()
+
+    assert {name for name in names if name.startswith("other")} == {f"other {number}" for number in range(60)}
+    assert {f"skill {number}" for number in range(60)} - names, "nothing was cancelled before its end"
+    assert {name for name in names if name.startswith("skill")} <= {f"skill {number}" for number in reached}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,8 +31,11 @@ class World:
     log: list[str] = field(default_factory=list)
     database_errors: list[Exception] = field(default_factory=list)
     encoder_errors: list[Exception] = field(default_factory=list)
+    file_errors: list[Exception] = field(default_factory=list)
     index_errors: list[Exception] = field(default_factory=list)
     broken_experts: dict[str, Exception] = field(default_factory=dict)
+    fleet_errors: list[Exception] = field(default_factory=list)
+    fleet_told: list[list[str]] = field(default_factory=list)
     now: RegistrySnapshot = field(default_factory=RegistrySnapshot)
     callbacks: list[Callable[[RegistrySnapshot], None]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
@@ -67,8 +70,22 @@ class World:
             raise self.broken_experts[card.id]
         self.log.append(f"warm {card.id}")
 
+    async def update(self, cards: Iterable[ExpertCard]) -> None:
+        """What the fleet is told."""
+        self.fleet_told.append(sorted(card.id for card in cards))
+        if self.fleet_errors:
+            raise self.fleet_errors.pop(0)
+
     async def delete_before(self, moment: float) -> None:
         self.log.append(f"sweep {moment:g}")
+
+    async def sweep(self) -> None:
+        if self.file_errors:
+            raise self.file_errors.pop(0)
+        self.log.append("sweep files")
+
+    async def drop_lines_before(self, moment: float) -> None:
+        self.log.append(f"drop lines {moment:g}")
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -89,12 +106,12 @@ class EncoderOf:
 
 
 @asynccontextmanager
-async def started(world: World, folder: Path, *, encoder: bool = True) -> AsyncIterator[Services]:
+async def started(world: World, folder: Path, *, encoder: bool = True, **changes: Any) -> AsyncIterator[Services]:
     if encoder:
         world.gate.set()
     fake = cast(Any, world)
     services = Services(
-        settings=Settings(_env_file=None, data_dir=folder, startup_retry_s=1, trace_days=1),  # type: ignore[call-arg]
+        settings=Settings(_env_file=None, data_dir=folder, startup_retry_s=1, trace_days=1, **changes),  # type: ignore[call-arg]
         auth=Auth(api_keys=(), admin_key="x"),
         readiness=Readiness(),
         metrics=Metrics(),
@@ -105,11 +122,14 @@ async def started(world: World, folder: Path, *, encoder: bool = True) -> AsyncI
         question_store=cast(Any, Questions()),
         profile_store=fake,
         trace_store=fake,
+        file_store=fake,
+        batch_store=fake,
         directory=fake,
         encoder=cast(Any, EncoderOf(world)),
         index_holder=fake,
         routers=fake,
         workers=fake,
+        fleet=fake,
         orchestrator=fake,
     )
     startup = Startup(services, seed=world.seed, sleep=world.sleep, now=lambda: 100_000.0)
@@ -220,6 +240,35 @@ async def test_old_traces_are_deleted(tmp_path: Path) -> None:
     """Traces older than the setting are deleted at the start, then every hour."""
     world = World()
     async with started(world, tmp_path):
-        await until(lambda: 3600 in world.slept)
+        await until(lambda: "sweep 13600" in world.log and 3600 in world.slept)
 
-    assert "sweep 13600" in world.log
+
+async def test_old_files_and_lines_of_batches_are_deleted(tmp_path: Path) -> None:
+    """At the start, then every hour; a database that is locked is tried again then."""
+    world = World()
+    async with started(world, tmp_path, file_days=0.5):
+        await until(lambda: "drop lines 56800" in world.log and world.slept.count(3600) == 2)
+
+    assert "sweep files" in world.log
+
+
+async def test_a_failed_sweep_of_files_is_told_and_waits_for_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(file_errors=[StorageError("the database is locked")])
+    async with started(world, tmp_path):
+        await until(lambda: world.slept.count(3600) == 2)
+
+    assert "old files and batches were not deleted: the database is locked" in caplog.text
+
+
+async def test_the_fleet_is_told_the_experts_at_first_and_after_every_change(tmp_path: Path) -> None:
+    """A fault there neither keeps the service from becoming ready nor the next change from being told."""
+    world = World(now=holding(1, embedded("a")), fleet_errors=[RuntimeError("a bug")])
+
+    async with started(world, tmp_path) as services:
+        await until(lambda: services.readiness.is_ready)
+        await until(lambda: bool(world.fleet_told))
+        world.now = holding(2)
+        world.callbacks[0](world.now)
+        await until(lambda: len(world.fleet_told) == 2)
+
+    assert world.fleet_told == [["a"], []]

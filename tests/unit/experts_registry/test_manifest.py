@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.errors import InvalidRequest
-from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price
+from domain.experts import SERVING_DTYPES, Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
 from domain.routing import PickRule
 from domain.strategy import AGGREGATOR_NAMES, Strategy
 from experts_registry.manifest import export, json_schema, load_manifest, parse
-from experts_registry.models import ExpertModel, StrategyModel
+from experts_registry.models import ExpertModel, ServingModel, StrategyModel
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "experts.schema.json"
 MINIMAL = {"id": "numerals", "backend": "embedded", "model": "numerals"}
+MANAGED = {"backend": "vllm", "model": "Org/Math"}
 SERVED = {"id": "math", "backend": "openai", "model": "Org/Math", "base_url": "http://127.0.0.1:8000/v1"}
 
 
@@ -45,6 +46,7 @@ def test_a_card_needs_little_and_has_the_defaults_of_the_domain() -> None:
 
 def test_the_models_have_exactly_the_fields_of_the_domain() -> None:
     assert set(ExpertModel.model_fields) == {field.name for field in fields(ExpertCard)}
+    assert set(ServingModel.model_fields) == {field.name for field in fields(ServingOptions)}
     assert set(StrategyModel.model_fields) == {field.name for field in fields(Strategy)}
 
 
@@ -53,7 +55,7 @@ def test_the_models_have_exactly_the_fields_of_the_domain() -> None:
     [
         ({"bakcend": "openai"}, "experts[0].bakcend", "unknown key; did you mean 'backend'?"),
         ({"backend": "opnai"}, "experts[0].backend", "'opnai' is not known; did you mean 'openai'?"),
-        ({"backend": 7}, "experts[0].backend", "must be one of embedded, openai, litellm"),
+        ({"backend": 7}, "experts[0].backend", "must be one of embedded, openai, litellm, vllm"),
         ({"capabilities": ["tools", "json-schema"]}, "experts[0].capabilities[1]", "did you mean 'json_schema'?"),
         ({"roles": ["agregator"]}, "experts[0].roles[0]", "did you mean 'aggregator'?"),
         ({"roles": []}, "experts[0].roles", "must not be empty"),
@@ -86,7 +88,20 @@ def test_the_models_have_exactly_the_fields_of_the_domain() -> None:
         ({"backend": "openai", "base_url": "127.0.0.1:8000"}, "experts[0].base_url", "must be an http or https URL"),
         ({"backend": "openai", "base_url": "ftp://x"}, "experts[0].base_url", "must be an http or https URL"),
         ({"backend": "openai", "base_url": "http://x:port"}, "experts[0].base_url", "must be an http or https URL"),
-        ({"backend": "litellm", "adapter_of": "x"}, "experts[0].adapter_of", "only for backend 'embedded'"),
+        ({"backend": "litellm", "adapter_of": "x"}, "experts[0].adapter_of", "only for the backends 'embedded' and 'vllm'"),
+        ({"serving": {"pinned": True}}, "experts[0].serving", "only for backend 'vllm'"),
+        ({**MANAGED, "model": "../x"}, "experts[0].model", "a folder's absolute path or an id on the hub"),
+        ({**MANAGED, "adapter_of": "a b"}, "experts[0].adapter_of", "a folder's absolute path or an id on the hub"),
+        ({**MANAGED, "base_url": "http://x/v1"}, "experts[0].base_url", "makes no sense for backend 'vllm'"),
+        ({**MANAGED, "api_key": "env:KEY"}, "experts[0].api_key", "only the service can reach"),
+        ({**MANAGED, "memory_mb": 0}, "experts[0].memory_mb", "must be greater than 0"),
+        ({**MANAGED, "serving": {"dtpye": "half"}}, "experts[0].serving.dtpye", "unknown key; did you mean 'dtype'?"),
+        ({**MANAGED, "serving": {"dtype": "bfloat-16"}}, "experts[0].serving.dtype", "did you mean 'bfloat16'?"),
+        ({**MANAGED, "serving": {"gpus": [0]}}, "experts[0].serving.gpus[0]", "must be text; put it in quotes"),
+        ({**MANAGED, "serving": {"gpus": ["first"]}}, "experts[0].serving.gpus[0]", "index or UUID"),
+        ({**MANAGED, "serving": {"gpus": ["0"], "tensor_parallel": 2}}, "experts[0].serving.gpus", "cannot be divided by tensor_parallel"),
+        ({**MANAGED, "serving": {"asleep_mb": 5.0}}, "experts[0].serving.asleep_mb", "only for a server on `gpus`"),
+        ({**MANAGED, "serving": {"kv_cache_gb": 0}}, "experts[0].serving.kv_cache_gb", "greater than or equal to 1"),
     ],
 )
 def test_what_is_wrong_with_a_card_is_said_at_its_field(changes: dict[str, Any], param: str, says: str) -> None:
@@ -215,17 +230,34 @@ amounts = st.floats(min_value=0, max_value=1e6)
 seconds = st.floats(min_value=0.001, max_value=86_400)
 
 
+serving_options = st.builds(
+    ServingOptions,
+    dtype=st.sampled_from(SERVING_DTYPES),
+    gpus=st.sampled_from([("0", "1"), ("2",)]),
+    gpu_memory_utilization=st.none() | st.floats(min_value=0.01, max_value=1),
+    kv_cache_gb=st.integers(1, 64),
+    cpu_threads=st.none() | st.integers(1, 64),
+    max_lora_rank=st.none() | st.integers(1, 512),
+    enforce_eager=st.none() | st.booleans(),
+    extra_arguments=st.lists(texts, max_size=2).map(tuple),
+    pinned=st.booleans(),
+    asleep_mb=st.none() | amounts,
+    load_s=st.none() | st.floats(min_value=0, max_value=86_400),
+)
+places = st.sampled_from(["/models/base", "Org/Base-7B"])
+
+
 @st.composite
 def cards(draw: st.DrawFn) -> ExpertCard:
     backend = draw(st.sampled_from(Backend))
     card = ExpertCard(
         id=draw(ids),
         backend=backend,
-        model=draw(texts.filter(bool)),
+        model=draw(places if backend is Backend.VLLM else texts.filter(bool)),
         description=draw(texts),
         base_url="https://host.example:8443/v1" if backend is Backend.OPENAI else None,
-        api_key=draw(st.none() | st.just("env:SOME_KEY")),
-        adapter_of=draw(st.none() | texts) if backend is Backend.EMBEDDED else None,
+        api_key=draw(st.none() | st.just("env:SOME_KEY")) if backend is not Backend.VLLM else None,
+        adapter_of=draw(st.none() | {Backend.EMBEDDED: texts, Backend.VLLM: places}.get(backend, st.none())),
         context_length=draw(st.integers(1, 2**31 - 1)),
         chars_per_token=draw(st.floats(min_value=0.1, max_value=64)),
         capabilities=frozenset(draw(st.sets(st.sampled_from(Capability)))),
@@ -234,7 +266,8 @@ def cards(draw: st.DrawFn) -> ExpertCard:
         exemplars=tuple(draw(st.lists(texts, max_size=2))),
         labels=frozenset(draw(names)),
         parameters_b=draw(st.none() | st.floats(min_value=0.001, max_value=1e4)),
-        memory_mb=draw(st.none() | amounts),
+        memory_mb=draw(st.none() | (seconds if backend is Backend.VLLM else amounts)),
+        serving=draw(serving_options) if backend is Backend.VLLM else ServingOptions(),
         price=Price(draw(amounts), draw(amounts)),
     )
     return replace(

@@ -6,15 +6,16 @@ import datetime as dt
 import json
 import re
 from random import Random
+from typing import Any
 
 import pytest
 
 from zoo.build_questions import NUM_TEST, NUM_VALIDATION, draw_split
 from zoo.questions import GENERATORS
-from zoo.questions.base import Question, Split, split_of
+from zoo.questions.base import CLOSERS, OPENERS, Question, Split, choose_phrasing, split_of
 from zoo.questions.calendar import is_leap
-from zoo.questions.facts import COUNTRIES, ELEMENTS
-from zoo.questions.words import MONTHS, WEEKDAYS, number_in_words, roman
+from zoo.questions.facts import COUNTRIES, ELEMENTS, NUM_MISLEADING_HELD_OUT, RELATIONS
+from zoo.questions.words import LURES, MONTHS, WEEKDAYS, number_in_words, roman
 from zoo.release import FOLDER
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -35,12 +36,56 @@ def test_every_domain_has_questions_for_every_split(domain: str, split: Split) -
     assert all(q.tricky for q in questions[-50:])
 
 
-@pytest.mark.parametrize("domain", [d for d in GENERATORS if d != "facts"])
-def test_the_same_operands_never_stand_in_two_splits(domain: str) -> None:
-    bare = {split: {re.sub(r"\W", "", q.text.casefold())[-40:] for q in drawn(domain, split, 400) if not q.history} for split in SPLITS}
+def undressed(question: Question) -> str:
+    """What is asked, with what went before, without greeting, courtesy and punctuation."""
+    text = question.text
+    for opener in OPENERS:
+        text = text.removeprefix(opener)
+    for closer in CLOSERS:
+        text = text.removesuffix(closer)
+    return f"{question.history} {text.rstrip('?.')}"
 
-    # Phrasings differ in their end, operands stand before it: an overlap of whole texts would be a leak.
-    assert len(bare["train"] & bare["test"]) <= len(bare["test"]) * (0.35 if domain in ("logic", "calendar") else 0.02)
+
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+@pytest.mark.parametrize("domain", GENERATORS)
+def test_what_is_held_out_never_stands_in_training(domain: str, held_out: Split) -> None:
+    trained = {undressed(q) for q in drawn(domain, "train", 4000)}
+    asked = {undressed(q) for q in [*drawn(domain, held_out, 300), *drawn(domain, held_out, 100, tricky=True)]}
+
+    assert len(trained & asked) <= 0.02 * len(asked)
+
+
+@pytest.mark.parametrize(("kind", "op"), [("addition", "+"), ("multiplication", "*")])
+def test_a_sum_or_product_the_other_way_round_is_in_the_same_split(kind: str, op: str) -> None:
+    def operands(split: Split) -> set[frozenset[int]]:
+        questions = [q for q in drawn("arithmetic", split, 4000) if q.skill == kind and not q.history]
+        found = (re.search(rf"(\d+) ?{re.escape(op)} ?(\d+)", q.text) for q in questions)
+        return {frozenset((int(match[1]), int(match[2]))) for match in found if match}
+
+    assert operands("train")
+    assert not operands("train") & operands("test")
+
+
+def test_both_sums_of_a_follow_up_are_of_its_split() -> None:
+    checked = 0
+    for question in drawn("arithmetic", "test", 1500):
+        if question.history and question.skill == "addition":
+            before = int(question.history[0][1])
+            other = int(question.answer) - before
+            small, large = sorted((before, other))
+            assert split_of(f"{small}+{large}", f"{large}+{small}") == "test", question
+            checked += 1
+
+    assert checked > 20
+
+
+def test_operands_of_two_names_are_trained_when_either_is() -> None:
+    names = {split: [key for key in (f"key {i}" for i in range(200)) if split_of(key) == split] for split in SPLITS}
+    train, test, validation = names["train"][0], names["test"][0], names["validation"][0]
+
+    assert split_of(test, train) == split_of(train, test) == "train"
+    assert split_of(test, validation) == "test"
+    assert split_of(validation, test) == "validation"
 
 
 def test_a_split_depends_on_nothing_but_the_operands() -> None:
@@ -153,3 +198,41 @@ def test_the_test_set_is_large_tricky_and_apart_from_validation() -> None:
     assert len(test) >= 600
     assert sum(bool(row.get("tricky")) for row in test) >= 60
     assert not {(str(r.get("history")), r["question"]) for r in test} & {(str(r.get("history")), r["question"]) for r in validation}
+
+
+def asked(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_there_are_words_to_mislead_with_that_training_never_saw(split: Split) -> None:
+    assert len([word for word in LURES if split_of(f"text:{word}") == split]) >= 10
+
+
+def test_misleading_text_questions_are_about_many_words_numbers_among_them() -> None:
+    questions = [row["question"] for row in asked("test") if row.get("tricky") and row["category"] == "text"]
+    found = (re.search(r"""['"](\w+)['"]""", question) for question in questions)
+    words = {match[1] for match in found if match}
+
+    assert words <= set(LURES)
+    assert len(words) >= 8
+    assert len(words & {"eleventh", "thirtieth", "twentieth", "fifteenth", "tenfold", "thirteens", "fives"}) >= 1
+
+
+def test_misleading_capital_questions_mention_dates() -> None:
+    date = re.compile(rf"\d ({'|'.join(MONTHS)})")
+    rows = [row for row in asked("test") if row.get("tricky") and row["skills"] == ["capitals"]]
+
+    assert len({row["question"] for row in rows if "capital" in row["question"] and date.search(row["question"])}) >= 1
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_no_relation_misleads_in_one_way_only(relation: str) -> None:
+    phrasings = RELATIONS[relation][2]
+    chosen = {
+        split: {choose_phrasing(Random(seed), split, phrasings, num_held_out=NUM_MISLEADING_HELD_OUT) for seed in range(100)}
+        for split in SPLITS
+    }
+
+    assert len(chosen["test"]) == len(chosen["validation"]) == 3
+    assert not chosen["train"] & (chosen["test"] | chosen["validation"])

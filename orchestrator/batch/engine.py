@@ -1,0 +1,290 @@
+"""One batch from its input file to its output files, through every kill.
+
+    validating    read every line; one that is wrong fails the batch, with line numbers
+    in_progress   route every line, plan, carry the plan out
+    finalizing    write the output and the error file
+
+Where it stands, and every line that is over, is in the journal; whatever else is known here can be found out again. So a batch
+may be taken up at any point, by any process that has claimed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from domain.batch import Batch, BatchError, BatchErrorCode, BatchState, InputLine, LineResult
+from domain.errors import Conflict, ConsiliumError, ExpertUnavailable, NotFound, StorageError
+from domain.plan import ExpertFailure
+from orchestrator.batch.bucket_run import BucketRun
+from orchestrator.batch.buckets import Bucket
+from orchestrator.batch.input_file import InputFile, InputLost
+from orchestrator.batch.ledger import Ledger
+from orchestrator.batch.limits import BatchLimits
+from orchestrator.batch.line import Lines
+from orchestrator.batch.news import BatchNews, OnNews, Phase
+from orchestrator.batch.planning import plan_batch
+from orchestrator.batch.ports import BatchFiles, BatchJournal, BatchStore, ChatShape, DirectShape, Fleet, OutputLine, Shape
+from orchestrator.batch.reading import read_lines
+from orchestrator.batch.routing import chunks, route_all
+from orchestrator.batch.together import together
+from orchestrator.batch.turns import Turns
+from orchestrator.batch.work import BatchWork, BudgetSpent, Requests, WireError, not_run, request_id
+from orchestrator.ports import Directory, Workers
+
+log = logging.getLogger(__name__)
+
+_WHY = {
+    BatchErrorCode.EXPIRED: "the batch's window ended before this line was answered",
+    BatchErrorCode.CANCELLED: "the batch was cancelled before this line was answered",
+    BatchErrorCode.BUDGET: "the batch had spent its tokens before this line was answered",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """What every batch is run with."""
+
+    store: BatchStore
+    files: BatchFiles
+    fleet: Fleet
+    directory: Directory
+    lines: Lines
+    workers: Workers
+    shapes: Mapping[str, Shape]
+    """By endpoint."""
+    wire_error: WireError
+    output_line: OutputLine
+    limits: BatchLimits = BatchLimits()
+
+
+class BatchEngine:
+    """Runs batches that *owner* has claimed. Keeps nothing of any."""
+
+    def __init__(self, parts: EngineParts, *, owner: str, now: Callable[[], float] = time.time) -> None:
+        self._parts, self._owner, self._now = parts, owner, now
+
+    async def run(self, batch: Batch, on_news: OnNews = lambda _news: None) -> Batch:
+        """Return when the batch is over. Raises ``Conflict`` when another process has taken it over, ``StorageError`` when the database
+        stays away; it can be taken up again later. So it can after this was cancelled."""
+        while not batch.state.is_final:
+            batch = await self._step(batch, on_news)
+        on_news(BatchNews(Phase.DONE, batch.counts))
+        return batch
+
+    async def _step(self, batch: Batch, on_news: OnNews) -> Batch:
+        """From one state to the next."""
+        store, journal = self._parts.store, self._parts.store.journal(batch.id, self._owner)
+        try:
+            match batch.state:
+                case BatchState.VALIDATING:
+                    return await self._validated(batch, journal, on_news)
+                case BatchState.IN_PROGRESS:
+                    return await self._worked(batch, journal, on_news)
+                case _:
+                    return await self._finished(batch, journal, on_news)
+        except (InputLost, NotFound) as error:
+            lost = BatchError(BatchErrorCode.INVALID_VALUE, f"the input file cannot be read any more: {error}", param="input_file_id")
+            return await store.enter(batch.id, BatchState.FAILED, owner=self._owner, errors=(lost,))
+        except Conflict:
+            now = await store.get(batch.id)
+            if now.state is batch.state:
+                raise
+            return now  # it was asked to cancel in the same moment
+
+    # --- validating ---
+
+    async def _validated(self, batch: Batch, journal: BatchJournal, on_news: OnNews) -> Batch:
+        errors: list[BatchError] = []
+        on_news(BatchNews(Phase.READING, batch.counts))
+        stopped = await self._watched(batch, self._read(batch, journal, errors))
+        match stopped:
+            case BatchErrorCode.EXPIRED:
+                return await self._parts.store.enter(batch.id, BatchState.EXPIRED, owner=self._owner)
+            case BatchErrorCode.CANCELLED:
+                return await self._parts.store.get(batch.id)
+            case _ if errors:
+                return await self._parts.store.enter(batch.id, BatchState.FAILED, owner=self._owner, errors=errors)
+            case _:
+                return await self._parts.store.enter(batch.id, BatchState.IN_PROGRESS, owner=self._owner)
+
+    async def _read(self, batch: Batch, journal: BatchJournal, errors: list[BatchError]) -> None:
+        shape = self._parts.shapes[batch.endpoint]
+        check = shape.check if isinstance(shape, DirectShape) else partial(check_chat, shape)
+        file = await self._parts.files.open(batch.input_file_id)
+        try:
+            async for lines, wrong in read_lines(file, batch.endpoint, self._parts.limits, check):
+                errors += wrong
+                if lines and not errors:
+                    await journal.keep_lines(lines)
+        finally:
+            file.close()
+
+    # --- in progress ---
+
+    async def _worked(self, batch: Batch, journal: BatchJournal, on_news: OnNews) -> Batch:
+        try:
+            stopped = await self._watched(batch, self._work(batch, journal, on_news))
+        except BudgetSpent:
+            stopped = BatchErrorCode.BUDGET
+        if stopped is BatchErrorCode.CANCELLED:
+            return await self._parts.store.get(batch.id)
+        if stopped is not None:
+            await self._close_lines(batch, journal, stopped)
+        return await self._parts.store.enter(batch.id, BatchState.FINALIZING, owner=self._owner)
+
+    async def _work(self, batch: Batch, journal: BatchJournal, on_news: OnNews) -> None:
+        limits, shape = self._parts.limits, self._parts.shapes[batch.endpoint]
+        counts = batch.counts
+
+        def written(now: Batch) -> None:
+            nonlocal counts
+            counts = now.counts
+
+        ledger = Ledger(journal, limits, on_written=written)
+        writer = asyncio.create_task(ledger.run(), name=f"journal of {batch.id}")
+        try:
+            with InputFile(await self._parts.files.open(batch.input_file_id)) as file:
+                if isinstance(shape, DirectShape):
+                    await self._answer_directly(batch, shape, file, journal, ledger)
+                else:
+                    requests = Requests(batch.id, batch.options, shape, self._parts.lines, self._parts.wire_error)
+                    routed = await route_all(
+                        requests=requests, file=file, journal=journal, ledger=ledger, limits=limits, options=batch.options,
+                        on_routed=lambda num: on_news(BatchNews(Phase.ROUTING, counts, num_routed=num)),
+                    )  # fmt: skip
+                    work = BatchWork(
+                        routed.table, routed.numbers,
+                        requests=requests, file=file, journal=journal, ledger=ledger, max_tokens=batch.options.max_tokens,
+                    )  # fmt: skip
+                    work.spent(batch.usage.total_tokens)
+                    await self._run_calls(work, lambda news: on_news(replace(news, counts=counts)))
+        finally:
+            with suppress(TimeoutError, ConsiliumError):  # what cannot be written now is done again
+                async with asyncio.timeout(limits.last_write_s):
+                    await ledger.flush()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _run_calls(self, work: BatchWork, on_news: OnNews) -> None:
+        parts, table = self._parts, work.table
+        await work.resume()
+        await work.finish(parts.limits.chunk_lines)
+        host = parts.fleet.host(table.expert_ids)
+        plan = await asyncio.to_thread(plan_batch, table, host, work.progress)  # seconds, for a large batch
+        for expert_id, why in plan.impossible.items():
+            failure = ExpertFailure(expert_id, ExpertUnavailable.code, why, expert_at_fault=False)
+            await work.fail(work.pending_of(expert_id), failure)
+        await work.finish(parts.limits.chunk_lines)
+        try:
+            await Turns(plan, work, parts.fleet, parts.limits, make_run=partial(self._bucket_run, work), on_news=on_news).run()
+        finally:
+            parts.fleet.expect(())
+        await work.finish(parts.limits.chunk_lines)
+
+    def _bucket_run(self, work: BatchWork, bucket: Bucket, on_settled: Callable[[], None]) -> BucketRun:
+        card = self._parts.directory.snapshot().experts.get(bucket.expert_id)
+        return BucketRun(
+            bucket, work, self._parts.workers, self._parts.limits,
+            max_in_flight=card.max_in_flight if card else 1, on_settled=on_settled,
+        )  # fmt: skip
+
+    async def _answer_directly(self, batch: Batch, shape: DirectShape, file: InputFile, journal: BatchJournal, ledger: Ledger) -> None:
+        """Lines that call no expert: as many at once as are routed at once elsewhere."""
+        wire_error, places = self._parts.wire_error, asyncio.Semaphore(self._parts.limits.route_at_once)
+
+        async def one(line: InputLine) -> None:
+            async with places:
+                (body,) = await file.bodies([line])
+                number, asked_as = line.line.number, request_id(batch.id, line.line.number)
+                try:
+                    result = LineResult(number, asked_as, 200, body=await shape.answer(body, asked_as))
+                except ConsiliumError as error:
+                    status, told = wire_error(error)
+                    result = LineResult(number, asked_as, status, error=told)
+            await ledger.line_ended(result)
+
+        async for chunk in chunks(journal.pending(), self._parts.limits.chunk_lines):
+            await together(*(one(line.input) for line in chunk))
+
+    # --- the end ---
+
+    async def _finished(self, batch: Batch, journal: BatchJournal, on_news: OnNews) -> Batch:
+        """The files are written, and then named; a file that was written before a kill is written again."""
+        on_news(BatchNews(Phase.WRITING, batch.counts))
+        output_file_id: str | None = None
+        error_file_id: str | None = None
+        final = BatchState.COMPLETED
+
+        async def write() -> None:
+            nonlocal final, output_file_id, error_file_id
+            if batch.state is BatchState.CANCELLING:
+                await self._close_lines(batch, journal, BatchErrorCode.CANCELLED)
+                final = BatchState.CANCELLED
+            counts = (await self._parts.store.get(batch.id)).counts
+            seen = set[str]()
+            if counts.completed:
+                written = await self._parts.files.write(f"{batch.id}_output.jsonl", self._output(journal, seen, failed=False))
+                output_file_id = written.id
+            if counts.failed:
+                written = await self._parts.files.write(f"{batch.id}_error.jsonl", self._output(journal, seen, failed=True))
+                error_file_id = written.id
+            if final is BatchState.COMPLETED and BatchErrorCode.EXPIRED in seen:
+                final = BatchState.EXPIRED
+
+        await self._watched(batch, write(), may_stop=False)
+        return await self._parts.store.enter(batch.id, final, owner=self._owner, output_file_id=output_file_id, error_file_id=error_file_id)
+
+    async def _output(self, journal: BatchJournal, seen: set[str], *, failed: bool) -> AsyncIterator[bytes]:
+        """The lines of one file; the codes of their errors are added to *seen*."""
+        async for custom_id, result in journal.results(failed=failed):
+            if result.error is not None:
+                seen.add(str(result.error.get("code")))
+            yield self._parts.output_line(custom_id, result)
+
+    async def _close_lines(self, batch: Batch, journal: BatchJournal, code: BatchErrorCode) -> None:
+        """Every line that is not over fails with *code*."""
+        async for chunk in chunks(journal.pending(), self._parts.limits.chunk_lines):
+            results = [not_run(batch.id, line.input.line.number, code, _WHY[code]) for line in chunk]
+            await journal.keep((), results, num_calls=0)
+
+    # --- what can come between ---
+
+    async def _watched(self, batch: Batch, work: Coroutine[Any, Any, None], *, may_stop: bool = True) -> BatchErrorCode | None:
+        """Run *work*, with the batch kept ours. None when it ended by itself, else why it was stopped; raises what it raised."""
+        worker, watcher = asyncio.ensure_future(work), asyncio.ensure_future(self._watch(batch, may_stop=may_stop))
+        try:
+            await asyncio.wait({worker, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if worker.done():
+                worker.result()
+                return None
+            return watcher.result()
+        finally:
+            for task in (worker, watcher):
+                task.cancel()
+            await asyncio.gather(worker, watcher, return_exceptions=True)
+
+    async def _watch(self, batch: Batch, *, may_stop: bool) -> BatchErrorCode:
+        """Return when the batch has to stop. Raises ``Conflict`` when it is somebody else's. A database that is away for a moment says
+        nothing about either; the journal notices when it stays away."""
+        limits = self._parts.limits
+        while True:
+            with suppress(StorageError):
+                now = await self._parts.store.renew(batch.id, self._owner, lease_s=limits.lease_s)
+                if may_stop and now.state is BatchState.CANCELLING:
+                    return BatchErrorCode.CANCELLED
+            left_s = batch.expires_at - self._now()
+            if may_stop and left_s <= 0:
+                return BatchErrorCode.EXPIRED
+            await asyncio.sleep(min(limits.watch_s, left_s) if may_stop else limits.watch_s)
+
+
+def check_chat(shape: ChatShape, body: Mapping[str, Any]) -> None:
+    """Raise ``RequestError`` for a body that *shape* does not take."""
+    shape.request(body, "check")

@@ -1,0 +1,132 @@
+"""Route every line of a batch before any is run, and remember it."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from domain.batch import BatchErrorCode, BatchOptions, LineResult, LineRoute, RoutedLine
+from domain.errors import ConsiliumError, NotReady, StorageError
+from orchestrator.batch.input_file import Body, InputFile
+from orchestrator.batch.ledger import Ledger
+from orchestrator.batch.limits import BatchLimits
+from orchestrator.batch.ports import BatchJournal
+from orchestrator.batch.routes import RouteTable, RouteTableBuilder
+from orchestrator.batch.work import Requests
+
+_NOT_OURS = (NotReady, StorageError)
+"""What says nothing about the line: routing waits, and tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Every line that is to be run."""
+
+    table: RouteTable
+    numbers: array[int]
+    """(lines) of each in the input file."""
+
+
+async def route_all(
+    *,
+    requests: Requests,
+    file: InputFile,
+    journal: BatchJournal,
+    ledger: Ledger,
+    limits: BatchLimits,
+    options: BatchOptions,
+    on_routed: Callable[[int], None],
+) -> Routed:
+    """Route what is not routed yet; the calls of all lines that are not over, as a table.
+
+    A line that cannot be routed fails as a request alone would have. A line that would take the batch over its ``max_calls``
+    fails too, before anything is spent on it: calls are counted line by line, in the input's order.
+    """
+    builder, numbers, budget = RouteTableBuilder(), array("I"), CallBudget(options.max_calls)
+    num_routed = 0
+    async for chunk in chunks(journal.pending(), limits.chunk_lines):
+        todo = [line for line in chunk if line.route is None]
+        bodies = await file.bodies([line.input for line in todo])
+        found = await routed_together(todo, bodies, requests, limits)
+        if routes := [(number, route) for number, route in found.items() if isinstance(route, LineRoute)]:
+            await journal.keep_routes(routes)
+        for line in chunk:
+            number = line.input.line.number
+            route = line.route or found[number]
+            if isinstance(route, LineRoute) and not budget.takes(route):
+                message = f"the batch may make {options.max_calls} calls, and the lines before this one need them"
+                route = requests.not_run(number, BatchErrorCode.BUDGET, message)
+            if isinstance(route, LineResult):
+                await ledger.line_ended(route)
+                continue
+            builder.add(route.selected, route.aggregator)
+            numbers.append(number)
+        num_routed += len(chunk)
+        on_routed(num_routed)
+    await ledger.flush()
+    return Routed(builder.build(), numbers)
+
+
+class CallBudget:
+    """Calls that the lines so far lead to."""
+
+    def __init__(self, max_calls: int | None) -> None:
+        self._left = max_calls
+
+    def takes(self, route: LineRoute) -> bool:
+        """Whether the line's calls are within it; they are taken off when they are."""
+        needed = len(route.selected) + (route.aggregator is not None)
+        if self._left is None:
+            return True
+        if needed > self._left:
+            return False
+        self._left -= needed
+        return True
+
+
+async def routed_together(
+    lines: list[RoutedLine], bodies: list[Body], requests: Requests, limits: BatchLimits
+) -> dict[int, LineRoute | LineResult]:
+    """By number, who answers each line or what it fails with. Several at once, so that the encoder gets batches."""
+    places = asyncio.Semaphore(limits.route_at_once)
+
+    async def one(line: RoutedLine, body: Body) -> tuple[int, LineRoute | LineResult]:
+        async with places:
+            number = line.input.line.number
+            return number, await _route(number, body, requests, limits)
+
+    tasks = [asyncio.create_task(one(line, body)) for line, body in zip(lines, bodies, strict=True)]
+    try:
+        return dict(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _route(number: int, body: Body, requests: Requests, limits: BatchLimits) -> LineRoute | LineResult:
+    pause_s = 0.1
+    for attempt in range(limits.max_attempts):
+        try:
+            return (await requests.lines.route(requests.request(number, body))).route
+        except _NOT_OURS as error:
+            if attempt + 1 == limits.max_attempts:
+                return requests.refusal(number, error)
+        except ConsiliumError as error:
+            return requests.refusal(number, error)
+        await asyncio.sleep(pause_s)
+        pause_s *= 10
+    raise AssertionError("the attempts end with a route or a result")  # pragma: no cover
+
+
+async def chunks(lines: AsyncIterator[RoutedLine], size: int) -> AsyncIterator[list[RoutedLine]]:
+    """*lines* in lists of *size*, the last one shorter."""
+    chunk: list[RoutedLine] = []
+    async for line in lines:
+        chunk.append(line)
+        if len(chunk) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,296 @@
+"""Batches from input to output: the same answers as one by one, each line by itself, each server loaded once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from domain.batch import BatchState, RequestCounts
+from domain.chat import ChatRequest
+from domain.errors import ExpertRejected, ExpertUnavailable, ExpertUnreachable
+from domain.plan import CallRole, ExpertCall
+from domain.routing import RoutingQuery
+from tests.fakes.batch_rig import body_of, chat_line
+from tests.fakes.directory import card
+from tests.fakes.workers import Fails, Stalls
+from tests.integration.batch.conftest import MakeRig
+
+
+def text_of(query_or_call: RoutingQuery | ExpertCall) -> str:
+    request = query_or_call.request if isinstance(query_or_call, RoutingQuery) else query_or_call
+    return str(request.messages[-1]["content"])
+
+
+def named_in_the_text(query: RoutingQuery) -> list[str]:
+    """Whom the question names: "ab 7" is for a and b."""
+    return list(text_of(query).split()[0])
+
+
+def echo(name: str) -> Any:
+    return lambda call: f"{name} says {text_of(call)}"
+
+
+ECHOES = {name: echo(name) for name in (*"abcd", "fuser")}
+
+
+async def test_every_line_gets_the_answer_that_it_would_get_alone(make_rig: MakeRig) -> None:
+    """One expert, a panel with an aggregator, a vote: bodies equal those of the online path, line for line."""
+    rig = make_rig(ECHOES, choose=named_in_the_text)
+    models = ("auto", "consilium/panel", "consilium/vote", "b")
+    lines = [chat_line(f"{model}-{who}", f"{who} {n}", model=model) for n, who in enumerate(("a", "ab", "cab", "d")) for model in models]
+    alone = {}
+    for line in lines:
+        body = line["body"]
+        answer = await rig.online.run(ChatRequest("alone", body["model"], tuple(body["messages"])))
+        alone[line["custom_id"]] = body_of(answer)
+    await rig.submit(*lines)
+
+    batch = await rig.run()
+
+    assert batch.state is BatchState.COMPLETED
+    assert batch.counts == RequestCounts(len(lines), len(lines), 0)
+    assert {custom_id: row["body"] for custom_id, row in (await rig.answers()).items()} == alone
+    assert batch.error_file_id is None
+
+
+async def test_each_server_is_loaded_once_although_there_is_room_for_two(make_rig: MakeRig) -> None:
+    """Sixty lines in no order over four experts and an aggregator: five loads."""
+    rig = make_rig(ECHOES, choose=named_in_the_text, memory_mb=2)
+    lines = [chat_line(str(n), f"{'abcd'[n % 4]}{'abcd'[(n + 1) % 4]} {n}", model="consilium/panel") for n in range(60)]
+    await rig.submit(*lines)
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(60, 60, 0)
+    assert sorted(rig.fleet.loaded) == ["a", "b", "c", "d", "fuser"]
+    assert batch.num_calls == 180
+    assert {expert for expert, _ in rig.fleet.measures} == {"a", "b", "c", "d", "fuser"}
+
+
+async def test_calls_of_a_bucket_run_at_the_same_time_within_the_experts_limit(make_rig: MakeRig) -> None:
+    rig = make_rig({"a": Stalls()}, "a")
+    await rig.submit(*(chat_line(str(n), f"a {n}") for n in range(40)))
+    running = asyncio.create_task(rig.run())
+
+    await rig.workers.until_started("a", 32)  # type: ignore[attr-defined]
+    rig.workers.release("a")  # type: ignore[attr-defined]
+    await running
+
+    assert rig.workers.max_in_flight["a"] == 32  # type: ignore[attr-defined]
+
+
+async def test_a_line_fails_alone_with_its_own_error(make_rig: MakeRig) -> None:
+    """Refused by its expert, routed to nobody, an unknown model: each says its own, the others are answered."""
+
+    def picky(call: ExpertCall) -> Any:
+        return Fails(ExpertRejected("too rude")) if "rude" in text_of(call) else "fine"
+
+    rig = make_rig({"a": picky}, "a")
+    await rig.submit(chat_line("good", "hello"), chat_line("bad", "rude"), chat_line("lost", "hello", model="nobody"))
+
+    batch = await rig.run()
+
+    errors = await rig.errors()
+    assert batch.state is BatchState.COMPLETED
+    assert batch.counts == RequestCounts(3, 1, 2)
+    assert list(await rig.answers()) == ["good"]
+    assert "too rude" in errors["bad"]["error"]["message"]
+    assert "nobody" in errors["lost"]["error"]["message"]
+
+
+async def test_an_aggregator_that_fails_gives_way_to_the_best_candidate(make_rig: MakeRig) -> None:
+    rig = make_rig({**ECHOES, "fuser": Fails(ExpertRejected("no"))}, "b", "a")
+    await rig.submit(chat_line("x", "hello", model="consilium/panel"))
+
+    await rig.run()
+
+    assert (await rig.answers())["x"]["body"]["choices"][0]["content"] == "b says hello"
+    (trace,) = rig.sink.traces
+    assert trace.aggregator == "fuse:fuser (fallback)"
+    assert [(call.expert_id, call.role, call.status) for call in trace.calls] == [
+        ("b", CallRole.CANDIDATE, "ok"),
+        ("a", CallRole.CANDIDATE, "ok"),
+        ("fuser", CallRole.AGGREGATOR, "error"),
+    ]
+
+
+async def test_a_panel_of_which_one_is_left_needs_no_aggregator(make_rig: MakeRig) -> None:
+    rig = make_rig({"a": Fails(ExpertRejected("no")), "b": echo("b")}, "a", "b")
+    await rig.submit(chat_line("x", "hello", model="consilium/panel"))
+
+    batch = await rig.run()
+
+    assert (await rig.answers())["x"]["body"]["choices"][0]["content"] == "b says hello"
+    assert batch.num_calls == 2
+
+
+async def test_a_server_that_is_down_for_a_while_costs_no_line(make_rig: MakeRig) -> None:
+    """Calls that failed because nobody answered are made again."""
+    failures = [Fails(ExpertUnreachable("gone")) for _ in range(5)]
+    rig = make_rig({"a": [*failures, *(["back"] * 10)]}, "a")
+    await rig.submit(*(chat_line(str(n), f"a {n}") for n in range(10)))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(10, 10, 0)
+
+
+async def test_what_stays_down_fails_its_lines_and_nobody_elses(make_rig: MakeRig) -> None:
+    """Three attempts a call, no more; the error names the expert and what it did."""
+    rig = make_rig({"a": Fails(ExpertUnreachable("gone")), "b": "fine"}, choose=named_in_the_text)
+    await rig.submit(*(chat_line(f"{who}{n}", f"{who} {n}") for who in "ab" for n in range(4)))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(8, 4, 4)
+    assert len(rig.workers.calls_to("a")) == 12  # type: ignore[attr-defined]
+    assert "a: gone" in (await rig.errors())["a0"]["error"]["message"]
+
+
+async def test_an_expert_that_may_not_be_called_is_waited_for_and_then_given_up(make_rig: MakeRig) -> None:
+    """While a circuit is open no attempt is counted; it ends all the same."""
+    rig = make_rig({"a": Fails(ExpertUnavailable("circuit open"))}, "a")
+    await rig.submit(*(chat_line(str(n), f"a {n}") for n in range(200)))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(200, 0, 200)
+    assert batch.num_calls == 0
+    assert len(rig.workers.calls) < 50 * rig.limits.max_idle_rounds  # type: ignore[attr-defined]
+
+
+async def test_a_server_that_cannot_be_loaded_fails_its_lines_with_the_reason(make_rig: MakeRig) -> None:
+    rig = make_rig(ECHOES, choose=named_in_the_text)
+    rig.fleet.broken["a"] = ExpertUnreachable("the weights are not there")
+    await rig.submit(chat_line("a", "a 1"), chat_line("b", "b 1"))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(2, 1, 1)
+    assert "the weights are not there" in (await rig.errors())["a"]["error"]["message"]
+    assert rig.workers.called() == ["b"]  # type: ignore[attr-defined]
+
+
+async def test_an_expert_that_fits_nowhere_fails_its_lines_with_the_figures(make_rig: MakeRig) -> None:
+    rig = make_rig(ECHOES, "a", memory_mb=0.5)
+    await rig.submit(chat_line("x", "a 1"))
+
+    await rig.run()
+
+    assert "needs 1 MB" in (await rig.errors())["x"]["error"]["message"]
+
+
+async def test_wrong_lines_fail_the_batch_before_anything_is_run(make_rig: MakeRig) -> None:
+    """Every wrong line is named by its number; nothing is asked."""
+    rig = make_rig(ECHOES, "a")
+    await rig.submit(chat_line("x", "one"), "{broken", chat_line("x", "again"), {**chat_line("y", "two"), "url": "/v1/embeddings"})
+
+    batch = await rig.run()
+
+    assert batch.state is BatchState.FAILED
+    assert [(error.line, str(error.code)) for error in batch.errors] == [
+        (2, "invalid_json_line"),
+        (3, "duplicate_custom_id"),
+        (4, "url_mismatch"),
+    ]
+    assert rig.workers.calls == []  # type: ignore[attr-defined]
+
+
+async def test_a_budget_of_calls_is_given_to_the_first_lines_and_nothing_is_wasted(make_rig: MakeRig) -> None:
+    """Lines of three calls each; seven calls are two lines."""
+    rig = make_rig(ECHOES, "a", "b")
+    await rig.submit(*(chat_line(str(n), "hello", model="consilium/panel") for n in range(5)), max_calls=7)
+
+    batch = await rig.run()
+
+    assert list(await rig.answers()) == ["0", "1"]
+    assert batch.num_calls == 6
+    assert {row["error"]["code"] for row in (await rig.errors()).values()} == {"batch_budget_exceeded"}
+
+
+async def test_a_budget_of_tokens_ends_the_batch_when_it_is_spent(make_rig: MakeRig) -> None:
+    """Eight tokens a call: with one call at a time the third is the last."""
+    rig = make_rig({"a": "fine"}, "a", cards=(card("a", max_in_flight=1),))
+    await rig.submit(*(chat_line(str(n), f"a {n}") for n in range(9)), max_tokens=20)
+
+    batch = await rig.run()
+
+    assert batch.state is BatchState.COMPLETED
+    assert batch.counts == RequestCounts(9, 3, 6)
+    assert {row["error"]["code"] for row in (await rig.errors()).values()} == {"batch_budget_exceeded"}
+
+
+async def test_the_batchs_strategy_is_asked_where_a_line_says_auto(make_rig: MakeRig) -> None:
+    rig = make_rig(ECHOES, "a", "b")
+    await rig.submit(chat_line("auto", "hello"), chat_line("own", "hello", model="c"), strategy="panel")
+
+    await rig.run()
+
+    answers = await rig.answers()
+    assert answers["auto"]["body"]["choices"][0]["content"].startswith("fuser says")
+    assert answers["own"]["body"]["choices"][0]["content"] == "c says hello"
+
+
+async def test_cancelled_in_the_middle_it_keeps_what_was_answered(make_rig: MakeRig) -> None:
+    """Calls that run are ended; every line stands in one of the two files."""
+    rig = make_rig({"a": "fine", "b": Stalls()}, choose=named_in_the_text)
+    await rig.submit(*(chat_line(f"{who}{n}", f"{who} {n}") for who in "ab" for n in range(3)))
+    running = asyncio.create_task(rig.run())
+    await rig.workers.until_started("b", 3)  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        while (await rig.store.get("batch_1")).counts.completed < 3:
+            await asyncio.sleep(0.01)
+
+    await rig.store.cancel("batch_1")
+    batch = await running
+
+    assert batch.state is BatchState.CANCELLED
+    assert sorted(await rig.answers()) == ["a0", "a1", "a2"]
+    errors = await rig.errors()
+    assert sorted(errors) == ["b0", "b1", "b2"]
+    assert {row["error"]["code"] for row in errors.values()} == {"batch_cancelled"}
+    assert rig.workers.cancelled == ["b", "b", "b"]  # type: ignore[attr-defined]
+
+
+async def test_when_its_window_ends_it_keeps_what_was_answered(make_rig: MakeRig) -> None:
+    clock = [1000.0]
+    rig = make_rig({"a": "fine", "b": Stalls()}, choose=named_in_the_text, now=lambda: clock[0])
+    await rig.submit(chat_line("a", "a 1"), chat_line("b", "b 1"), window_s=60)
+    running = asyncio.create_task(rig.run())
+    await rig.workers.until_started("b")  # type: ignore[attr-defined]
+
+    clock[0] += 50
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    clock[0] += 10
+    batch = await running
+
+    assert batch.state is BatchState.EXPIRED
+    assert list(await rig.answers()) == ["a"]
+    assert (await rig.errors())["b"]["error"]["code"] == "batch_expired"
+
+
+async def test_every_line_leaves_a_trace(make_rig: MakeRig) -> None:
+    rig = make_rig(ECHOES, choose=named_in_the_text)
+    await rig.submit(chat_line("x", "ab 1", model="consilium/panel"), chat_line("y", "c 2"))
+
+    await rig.run()
+
+    traces = {trace.request_id: trace for trace in rig.sink.traces}
+    assert set(traces) == {"batch_1-1", "batch_1-2"}
+    assert traces["batch_1-1"].num_calls == 3
+    assert traces["batch_1-1"].decision is not None
+    assert traces["batch_1-1"].decision.selected == ("a", "b")
+    assert traces["batch_1-2"].status == "ok"
+
+
+@pytest.mark.parametrize("num_lines", [0, 1])
+async def test_the_smallest_inputs(make_rig: MakeRig, num_lines: int) -> None:
+    rig = make_rig(ECHOES, "a")
+    await rig.submit(*(chat_line(str(n), "a 1") for n in range(num_lines)))
+
+    batch = await rig.run()
+
+    assert batch.state is (BatchState.COMPLETED if num_lines else BatchState.FAILED)
