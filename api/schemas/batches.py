@@ -77,13 +77,18 @@ class BatchBody(BaseModel):
         window_s(value)
         return value
 
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _are_few(cls, value: object) -> object:
+        if isinstance(value, dict) and len(value) > MAX_METADATA:  # before each of them is looked at
+            raise ValueError(f"has {len(value)} pairs, at most {MAX_METADATA} are kept")
+        return value
+
     @field_validator("metadata")
     @classmethod
     def _is_short(cls, value: dict[str, str] | None) -> dict[str, str] | None:
         if value is None:
             return None
-        if len(value) > MAX_METADATA:
-            raise ValueError(f"has {len(value)} pairs, at most {MAX_METADATA} are kept")
         for key, text in value.items():
             if len(key) > MAX_METADATA_KEY:
                 raise ValueError(f"the key {key[:20] + '…'!r} has {len(key)} characters, at most {MAX_METADATA_KEY} are kept")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from api.schemas.validation import check_keys, validate
+from api.schemas.validation import validate
 from domain.chat import ChatRequest, RequestOptions
 from domain.errors import InvalidRequest
 from domain.routing import PickKind
@@ -205,7 +205,6 @@ BodyT = TypeVar("BodyT", bound=Sampling)
 
 def validated(model: type[BodyT], payload: Mapping[str, Any]) -> BodyT:
     """*payload* as *model*, after what pydantic would look at item by item. Raises ``InvalidRequest`` that names the field."""
-    check_keys(payload.get("consilium"), Options, param="consilium")
     biases, messages = payload.get("logit_bias"), payload.get("messages")
     if isinstance(biases, dict) and len(biases) > MAX_BIASES:
         raise InvalidRequest(f"logit_bias has {len(biases)} tokens, at most {MAX_BIASES} are taken", param="logit_bias")

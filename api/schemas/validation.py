@@ -56,22 +56,27 @@ class Problem:
 
 def validate(model: type[ModelT], payload: object) -> ModelT:
     """*payload* as *model*. Raises ``InvalidRequest`` that names the field and says what it must be."""
+    _check_keys(payload, model, ())
     try:
         return model.model_validate(payload)
     except ValidationError as error:
-        # All of them are made to show one: lists stop at their first (``FailFast``), other collections are bounded before.
+        # All of them are made to show one: lists stop at their first (``fail_fast``), other collections are bounded before.
         problem = first_problem(error.errors(include_url=False), payload, model)
         raise InvalidRequest(problem.message, param=problem.param) from None
 
 
-def check_keys(payload: object, model: type[BaseModel], *, param: str) -> None:
-    """Raise ``InvalidRequest`` for the first key of *payload*, which stands at *param*, that *model* does not have.
-
-    Pydantic, which finds it too, would first collect all the others.
-    """
-    if isinstance(payload, Mapping) and (unknown := next((key for key in payload if key not in model.model_fields), None)) is not None:
-        path = _dotted((param, unknown))
-        raise InvalidRequest(f"{path}: unknown key{_hint(unknown, list(model.model_fields))}", param=path)
+def _check_keys(payload: object, model: type[BaseModel], path: tuple[str, ...]) -> None:
+    """Raise ``InvalidRequest`` for the first key of *payload*, which stands at *path*, that *model* forbids, and for those of the
+    objects in it. Pydantic, which finds it too, would first collect all the others."""
+    if not isinstance(payload, Mapping):
+        return
+    known = model.model_fields
+    if model.model_config.get("extra") == "forbid" and (unknown := next((key for key in payload if key not in known), None)) is not None:
+        param = _dotted((*path, unknown))
+        raise InvalidRequest(f"{param}: unknown key{_hint(unknown, list(known))}", param=param)
+    for name, field in known.items():
+        if (inner := _model_in(field.annotation)) is not None:
+            _check_keys(payload.get(name), inner, (*path, name))
 
 
 def first_problem(found: Iterable[Any], payload: object, model: type[BaseModel] | None = None) -> Problem:

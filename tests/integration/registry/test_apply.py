@@ -63,11 +63,11 @@ async def test_of_a_manifest_only_the_cards_that_change_have_to_be_usable(stores
     def check(card: ExpertCard) -> None:
         raise InvalidRequest(f"there is no folder {card.model!r}", param="model")
 
-    await apply(stores, load_manifest(MANIFEST))
+    await apply(stores.database, load_manifest(MANIFEST))
     changed = load_manifest(MANIFEST.replace("model: generalist", "model: generalst"))
-    await apply(stores, load_manifest(MANIFEST), check_card=check, dry_run=dry_run)
+    await apply(stores.database, load_manifest(MANIFEST), check_card=check, dry_run=dry_run)
     with pytest.raises(InvalidRequest, match="no folder 'generalst'"):
-        await apply(stores, changed, check_card=check, dry_run=dry_run)
+        await apply(stores.database, changed, check_card=check, dry_run=dry_run)
 
     assert {card.model for card in await stores.experts.list()} == {"numerals", "generalist"}
 

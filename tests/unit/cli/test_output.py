@@ -19,6 +19,7 @@ EXPLANATION = {
         {"expert": "e1", "role": "aggregator", "status": "error", "error": "refused", "latency_ms": 3.0, "usage": {"total_tokens": 0}},
     ],
     "aggregator": "fuse:e1 (fallback)",
+    "aggregator_reason": "the strategy names e1; it failed (refused), so e0 stands in",
     "timings_ms": {"route": 1.25, "experts": 12.3, "aggregate": 3.0, "total": 17.0, "overhead": 1.7, "first_token": None},
 }
 
@@ -39,9 +40,10 @@ def test_an_explanation_is_complete_and_plain(capsys: pytest.CaptureFixture[str]
         "refused",
         "21",
         "12 ms",
-        "fuse:e1 (fallback)",
+        "request r1",
     ):
         assert told in out, told
+    assert "aggregator fuse:e1 (fallback): the strategy names e1; it failed (refused), so e0 stands in" in " ".join(out.split())
     assert "route 1.2 ms" in out
     assert "first token" not in out
     assert "\x1b" not in out
