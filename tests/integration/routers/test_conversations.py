@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from random import Random
 
 import pytest
 
@@ -15,22 +14,19 @@ from routers.encoder import DEFAULT_MODEL, Encoder
 from routers.index_holder import IndexHolder
 from routers.skills_router import SkillsRouter
 from tests.fakes.routing import profile, query, refresh, snapshot_of
+from zoo import release
 from zoo.questions import GENERATORS
 
 Asked = Callable[..., Coroutine[None, None, str | None]]
-
-NUM_QUESTIONS = 60
-"""Labelled ones a domain: half of what the zoo has, a quarter of them misleading as there."""
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     """Who answers the last of the user's turns; None when it is refused."""
-    rng, questions = Random(1), []
-    for domain, generate in GENERATORS.items():
-        for number in range(NUM_QUESTIONS):
-            q = generate(rng, "validation", tricky=number % 4 == 0)
-            questions.append(LabelledQuestion(f"{domain}-{number}", q.text, q.answer, domain, (q.skill,)))
+    questions = [
+        LabelledQuestion(row["id"], row["question"], row["answer"], row["category"], tuple(row["skills"]))
+        for row in release.labelled_questions()
+    ]
     skills = {q.skills[0]: q.category for q in questions}
     profiles = {name: profile(name, {skill: (50, 48 if domain == name else 2) for skill, domain in skills.items()}) for name in GENERATORS}
     snapshot = snapshot_of(profiles=profiles)
