@@ -31,9 +31,10 @@ from experts_registry.directory import RegistryDirectory
 from experts_registry.files import FileStore
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
-from orchestrator.batch.engine import BatchEngine, EngineParts
+from orchestrator.batch.engine import BatchEngine
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
+from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.service import BatchService
 from orchestrator.batch.validation import InputLimits
 from orchestrator.guard import GuardedWorkers

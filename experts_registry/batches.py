@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,10 +67,20 @@ class BatchStore:
             statement = sa.select(batches).where(wanted).order_by(batches.c.created_at, batches.c.id)
             return [batch_rows.from_row(row) for row in (await connection.execute(statement)).mappings()]
 
-    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner, batch_id: str | None = None) -> Batch | None:
+    async def claim(
+        self,
+        owner: str,
+        *,
+        lease_s: float,
+        runner: BatchRunner,
+        batch_id: str | None = None,
+        besides: Collection[str] = (),
+        ending: bool = False,
+    ) -> Batch | None:
         """The oldest batch for *runner* that is not over and that nobody works on, now *owner*'s for *lease_s*; with *batch_id*
-        that one or none."""
+        that one or none. None of *besides*; when *ending*, one that was asked to cancel or whose window has passed."""
         now = self._now()
+        is_ending = (batches.c.state == BatchState.CANCELLING.value) | (batches.c.expires_at <= now)
         free = (
             sa.select(batches.c.id)
             .where(
@@ -78,6 +88,8 @@ class BatchStore:
                 batches.c.runner == runner.value,
                 batches.c.owner.is_(None) | (batches.c.leased_until < now),
                 sa.true() if batch_id is None else batches.c.id == batch_id,
+                batches.c.id.not_in(sorted(besides)) if besides else sa.true(),
+                is_ending if ending else sa.true(),
             )
             .order_by(batches.c.created_at, batches.c.id)
             .limit(1)

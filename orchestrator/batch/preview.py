@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from domain.batch import BatchError, BatchOptions, InputLine, LineResult, LineRoute, RoutedLine
 from domain.errors import InvalidRequest
-from orchestrator.batch.engine import EngineParts, check_chat
+from orchestrator.batch.engine import check_chat
 from orchestrator.batch.input_file import InputFile
+from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.plan import BatchPlan
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.ports import DirectShape

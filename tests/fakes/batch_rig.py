@@ -18,10 +18,11 @@ from experts_registry.batches import BatchStore
 from experts_registry.database import Database
 from experts_registry.files import FileStore
 from orchestrator.answer import Answer
-from orchestrator.batch.engine import BatchEngine, EngineParts
+from orchestrator.batch.engine import BatchEngine
 from orchestrator.batch.host import BatchExpert, Device, Host, Server
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
+from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.ports import BatchStore as BatchStorePort
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
