@@ -9,8 +9,8 @@ from contextlib import suppress
 from types import TracebackType
 
 from domain.batch import Batch, BatchErrorCode
-from domain.errors import ConsiliumError, NotFound
-from orchestrator.batch.input_file import InputFile, InputLost
+from domain.errors import Conflict, ConsiliumError, StorageError
+from orchestrator.batch.input_file import InputFile
 from orchestrator.batch.ledger import writing
 from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.ports import BatchJournal, DirectShape
@@ -32,8 +32,10 @@ async def close_lines(batch: Batch, journal: BatchJournal, parts: EngineParts, c
     """Lines whose every call has ended get what came of them, all others that are not over fail with *code*."""
     try:
         await _answer_what_has_ended(batch, journal, parts)
-    except (InputLost, NotFound) as error:
-        log.warning("lines of batch %s that were answered count as not answered: the input file cannot be read: %s", batch.id, error)
+    except (StorageError, Conflict):
+        raise
+    except Exception as error:  # the input file is gone, or there is a bug: what it hits must not keep the batch from ending
+        log.error("lines of batch %s whose calls have ended count as not answered: %s", batch.id, error, exc_info=error)
     async for chunk in chunks(journal.pending(), parts.limits.chunk_lines):
         results = [not_run(batch.id, line.input.line.number, code, _WHY[code]) for line in chunk]
         await journal.keep((), results, num_calls=0)

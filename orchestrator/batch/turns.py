@@ -94,6 +94,7 @@ class Turns:
             return
         self._failed.pop(turn.server, None)
         self._working[-1 - turn.number] = f"loading {turn.server}"
+        self._tell()
         try:
             async with self._fleet.hold(turn.server, Deadline.after(self._limits.load_timeout_s)):
                 pass
@@ -104,6 +105,7 @@ class Turns:
 
     async def _turn(self, turn: Turn) -> None:
         self._working[turn.number] = ", ".join(sorted({bucket.expert_id for bucket in turn.buckets}))
+        self._tell()
         try:
             not_loaded = self._failed.get(turn.server or "")
             await together(*(self._bucket(bucket, not_loaded) for bucket in turn.buckets))
