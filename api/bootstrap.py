@@ -147,6 +147,7 @@ class _Batches:
         self._limits = BatchLimits(
             input=InputLimits(max_bytes=settings.max_file_bytes, max_line_bytes=settings.max_body_bytes),
             max_batches=settings.batches_at_once,
+            lease_s=settings.batch_lease_s,
         )
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         engine = self.engine(owner, lease_s=self._limits.lease_s)

@@ -60,9 +60,10 @@ class BatchStore:
             statement = sa.select(batches).where(*conditions).order_by(*newest_first).limit(limit)
             return [batch_rows.from_row(row) for row in (await connection.execute(statement)).mappings()]
 
-    async def unfinished(self, runner: BatchRunner) -> builtins.list[Batch]:
-        """Batches for *runner* that are not over, oldest first."""
-        wanted = batches.c.state.in_(batch_rows.UNFINISHED) & (batches.c.runner == runner.value)
+    async def undelivered(self, runner: BatchRunner) -> builtins.list[Batch]:
+        """Batches for *runner* that are not over, and those whose output or error file is still stored; oldest first."""
+        has_file = sa.exists().where(files.c.id.in_([batches.c.output_file_id, batches.c.error_file_id]))
+        wanted = (batches.c.state.in_(batch_rows.UNFINISHED) | has_file) & (batches.c.runner == runner.value)
         async with self._database.reading() as connection:
             statement = sa.select(batches).where(wanted).order_by(batches.c.created_at, batches.c.id)
             return [batch_rows.from_row(row) for row in (await connection.execute(statement)).mappings()]

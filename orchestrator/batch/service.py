@@ -67,7 +67,12 @@ class BatchService:
     async def _lane(self, woken: asyncio.Event, *, ending: bool) -> None:
         while True:
             woken.clear()
-            if not await self._next(ending=ending):
+            try:
+                found = await self._next(ending=ending)
+            except Exception as error:  # whatever it is: without this lane no batch would be taken up any more
+                log.error("batches cannot be worked on: %s", error, exc_info=None if isinstance(error, ConsiliumError) else error)
+                found = False
+            if not found:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._limits.poll_s):
                         await woken.wait()
@@ -76,14 +81,9 @@ class BatchService:
         """Whether there was a batch."""
         # What another lane works on is left to it even when the lease has run out, while the database was away.
         besides = self._working | self._retries.resting(self._clock())
-        try:
-            batch = await self._store.claim(
-                self._owner, lease_s=self._limits.lease_s, runner=BatchRunner.SERVICE, besides=besides, ending=ending
-            )
-        except Exception as error:  # whatever it is: without this lane no batch would be taken up any more
-            expected = isinstance(error, ConsiliumError)
-            log.warning("batches cannot be looked for: %s", error, exc_info=None if expected else error)
-            return False
+        batch = await self._store.claim(
+            self._owner, lease_s=self._limits.lease_s, runner=BatchRunner.SERVICE, besides=besides, ending=ending
+        )
         if batch is None:
             return False
         self._working.add(batch.id)
