@@ -32,9 +32,10 @@ from experts_registry.directory import RegistryDirectory
 from experts_registry.files import FileStore
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
-from orchestrator.batch.engine import BatchEngine, EngineParts
+from orchestrator.batch.engine import BatchEngine
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
+from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.service import BatchService
 from orchestrator.batch.validation import InputLimits
 from orchestrator.guard import GuardedWorkers
@@ -149,6 +150,7 @@ class _Batches:
         self._limits = BatchLimits(
             input=InputLimits(max_bytes=settings.max_file_bytes, max_line_bytes=settings.max_body_bytes),
             max_batches=settings.batches_at_once,
+            lease_s=settings.batch_lease_s,
         )
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         engine = self.engine(owner, lease_s=self._limits.lease_s)

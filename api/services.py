@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from experts_registry.skills import SkillStore
     from experts_registry.strategies import StrategyStore
     from experts_registry.traces import TraceStore
-    from orchestrator.batch.engine import BatchEngine, EngineParts
+    from orchestrator.batch.engine import BatchEngine
+    from orchestrator.batch.parts import EngineParts
     from orchestrator.batch.service import BatchService
     from orchestrator.pipeline import Orchestrator
     from routers.catalogue import RouterCatalogue

@@ -35,7 +35,7 @@ class Startup:
         self._services, self._seed, self._sleep, self._now = services, seed, sleep, now
         self._tasks: list[asyncio.Task[None]] = []
         self._database_there, self._encoder_there = asyncio.Event(), asyncio.Event()
-        self._index_there, self._experts_there = asyncio.Event(), asyncio.Event()
+        self._index_there, self._experts_there, self._servers_there = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._index_is_old, self._experts_are_old, self._servers_are_old = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._loaded: dict[str, ExpertCard] = {}
         services.readiness.expect("database", "encoder", "index", "experts")
@@ -133,6 +133,7 @@ class Startup:
                 await self._services.fleet.update(self._services.directory.snapshot().experts.values())
             except Exception:  # whatever it is, the next change of the registry may mend it
                 log.exception("the managed servers could not be brought up to date")
+            self._servers_there.set()
             await self._servers_are_old.wait()
 
     async def _sweep_traces(self) -> None:
@@ -156,10 +157,11 @@ class Startup:
             await self._sleep(SWEEP_PERIOD_S)
 
     async def _run_batches(self) -> None:
-        """Once everything is loaded: a line that nobody can route yet would fail."""
+        """Once everything is loaded: a line that nobody can route yet would fail, and a plan that knows no server yet would load
+        each of them again and again."""
         if not self._services.settings.run_batches:
             return
-        for part in (self._index_there, self._experts_there):
+        for part in (self._index_there, self._experts_there, self._servers_there):
             await part.wait()
         await self._services.batches.service.run()
 

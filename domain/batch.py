@@ -110,6 +110,8 @@ class BatchErrorCode(StrEnum):
     """Of a line: the batch was cancelled before it was answered."""
     BUDGET = "batch_budget_exceeded"
     """Of a line: the batch had spent its calls or tokens before it was answered."""
+    INTERNAL = "internal_error"
+    """Of a batch and of its lines: carrying it out has failed again and again, by a fault of the service's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -60,17 +60,28 @@ class BatchStore:
             statement = sa.select(batches).where(*conditions).order_by(*newest_first).limit(limit)
             return [batch_rows.from_row(row) for row in (await connection.execute(statement)).mappings()]
 
-    async def unfinished(self, runner: BatchRunner) -> builtins.list[Batch]:
-        """Batches for *runner* that are not over, oldest first."""
-        wanted = batches.c.state.in_(batch_rows.UNFINISHED) & (batches.c.runner == runner.value)
+    async def undelivered(self, runner: BatchRunner) -> builtins.list[Batch]:
+        """Batches for *runner* that are not over, and those whose output or error file is still stored; oldest first."""
+        has_file = sa.exists().where(files.c.id.in_([batches.c.output_file_id, batches.c.error_file_id]))
+        wanted = (batches.c.state.in_(batch_rows.UNFINISHED) | has_file) & (batches.c.runner == runner.value)
         async with self._database.reading() as connection:
             statement = sa.select(batches).where(wanted).order_by(batches.c.created_at, batches.c.id)
             return [batch_rows.from_row(row) for row in (await connection.execute(statement)).mappings()]
 
-    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner, batch_id: str | None = None) -> Batch | None:
+    async def claim(
+        self,
+        owner: str,
+        *,
+        lease_s: float,
+        runner: BatchRunner,
+        batch_id: str | None = None,
+        besides: Collection[str] = (),
+        ending: bool = False,
+    ) -> Batch | None:
         """The oldest batch for *runner* that is not over and that nobody works on, now *owner*'s for *lease_s*; with *batch_id*
-        that one or none."""
+        that one or none. None of *besides*; when *ending*, one that was asked to cancel or whose window has passed."""
         now = self._now()
+        is_ending = (batches.c.state == BatchState.CANCELLING.value) | (batches.c.expires_at <= now)
         free = (
             sa.select(batches.c.id)
             .where(
@@ -78,6 +89,8 @@ class BatchStore:
                 batches.c.runner == runner.value,
                 batches.c.owner.is_(None) | (batches.c.leased_until < now),
                 sa.true() if batch_id is None else batches.c.id == batch_id,
+                batches.c.id.not_in(sorted(besides)) if besides else sa.true(),
+                is_ending if ending else sa.true(),
             )
             .order_by(batches.c.created_at, batches.c.id)
             .limit(1)

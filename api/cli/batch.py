@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.failures import FAILED, CommandFailed, bad_input
+from api.cli.failures import FAILED
 from api.cli.options import JsonFlag
 from api.cli.output import cell, note, print_json, show, table
 
@@ -30,7 +30,6 @@ DataDir = Annotated[
     typer.Option("--data-dir", help="Where the database is, and what the batch keeps; default CONSILIUM_DATA_DIR, then ./data."),
 ]
 _CHAT = "/v1/chat/completions"
-_MAX_ERRORS_SHOWN = 20
 
 
 @app.command()
@@ -48,12 +47,11 @@ def run(
     """Answer every request of a file, without a server. Interrupted, the same command goes on where it was."""
     import asyncio
 
-    from api.cli.batch_run import Job, run_job
+    from api.cli.batch_job import Job, Target
+    from api.cli.batch_run import run_job
 
-    job = Job(input_file, output, endpoint, _options(strategy, max_calls, max_tokens))
-    outcome = asyncio.run(run_job(job, data_dir))
-    if outcome.batch.errors:
-        raise _refused(outcome.batch.errors)
+    job = Job(input_file, endpoint, _options(strategy, max_calls, max_tokens))
+    outcome = asyncio.run(run_job(job, Target(output), data_dir))
     if as_json:
         print_json(outcome.as_json())
     else:
@@ -76,11 +74,12 @@ def plan(
     """Show the buckets, loads and the predicted time of a batch, without running it."""
     import asyncio
 
-    from api.cli.batch_run import Job, preview_job
+    from api.cli.batch_job import Job, refused
+    from api.cli.batch_run import preview_job
 
-    found = asyncio.run(preview_job(Job(input_file, input_file, endpoint, _options(strategy, max_calls, None)), data_dir))
+    found = asyncio.run(preview_job(Job(input_file, endpoint, _options(strategy, max_calls, None)), data_dir))
     if found.plan is None:
-        raise _refused(found.errors)
+        raise refused(found.errors)
     if as_json:
         print_json(_plan_document(found, found.plan))
     else:
@@ -90,13 +89,7 @@ def plan(
 def _options(strategy: str | None, max_calls: int | None, max_tokens: int | None) -> BatchOptions:
     from domain.batch import BatchOptions
 
-    return BatchOptions(strategy.removeprefix("consilium/") if strategy else None, max_calls, max_tokens)
-
-
-def _refused(errors: Any) -> CommandFailed:
-    told = "; ".join(f"line {error.line}: {error.message}" if error.line else error.message for error in errors[:_MAX_ERRORS_SHOWN])
-    more = f"; and {len(errors) - _MAX_ERRORS_SHOWN} more" if len(errors) > _MAX_ERRORS_SHOWN else ""
-    return bad_input(f"nothing was run: {told}{more}")
+    return BatchOptions(strategy or None, max_calls, max_tokens)
 
 
 def _show_summary(batch: Batch, told: dict[str, Any]) -> None:

@@ -108,7 +108,7 @@ def parse_batch(payload: Mapping[str, Any], *, batch_id: str, now: float, strate
     """*payload* as a batch that begins *now*. *strategies*: whether each is enabled. Raises ``InvalidRequest``."""
     body = validate(BatchBody, payload)
     asked = body.consilium or BatchConsilium()
-    strategy = None if asked.strategy is None else _strategy(asked.strategy, strategies)
+    strategy = None if asked.strategy is None else known_strategy(asked.strategy, strategies)
     return Batch(
         id=batch_id,
         endpoint=body.endpoint,
@@ -180,7 +180,8 @@ def _detail(usage: Usage, group: str, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _strategy(asked: str, strategies: Mapping[str, bool]) -> str:
+def known_strategy(asked: str, strategies: Mapping[str, bool]) -> str:
+    """The id of the strategy *asked* for, if it is there and enabled. Raises ``InvalidRequest``."""
     name = asked.removeprefix("consilium/")
     if strategies.get(name):
         return name

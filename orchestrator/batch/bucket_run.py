@@ -21,7 +21,7 @@ from orchestrator.batch.buckets import Bucket
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.plan import due_in
 from orchestrator.batch.together import together
-from orchestrator.batch.work import BatchWork, Ready
+from orchestrator.batch.work import BatchWork, BudgetSpent, Ready
 from orchestrator.dispatch import run_call
 from orchestrator.ports import Workers
 
@@ -44,7 +44,7 @@ class _Round:
 
     def __init__(self) -> None:
         self.num_calls = self.num_settled = 0
-        self.is_closed = False
+        self.is_closed = self.is_spent = False
 
 
 class BucketRun:
@@ -72,7 +72,8 @@ class BucketRun:
     async def run(self) -> BucketReport:
         """Return when nothing of the bucket is due any more, and what was answered is durable.
 
-        Raises ``BudgetSpent``, and ``StorageError`` when the journal cannot be written for good. Cancelling it cancels its calls.
+        Raises ``BudgetSpent`` when the calls that ran have ended, and ``StorageError`` when the journal cannot be written for good.
+        Cancelling it cancels its calls.
         """
         num_calls, seconds, num_idle, pause_s = 0, 0.0, 0, self._limits.first_pause_s
         while due := list(due_in(self._bucket, self._work.progress)):
@@ -80,6 +81,8 @@ class BucketRun:
             done = await self._round(due)
             num_calls, seconds = num_calls + done.num_calls, seconds + time.perf_counter() - began
             await self._work.finish(self._limits.chunk_lines)
+            if done.is_spent:
+                raise BudgetSpent
             if not (left := list(due_in(self._bucket, self._work.progress))):
                 break
             num_idle = 0 if done.num_settled else num_idle + 1
@@ -102,6 +105,8 @@ class BucketRun:
                     break
                 for ready in await self._work.ready(due[start : start + size]):
                     await queue.put(ready)
+                if self._work.num_over >= self._limits.chunk_lines:  # results come in as the round goes on, not at its end
+                    await self._work.finish(self._limits.chunk_lines)
             for _ in range(self._num_lanes):
                 await queue.put(None)
 
@@ -114,7 +119,9 @@ class BucketRun:
         return this
 
     async def _one(self, ready: Ready, this: _Round) -> None:
-        self._work.require_budget()
+        if self._work.is_spent:  # the calls of the other lanes are paid for: they may end
+            this.is_closed = this.is_spent = True
+            return
         outcome = await self._outcome(ready, this)
         if isinstance(outcome, ExpertFailure) and outcome.code in _MAY_PASS:
             self._attempts[ready.call] += outcome.called

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,44 +24,20 @@ from domain.errors import Conflict, ConsiliumError, ExpertUnavailable, NotFound,
 from domain.plan import ExpertFailure
 from orchestrator.batch.bucket_run import BucketRun
 from orchestrator.batch.buckets import Bucket
+from orchestrator.batch.ending import BatchFilesOf, close_lines
 from orchestrator.batch.input_file import InputFile, InputLost
-from orchestrator.batch.ledger import Ledger
-from orchestrator.batch.limits import BatchLimits
-from orchestrator.batch.line import Lines
+from orchestrator.batch.ledger import Ledger, writing
 from orchestrator.batch.news import BatchNews, OnNews, Phase
+from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.planning import plan_batch
-from orchestrator.batch.ports import BatchFiles, BatchJournal, BatchStore, ChatShape, DirectShape, Fleet, OutputLine, Shape
+from orchestrator.batch.ports import BatchJournal, ChatShape, DirectShape
 from orchestrator.batch.reading import read_lines
 from orchestrator.batch.routing import chunks, route_all
 from orchestrator.batch.together import together
 from orchestrator.batch.turns import Turns
-from orchestrator.batch.work import BatchWork, BudgetSpent, Requests, WireError, not_run, request_id
-from orchestrator.ports import Directory, Workers
+from orchestrator.batch.work import BatchWork, BudgetSpent, Requests, request_id
 
 log = logging.getLogger(__name__)
-
-_WHY = {
-    BatchErrorCode.EXPIRED: "the batch's window ended before this line was answered",
-    BatchErrorCode.CANCELLED: "the batch was cancelled before this line was answered",
-    BatchErrorCode.BUDGET: "the batch had spent its tokens before this line was answered",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class EngineParts:
-    """What every batch is run with."""
-
-    store: BatchStore
-    files: BatchFiles
-    fleet: Fleet
-    directory: Directory
-    lines: Lines
-    workers: Workers
-    shapes: Mapping[str, Shape]
-    """By endpoint."""
-    wire_error: WireError
-    output_line: OutputLine
-    limits: BatchLimits = BatchLimits()
 
 
 class BatchEngine:
@@ -136,7 +112,9 @@ class BatchEngine:
         if stopped is BatchErrorCode.CANCELLED:
             return await self._parts.store.get(batch.id)
         if stopped is not None:
-            await self._close_lines(batch, journal, stopped)
+            await self._watched(batch, close_lines(batch, journal, self._parts, stopped), may_stop=False)
+        else:
+            await _require_results(batch, journal)
         return await self._parts.store.enter(batch.id, BatchState.FINALIZING, owner=self._owner)
 
     async def _work(self, batch: Batch, journal: BatchJournal, on_news: OnNews) -> None:
@@ -147,30 +125,22 @@ class BatchEngine:
             nonlocal counts
             counts = now.counts
 
-        ledger = Ledger(journal, limits, on_written=written)
-        writer = asyncio.create_task(ledger.run(), name=f"journal of {batch.id}")
-        try:
-            with InputFile(await self._parts.files.open(batch.input_file_id)) as file:
+        with InputFile(await self._parts.files.open(batch.input_file_id)) as file:
+            async with writing(journal, limits, on_written=written) as ledger:
                 if isinstance(shape, DirectShape):
                     await self._answer_directly(batch, shape, file, journal, ledger)
-                else:
-                    requests = Requests(batch.id, batch.options, shape, self._parts.lines, self._parts.wire_error)
-                    routed = await route_all(
-                        requests=requests, file=file, journal=journal, ledger=ledger, limits=limits, options=batch.options,
-                        on_routed=lambda num: on_news(BatchNews(Phase.ROUTING, counts, num_routed=num)),
-                    )  # fmt: skip
-                    work = BatchWork(
-                        routed.table, routed.numbers,
-                        requests=requests, file=file, journal=journal, ledger=ledger, max_tokens=batch.options.max_tokens,
-                    )  # fmt: skip
-                    work.spent(batch.usage.total_tokens)
-                    await self._run_calls(work, lambda news: on_news(replace(news, counts=counts)))
-        finally:
-            with suppress(TimeoutError, ConsiliumError):  # what cannot be written now is done again
-                async with asyncio.timeout(limits.last_write_s):
-                    await ledger.flush()
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+                    return
+                requests = Requests(batch.id, batch.options, shape, self._parts.lines, self._parts.wire_error)
+                routed = await route_all(
+                    requests=requests, file=file, journal=journal, ledger=ledger, limits=limits, options=batch.options,
+                    on_routed=lambda num: on_news(BatchNews(Phase.ROUTING, counts, num_routed=num)),
+                )  # fmt: skip
+                work = BatchWork(
+                    routed.table, routed.numbers,
+                    requests=requests, file=file, journal=journal, ledger=ledger, max_tokens=batch.options.max_tokens,
+                )  # fmt: skip
+                work.spent(batch.usage.total_tokens)
+                await self._run_calls(work, lambda news: on_news(replace(news, counts=counts)))
 
     async def _run_calls(self, work: BatchWork, on_news: OnNews) -> None:
         parts, table = self._parts, work.table
@@ -216,48 +186,52 @@ class BatchEngine:
     # --- the end ---
 
     async def _finished(self, batch: Batch, journal: BatchJournal, on_news: OnNews) -> Batch:
-        """The files are written, and then named; a file that was written before a kill is written again."""
         on_news(BatchNews(Phase.WRITING, batch.counts))
-        output_file_id: str | None = None
-        error_file_id: str | None = None
-        final = BatchState.COMPLETED
+        files = BatchFilesOf(batch, journal, self._parts)
 
         async def write() -> None:
-            nonlocal final, output_file_id, error_file_id
             if batch.state is BatchState.CANCELLING:
-                await self._close_lines(batch, journal, BatchErrorCode.CANCELLED)
-                final = BatchState.CANCELLED
-            counts = (await self._parts.store.get(batch.id)).counts
-            seen = set[str]()
-            if counts.completed:
-                written = await self._parts.files.write(f"{batch.id}_output.jsonl", self._output(journal, seen, failed=False))
-                output_file_id = written.id
-            if counts.failed:
-                written = await self._parts.files.write(f"{batch.id}_error.jsonl", self._output(journal, seen, failed=True))
-                error_file_id = written.id
-            if final is BatchState.COMPLETED and BatchErrorCode.EXPIRED in seen:
+                await close_lines(batch, journal, self._parts, BatchErrorCode.CANCELLED)
+            await files.write()
+
+        final = BatchState.CANCELLED if batch.state is BatchState.CANCELLING else BatchState.COMPLETED
+        async with files:
+            await self._watched(batch, write(), may_stop=False)
+            if final is BatchState.COMPLETED and BatchErrorCode.EXPIRED in files.codes:
                 final = BatchState.EXPIRED
+            return await self._entered(batch, final, files)
 
-        await self._watched(batch, write(), may_stop=False)
-        return await self._parts.store.enter(batch.id, final, owner=self._owner, output_file_id=output_file_id, error_file_id=error_file_id)
+    async def give_up(self, batch: Batch, why: Exception) -> Batch:
+        """End a claimed batch that cannot be carried out: what was answered is written, if that much can be done."""
+        batch = await self._parts.store.get(batch.id)
+        if batch.state.is_final:
+            return batch
+        journal = self._parts.store.journal(batch.id, self._owner)
+        message = f"internal error ({type(why).__name__}), the log has the details; lines that were answered before are in the output file"
+        error = BatchError(BatchErrorCode.INTERNAL, message)
+        final = BatchState.CANCELLED if batch.state is BatchState.CANCELLING else BatchState.FAILED
+        async with BatchFilesOf(batch, journal, self._parts) as files:
+            try:
+                await close_lines(batch, journal, self._parts, BatchErrorCode.INTERNAL)
+                await files.write()
+            except Exception as another:  # what broke the batch may be what writes its files
+                log.error("batch %s is given up without its files: %s", batch.id, another, exc_info=another)
+            return await self._entered(batch, final, files, errors=(error,))
 
-    async def _output(self, journal: BatchJournal, seen: set[str], *, failed: bool) -> AsyncIterator[bytes]:
-        """The lines of one file; the codes of their errors are added to *seen*."""
-        async for custom_id, result in journal.results(failed=failed):
-            if result.error is not None:
-                seen.add(str(result.error.get("code")))
-            yield self._parts.output_line(custom_id, result)
-
-    async def _close_lines(self, batch: Batch, journal: BatchJournal, code: BatchErrorCode) -> None:
-        """Every line that is not over fails with *code*."""
-        async for chunk in chunks(journal.pending(), self._parts.limits.chunk_lines):
-            results = [not_run(batch.id, line.input.line.number, code, _WHY[code]) for line in chunk]
-            await journal.keep((), results, num_calls=0)
+    async def _entered(self, batch: Batch, final: BatchState, files: BatchFilesOf, *, errors: tuple[BatchError, ...] = ()) -> Batch:
+        over = await self._parts.store.enter(
+            batch.id, final, owner=self._owner, errors=errors, output_file_id=files.output_file_id, error_file_id=files.error_file_id
+        )
+        files.named()
+        return over
 
     # --- what can come between ---
 
     async def _watched(self, batch: Batch, work: Coroutine[Any, Any, None], *, may_stop: bool = True) -> BatchErrorCode | None:
         """Run *work*, with the batch kept ours. None when it ended by itself, else why it was stopped; raises what it raised."""
+        if may_stop and self._now() >= batch.expires_at:  # whatever keeps it from working does not keep it from ending
+            work.close()
+            return BatchErrorCode.EXPIRED
         worker, watcher = asyncio.ensure_future(work), asyncio.ensure_future(self._watch(batch, may_stop=may_stop))
         try:
             await asyncio.wait({worker, watcher}, return_when=asyncio.FIRST_COMPLETED)
@@ -283,6 +257,12 @@ class BatchEngine:
             if may_stop and left_s <= 0:
                 return BatchErrorCode.EXPIRED
             await asyncio.sleep(min(limits.watch_s, left_s) if may_stop else limits.watch_s)
+
+
+async def _require_results(batch: Batch, journal: BatchJournal) -> None:
+    """No line may be lost: one that is over for the engine and not for the journal is a bug, and is told as one."""
+    async for line in journal.pending():
+        raise RuntimeError(f"line {line.input.line.number} of batch {batch.id} has no result, though no call is left")
 
 
 def check_chat(shape: ChatShape, body: Mapping[str, Any]) -> None:

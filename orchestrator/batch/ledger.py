@@ -5,14 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from domain.batch import Batch, KeptCall, LineResult
-from domain.errors import StorageError
+from domain.errors import Conflict, ConsiliumError, StorageError
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.ports import BatchJournal
 
 log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def writing(
+    journal: BatchJournal, limits: BatchLimits, *, on_written: Callable[[Batch], None] = lambda _batch: None
+) -> AsyncIterator[Ledger]:
+    """A ledger that writes for as long as the block lasts, and at its end what is left, as far as there is time."""
+    ledger = Ledger(journal, limits, on_written=on_written)
+    writer = asyncio.create_task(ledger.run(), name="journal of a batch")
+    try:
+        yield ledger
+    finally:
+        with suppress(TimeoutError, ConsiliumError, JournalBroken):  # what cannot be written now is done again
+            async with asyncio.timeout(limits.last_write_s):
+                await ledger.flush()
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+
+
+class JournalBroken(Exception):
+    """The journal refuses what it is given: trying again would not help."""
 
 
 class Ledger:
@@ -79,7 +101,20 @@ class Ledger:
         async with self._written:
             await self._written.wait_for(lambda: done() or self._failure is not None)
         if not done() and self._failure is not None:
-            raise StorageError("the batch's journal is closed") from self._failure
+            raise self._closed(self._failure) from self._failure
+
+    @staticmethod
+    def _closed(failure: BaseException) -> Exception:
+        """What *failure* means for whoever has something to write: the database is away, the batch is another's, or there is a bug."""
+        match failure:
+            case Conflict():
+                return Conflict(failure.message)
+            case StorageError():
+                return StorageError(failure.message, public=failure.public)
+            case Exception():
+                return JournalBroken(f"the batch's journal cannot be written: {failure}")
+            case _:
+                return StorageError("the batch's journal is closed")
 
     async def _gathered(self) -> None:
         """A moment for others to join, unless somebody waits."""

@@ -42,5 +42,11 @@ class BatchLimits:
     """Longest that a batch which is stopped may take to write what has ended; what is not written is done again."""
     poll_s: float = 5.0
     """How often a process looks for batches that others have made or left."""
+    max_breaks: int = 3
+    """Times that a process tries a batch which breaks by a fault of the service's own; then the batch has failed."""
+    first_rest_s: float = 5.0
+    """How long a batch that broke off rests while others have their turn. Doubled each time."""
+    max_rest_s: float = 60.0
+    """Longest rest: whoever has made room on a disk should not wait much longer for the effect."""
     max_batches: int = 1
     """Batches that one process works on at once. A second one would evict what the first has loaded."""

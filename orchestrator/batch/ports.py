@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
@@ -60,9 +60,12 @@ class BatchStore(Protocol):
         """Raises ``NotFound``."""
         ...
 
-    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner) -> Batch | None:
+    async def claim(
+        self, owner: str, *, lease_s: float, runner: BatchRunner, besides: Collection[str] = (), ending: bool = False
+    ) -> Batch | None:
         """The oldest batch that is not over and that nobody works on (its lease has run out, or there is none), now *owner*'s for
-        *lease_s*; None when there is none. Two processes never get the same one."""
+        *lease_s*; None when there is none. Two processes never get the same one. None of *besides*; when *ending*, only one that was
+        asked to cancel or whose window has passed."""
         ...
 
     async def renew(self, batch_id: str, owner: str, *, lease_s: float) -> Batch:
@@ -102,6 +105,10 @@ class BatchFiles(Protocol):
 
     async def write(self, filename: str, lines: AsyncIterator[bytes]) -> StoredFile:
         """A new ``batch_output`` file; it exists when all of it is written. Raises ``StorageError`` when the disk is full."""
+        ...
+
+    async def delete(self, file_id: str) -> None:
+        """Raises ``NotFound``."""
         ...
 
 

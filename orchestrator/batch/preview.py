@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from domain.batch import BatchError, BatchOptions, InputLine, LineResult, LineRoute, RoutedLine
 from domain.errors import InvalidRequest
-from orchestrator.batch.engine import EngineParts, check_chat
+from orchestrator.batch.engine import check_chat
 from orchestrator.batch.input_file import InputFile
+from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.plan import BatchPlan
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.ports import DirectShape
@@ -31,6 +32,12 @@ class Preview:
     """Lines that would fail before any expert is called, by number, with the reason."""
 
 
+async def wrong_lines(parts: EngineParts, file: BinaryIO, endpoint: str) -> tuple[BatchError, ...]:
+    """What the batch would be refused for; nothing needs to be loaded for it. Raises ``InvalidRequest`` for an *endpoint* that no batch
+    can have."""
+    return (await _read(parts, file, endpoint))[1]
+
+
 async def preview(
     parts: EngineParts, file: BinaryIO, endpoint: str, options: BatchOptions, *, on_routed: Callable[[int], None] = lambda _num: None
 ) -> Preview:
@@ -41,14 +48,9 @@ async def preview(
     shape = parts.shapes.get(endpoint)
     if isinstance(shape, DirectShape):
         raise InvalidRequest(f"{endpoint} calls no expert: there is nothing to plan", param="endpoint")
-    check = partial(check_chat, shape) if shape is not None else lambda _body: None
-    lines: list[InputLine] = []
-    errors: list[BatchError] = []
-    async for found, wrong in read_lines(file, endpoint, parts.limits, check):
-        lines += found
-        errors += wrong
+    lines, errors = await _read(parts, file, endpoint)
     if errors or shape is None:
-        return Preview(errors=tuple(errors))
+        return Preview(errors=errors)
     requests = Requests("preview", options, shape, parts.lines, parts.wire_error)
     builder, budget, refused, source = RouteTableBuilder(), CallBudget(options.max_calls), list[tuple[int, str]](), InputFile(file)
     for start in range(0, len(lines), parts.limits.chunk_lines):
@@ -66,3 +68,14 @@ async def preview(
     table = builder.build()
     plan = await asyncio.to_thread(plan_batch, table, parts.fleet.host(table.expert_ids))
     return Preview(plan=plan, refused=tuple(refused))
+
+
+async def _read(parts: EngineParts, file: BinaryIO, endpoint: str) -> tuple[list[InputLine], tuple[BatchError, ...]]:
+    shape = parts.shapes.get(endpoint)
+    check = shape.check if isinstance(shape, DirectShape) else partial(check_chat, shape) if shape is not None else lambda _body: None
+    lines: list[InputLine] = []
+    errors: list[BatchError] = []
+    async for found, wrong in read_lines(file, endpoint, parts.limits, check):
+        lines += found
+        errors += wrong
+    return lines, tuple(errors)

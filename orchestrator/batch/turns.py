@@ -19,7 +19,7 @@ from orchestrator.batch.plan import BatchPlan, Turn
 from orchestrator.batch.ports import Fleet
 from orchestrator.batch.progress import CallState
 from orchestrator.batch.together import together
-from orchestrator.batch.work import BatchWork
+from orchestrator.batch.work import BatchWork, BudgetSpent
 
 MakeRun = Callable[[Bucket, Callable[[], None]], BucketRun]
 _MIN_CALLS_MEASURED = 8
@@ -38,16 +38,22 @@ class Turns:
         """Servers that could not be loaded, with what their experts' calls fail with."""
         self._working: dict[int, str] = {}
         self._ended: set[int] = set()
+        self._is_spent = False
+        """The batch's budget: nothing begins any more."""
         self._num_done = self._num_loads_done = 0
         self._planned_s = 0.0
         """How far the plan is, in its own predicted seconds."""
 
     async def run(self) -> None:
-        """Return when every turn has ended. Raises as ``BucketRun.run`` does. Cancelling it cancels everything that runs."""
+        """Return when every turn has ended. Raises as ``BucketRun.run`` does, ``BudgetSpent`` when those that run have ended. Cancelling it
+        cancels everything that runs."""
         running: dict[asyncio.Task[None], tuple[Turn, bool]] = {}
         try:
             while not self._cursor.finished:
-                self._begin_what_may(running)
+                if self._is_spent and all(is_load for _, is_load in running.values()):
+                    break
+                if not self._is_spent:
+                    self._begin_what_may(running)
                 self._tell()
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -58,6 +64,8 @@ class Turns:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+        if self._is_spent:
+            raise BudgetSpent
         self._tell()
 
     def _begin_what_may(self, running: dict[asyncio.Task[None], tuple[Turn, bool]]) -> None:
@@ -86,6 +94,7 @@ class Turns:
             return
         self._failed.pop(turn.server, None)
         self._working[-1 - turn.number] = f"loading {turn.server}"
+        self._tell()
         try:
             async with self._fleet.hold(turn.server, Deadline.after(self._limits.load_timeout_s)):
                 pass
@@ -96,6 +105,7 @@ class Turns:
 
     async def _turn(self, turn: Turn) -> None:
         self._working[turn.number] = ", ".join(sorted({bucket.expert_id for bucket in turn.buckets}))
+        self._tell()
         try:
             not_loaded = self._failed.get(turn.server or "")
             await together(*(self._bucket(bucket, not_loaded) for bucket in turn.buckets))
@@ -109,7 +119,11 @@ class Turns:
             await work.fail([call for call in bucket.calls if work.progress[call] is CallState.PENDING], failure)
             await work.finish(self._limits.chunk_lines)
             return
-        report = await self._make_run(bucket, self._call_settled).run()
+        try:
+            report = await self._make_run(bucket, self._call_settled).run()
+        except BudgetSpent:
+            self._is_spent = True
+            return
         self._measure(bucket, report)
 
     def _measure(self, bucket: Bucket, report: BucketReport) -> None:

@@ -121,10 +121,15 @@ class BatchWork:
         """Tokens that were used, also before this run."""
         self._num_tokens += num_tokens
 
-    def require_budget(self) -> None:
-        """Raise ``BudgetSpent`` when no further call may begin."""
-        if self._max_tokens is not None and self._num_tokens >= self._max_tokens:
-            raise BudgetSpent
+    @property
+    def is_spent(self) -> bool:
+        """Whether no further call may begin."""
+        return self._max_tokens is not None and self._num_tokens >= self._max_tokens
+
+    @property
+    def num_over(self) -> int:
+        """Lines that ``finish`` would give a result."""
+        return len(self._over)
 
     async def resume(self) -> None:
         """Take over what was kept before this run."""
@@ -186,10 +191,10 @@ class BatchWork:
         self._ledger.count_calls(num_calls)
 
     async def finish(self, chunk_lines: int) -> None:
-        """Give every line that is over its result. Afterwards everything that has ended is durable."""
-        await self._ledger.flush()
+        """Give every line that is over its result. Afterwards everything that had ended before is durable."""
         while self._over:
             lines, self._over = self._over[:chunk_lines], self._over[chunk_lines:]
+            await self._ledger.flush()  # now, and not before: their calls are read back, and other buckets end lines meanwhile
             known = await self._line_requests(lines)
             outcomes = await self._journal.calls([line.number for line in known.values()])
             for line in known.values():

@@ -18,10 +18,11 @@ from experts_registry.batches import BatchStore
 from experts_registry.database import Database
 from experts_registry.files import FileStore
 from orchestrator.answer import Answer
-from orchestrator.batch.engine import BatchEngine, EngineParts
+from orchestrator.batch.engine import BatchEngine
 from orchestrator.batch.host import BatchExpert, Device, Host, Server
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
+from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.ports import BatchStore as BatchStorePort
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
@@ -163,16 +164,24 @@ class Rig:
         """The path of single requests over the very same parts."""
         return Orchestrator(directory=self.directory, routers=self.routers, workers=self.workers)
 
-    async def submit(self, *lines: Mapping[str, Any] | str, endpoint: str = CHAT, window_s: float = 3600.0, **options: Any) -> Batch:
-        """A new batch over these lines; a string is a line as it is."""
+    async def submit(
+        self,
+        *lines: Mapping[str, Any] | str,
+        batch_id: str = "batch_1",
+        endpoint: str = CHAT,
+        window_s: float = 3600.0,
+        age_s: float = 0.0,
+        **options: Any,
+    ) -> Batch:
+        """A new batch over these lines, made *age_s* ago; a string is a line as it is."""
         text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
 
         async def pieces() -> AsyncIterator[bytes]:
             yield text.encode()
 
         file = await self.files.create("in.jsonl", FilePurpose.BATCH, pieces())
-        now = self.now()
-        batch = Batch("batch_1", endpoint, file.id, BatchState.VALIDATING, now, now + window_s, options=BatchOptions(**options))
+        now = self.now() - age_s
+        batch = Batch(batch_id, endpoint, file.id, BatchState.VALIDATING, now, now + window_s, options=BatchOptions(**options))
         return await self.store.create(batch)
 
     async def claimed(self, owner: str = "one") -> Batch:
@@ -183,12 +192,12 @@ class Rig:
     async def run(self, owner: str = "one") -> Batch:
         return await self.engine(owner).run(await self.claimed(owner))
 
-    async def answers(self) -> dict[str, Any]:
+    async def answers(self, batch_id: str = "batch_1") -> dict[str, Any]:
         """The output file's lines by custom id; one that stands there twice fails the test."""
-        return await self._lines((await self.store.get("batch_1")).output_file_id)
+        return await self._lines((await self.store.get(batch_id)).output_file_id)
 
-    async def errors(self) -> dict[str, Any]:
-        return await self._lines((await self.store.get("batch_1")).error_file_id)
+    async def errors(self, batch_id: str = "batch_1") -> dict[str, Any]:
+        return await self._lines((await self.store.get(batch_id)).error_file_id)
 
     async def _lines(self, file_id: str | None) -> dict[str, Any]:
         if file_id is None:

@@ -92,8 +92,8 @@ class FusedStore:
     async def get(self, batch_id: str) -> Batch:
         return await self._store.get(batch_id)
 
-    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner) -> Batch | None:
-        return await self._store.claim(owner, lease_s=lease_s, runner=runner)
+    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner, **which: Any) -> Batch | None:
+        return await self._store.claim(owner, lease_s=lease_s, runner=runner, **which)
 
     async def renew(self, batch_id: str, owner: str, *, lease_s: float) -> Batch:
         return await self._store.renew(batch_id, owner, lease_s=lease_s)

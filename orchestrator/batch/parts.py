@@ -1,0 +1,29 @@
+"""What every batch is run with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.batch.limits import BatchLimits
+from orchestrator.batch.line import Lines
+from orchestrator.batch.ports import BatchFiles, BatchStore, Fleet, OutputLine, Shape
+from orchestrator.batch.work import WireError
+from orchestrator.ports import Directory, Workers
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """Shared by all batches of a process; holds nothing of any."""
+
+    store: BatchStore
+    files: BatchFiles
+    fleet: Fleet
+    directory: Directory
+    lines: Lines
+    workers: Workers
+    shapes: Mapping[str, Shape]
+    """By endpoint."""
+    wire_error: WireError
+    output_line: OutputLine
+    limits: BatchLimits = BatchLimits()
