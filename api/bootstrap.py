@@ -164,7 +164,12 @@ class _Batches:
             files=services.file_store,
             fleet=BatchFleet(services.fleet),
             directory=services.directory,
-            lines=Lines(preparation, self._sinks if traced else (), keep_text=settings.traces and settings.trace_content),
+            lines=Lines(
+                preparation,
+                self._sinks if traced else (),
+                keep_text=settings.traces and settings.trace_content,
+                wait_s=self._limits.load_timeout_s,
+            ),
             workers=GuardedWorkers(services.workers, services.directory),
             shapes=batch_shapes(services),
             wire_error=wire_error_of,

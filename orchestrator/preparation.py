@@ -153,8 +153,9 @@ class Preparation:
         context = replace(context, decision=recorder.decision)
         return Prepared(request, plan, context, aggregator, max_calls - len(plan.calls))
 
-    def again(self, request: ChatRequest, decision: RoutingDecision, *, aggregator_expert: str | None) -> Prepared:
-        """What ``prepare`` gave for *request* when *decision* was made, with a deadline that begins now.
+    def again(self, request: ChatRequest, decision: RoutingDecision, *, aggregator_expert: str | None, wait_s: float) -> Prepared:
+        """What ``prepare`` gave for *request* when *decision* was made, with a deadline that begins now and leaves *wait_s* more: nobody
+        waits for the answer, and its expert may have to be loaded first.
 
         *aggregator_expert* is the one that was to read the candidates; without one no expert does. Raises ``ModelNotFound`` and
         ``InvalidRequest`` when the registry has changed so much that it cannot be carried out any more.
@@ -164,7 +165,7 @@ class Preparation:
         gone = [name for name in (*decision.selected, aggregator_expert) if name is not None and name not in snapshot.experts]
         if gone:
             raise InvalidRequest(f"the expert {gone[0]!r}, which this request was routed to, was removed meanwhile: ask again")
-        deadline = self._deadline(request, target.strategy)
+        deadline = Deadline.after(self._deadline(request, target.strategy).remaining_s + wait_s)
         plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=len(decision.selected), fused=False)
         fixed = replace(request, options=replace(request.options, aggregator_expert=aggregator_expert))
         context = AggregationContext(fixed, target.strategy, decision, snapshot, lambda card: card.id == aggregator_expert, _AS_ROUTED)

@@ -33,8 +33,9 @@ class RoutedRequest:
 class Lines:
     """Holds nothing of any line."""
 
-    def __init__(self, preparation: Preparation, sinks: Sequence[TraceSink], *, keep_text: bool) -> None:
-        self._preparation, self._sinks, self._keep_text = preparation, tuple(sinks), keep_text
+    def __init__(self, preparation: Preparation, sinks: Sequence[TraceSink], *, keep_text: bool, wait_s: float) -> None:
+        """*wait_s*: longest wait of a call for its expert's server, beside the time that its strategy gives it."""
+        self._preparation, self._sinks, self._keep_text, self._wait_s = preparation, tuple(sinks), keep_text, wait_s
 
     async def route(self, request: ChatRequest) -> RoutedRequest:
         """Who answers. Raises what a single request would get before any expert is called; that is traced."""
@@ -125,7 +126,7 @@ class Lines:
                 return chosen
 
     def _prepared(self, request: ChatRequest, route: LineRoute) -> Prepared:
-        return self._preparation.again(request, decision_of(route), aggregator_expert=route.aggregator)
+        return self._preparation.again(request, decision_of(route), aggregator_expert=route.aggregator, wait_s=self._wait_s)
 
 
 def decision_of(route: LineRoute) -> RoutingDecision:

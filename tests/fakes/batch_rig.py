@@ -150,7 +150,7 @@ class Rig:
             files=self.files,
             fleet=self.fleet,
             directory=self.directory,
-            lines=Lines(preparation, [self.sink], keep_text=True),
+            lines=Lines(preparation, [self.sink], keep_text=True, wait_s=self.limits.load_timeout_s),
             workers=GuardedWorkers(self.workers, self.directory),
             shapes=self.shapes,
             wire_error=wire_error,

@@ -12,6 +12,7 @@ from domain.chat import ChatRequest
 from domain.errors import ExpertRejected, ExpertUnavailable, ExpertUnreachable
 from domain.plan import CallRole, ExpertCall
 from domain.routing import RoutingQuery
+from domain.strategy import Strategy
 from tests.fakes.batch_rig import body_of, chat_line
 from tests.fakes.directory import card
 from tests.fakes.workers import Fails, Stalls
@@ -196,6 +197,17 @@ async def test_wrong_lines_fail_the_batch_before_anything_is_run(make_rig: MakeR
         (4, "url_mismatch"),
     ]
     assert rig.workers.calls == []  # type: ignore[attr-defined]
+
+
+async def test_a_call_has_time_for_its_server_to_be_loaded(make_rig: MakeRig) -> None:
+    """Beside what its strategy gives a request: nobody waits at the other end."""
+    rig = make_rig(ECHOES, "a")
+    await rig.submit(chat_line("x", "a 1"))
+
+    await rig.run()
+
+    (call,) = rig.workers.calls  # type: ignore[attr-defined]
+    assert call.deadline.remaining_s > Strategy(id="auto").timeout_s
 
 
 async def test_a_budget_of_calls_is_given_to_the_first_lines_and_nothing_is_wasted(make_rig: MakeRig) -> None:
