@@ -212,7 +212,8 @@ async def test_a_database_that_stays_away_ends_the_run_and_not_the_batch(make_ri
 
 
 async def test_who_was_too_slow_writes_nothing_any_more(make_rig: MakeRig) -> None:
-    """The lease ran out while it waited, another has taken over: it stops, and the other's results stand alone."""
+    """The lease ran out while it waited, another has taken over: it stops, or sees that all is done, and the other's results stand
+    alone."""
     clock = [1000.0]
     rig = make_rig({"a": Stalls()}, "a", now=lambda: clock[0], limits=BatchLimits(watch_s=30.0, write_every_s=0.0, last_write_s=0.1))
     await rig.submit(*(chat_line(str(n), f"a {n}") for n in range(3)), window_s=1e9)
@@ -224,9 +225,9 @@ async def test_who_was_too_slow_writes_nothing_any_more(make_rig: MakeRig) -> No
 
     rig.workers.release("a")  # type: ignore[attr-defined]
     batch = await quick
-    with pytest.raises((Conflict, StorageError)):
-        await slow
+    (outcome,) = await asyncio.gather(slow, return_exceptions=True)
 
+    assert isinstance(outcome, Conflict | StorageError) or outcome == batch
     assert batch.state is BatchState.COMPLETED
     assert batch.counts == RequestCounts(3, 3, 0)
     assert sorted(await rig.answers()) == ["0", "1", "2"]
