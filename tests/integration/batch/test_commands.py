@@ -163,7 +163,7 @@ async def test_every_line_is_answered_and_failed_ones_are_named(
     out, err = capsys.readouterr()
     summary = json.loads(out)
     assert code == 1
-    assert "1 lines failed: out.jsonl.errors.jsonl" in err
+    assert "1 line failed: out.jsonl.errors.jsonl" in err
     assert (summary["state"], summary["lines"]) == ("completed", {"total": 3, "completed": 2, "failed": 1})
     assert (summary["num_calls"], summary["num_loads"], summary["completion_tokens"]) == (2, 0, 28)
     assert (summary["output"], summary["errors"]) == ("out.jsonl", "out.jsonl.errors.jsonl")
@@ -194,7 +194,7 @@ async def test_a_plan_shows_the_buckets_and_asks_nobody(folder: Path, upstream: 
     assert [(bucket["expert"], bucket["num_calls"]) for turn in plan["turns"] for bucket in turn["buckets"]] == [("speaker", 2)]
     assert [refused["line"] for refused in plan["refused"]] == [2]
     assert "speaker" in out
-    assert "1 lines would fail before any expert is asked; the first is line 2" in err
+    assert "1 line would fail before any expert is asked; the first is line 2" in err
     assert upstream.requests == []
 
 
