@@ -90,6 +90,8 @@ def _translate_driver_error(error: sa_exc.DBAPIError, database: str) -> Consiliu
             return storage_error(database, says)
     if sqlstate is not None and (says := _POSTGRES_SAYS.get(sqlstate) or _POSTGRES_CLASSES_SAY.get(sqlstate[:2])):
         return storage_error(database, says)
+    if error.connection_invalidated:
+        return storage_error(database, "the connection to the database was lost")
     if isinstance(error, sa_exc.IntegrityError):
         return Conflict("the change contradicts what is stored: something it refers to is gone, or it exists already")
     if isinstance(error, sa_exc.DataError) or (sqlstate or "").startswith("22"):

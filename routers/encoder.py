@@ -214,6 +214,8 @@ class Encoder:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _serve(self, loaded: concurrent.futures.Future[None]) -> None:
+        if not loaded.set_running_or_notify_cancel():  # from here on a start that is cancelled leaves the future alone
+            return
         try:
             model = self._load_once()
         except BaseException as exc:  # noqa: BLE001 - whatever loading raises belongs to whoever waits in start()

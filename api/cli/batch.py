@@ -57,7 +57,7 @@ def run(
     else:
         _show_summary(outcome.batch, outcome.as_json())
     if outcome.batch.counts.failed:
-        note(f"{outcome.batch.counts.failed} lines failed: {outcome.errors_path}")
+        note(f"{_lines(outcome.batch.counts.failed)} failed: {outcome.errors_path}")
         raise typer.Exit(FAILED)
 
 
@@ -90,6 +90,10 @@ def _options(strategy: str | None, max_calls: int | None, max_tokens: int | None
     from domain.batch import BatchOptions
 
     return BatchOptions(strategy or None, max_calls, max_tokens)
+
+
+def _lines(number: int) -> str:
+    return f"{number} line{'' if number == 1 else 's'}"
 
 
 def _show_summary(batch: Batch, told: dict[str, Any]) -> None:
@@ -155,4 +159,4 @@ def _show_plan(found: Preview, plan: BatchPlan) -> None:
         note(f"{expert_id} cannot run: {why}")
     if found.refused:
         number, message = found.refused[0]
-        note(f"{len(found.refused)} lines would fail before any expert is asked; the first is line {number}: {message}")
+        note(f"{_lines(len(found.refused))} would fail before any expert is asked; the first is line {number}: {message}")

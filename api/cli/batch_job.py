@@ -67,8 +67,8 @@ class Target:
                 raise bad_input(f"--output {self.output}: {path} is the input; choose another name")
 
 
-def refused(errors: tuple[BatchError, ...]) -> CommandFailed:
-    """The command's end when its input has wrong lines."""
+def refused(errors: tuple[BatchError, ...], *, has_run: bool = False) -> CommandFailed:
+    """The command's end when its input has wrong lines, or cannot be read any more."""
     told = "; ".join(f"line {error.line}: {error.message}" if error.line else error.message for error in errors[:_MAX_ERRORS_SHOWN])
     more = f"; and {len(errors) - _MAX_ERRORS_SHOWN} more" if len(errors) > _MAX_ERRORS_SHOWN else ""
-    return bad_input(f"nothing was run: {told}{more}")
+    return bad_input(f"{'the batch has failed' if has_run else 'nothing was run'}: {told}{more}")

@@ -78,7 +78,7 @@ async def run_job(job: Job, target: Target, data_dir: Path | None) -> JobOutcome
         if over.state is BatchState.FAILED:
             with suppress(ConsiliumError):
                 await services.file_store.delete(over.input_file_id)
-            raise refused(over.errors)
+            raise refused(over.errors, has_run=over.num_calls > 0)
         output, errors = await deliver(services, over, target)
         return JobOutcome(over, num_loads, seconds, output, errors)
 

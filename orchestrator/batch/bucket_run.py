@@ -80,7 +80,7 @@ class BucketRun:
             began = time.perf_counter()
             done = await self._round(due)
             num_calls, seconds = num_calls + done.num_calls, seconds + time.perf_counter() - began
-            await self._work.finish(self._limits.chunk_lines)
+            await self._work.finish()
             if done.is_spent:
                 raise BudgetSpent
             if not (left := list(due_in(self._bucket, self._work.progress))):
@@ -92,7 +92,7 @@ class BucketRun:
             pause_s = self._limits.first_pause_s if done.num_settled else pause_s
             await self._sleep(pause_s)
             pause_s = min(2 * pause_s, self._limits.max_pause_s)
-        await self._work.finish(self._limits.chunk_lines)
+        await self._work.finish()
         return BucketReport(num_calls, seconds)
 
     async def _round(self, due: Sequence[int]) -> _Round:
@@ -106,7 +106,7 @@ class BucketRun:
                 for ready in await self._work.ready(due[start : start + size]):
                     await queue.put(ready)
                 if self._work.num_over >= self._limits.chunk_lines:  # results come in as the round goes on, not at its end
-                    await self._work.finish(self._limits.chunk_lines)
+                    await self._work.finish()
             for _ in range(self._num_lanes):
                 await queue.put(None)
 

@@ -56,10 +56,10 @@ async def _answer_what_has_ended(batch: Batch, journal: BatchJournal, parts: Eng
     with InputFile(await parts.files.open(batch.input_file_id)) as file:
         async with writing(journal, parts.limits) as ledger:
             work = BatchWork(
-                builder.build(), numbers, requests=requests, file=file, journal=journal, ledger=ledger, max_tokens=None
+                builder.build(), numbers, requests=requests, file=file, journal=journal, ledger=ledger, limits=parts.limits, max_tokens=None
             )  # fmt: skip
             await work.resume()
-            await work.finish(parts.limits.chunk_lines)
+            await work.finish()
 
 
 class BatchFilesOf:

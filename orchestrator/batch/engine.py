@@ -69,7 +69,7 @@ class BatchEngine:
             lost = BatchError(BatchErrorCode.INVALID_VALUE, f"the input file cannot be read any more: {error}", param="input_file_id")
             return await store.enter(batch.id, BatchState.FAILED, owner=self._owner, errors=(lost,))
         except Conflict:
-            now = await store.get(batch.id)
+            now = await store.renew(batch.id, self._owner, lease_s=self._parts.limits.lease_s)  # raises when it is another's by now
             if now.state is batch.state:
                 raise
             return now  # it was asked to cancel in the same moment
@@ -137,7 +137,7 @@ class BatchEngine:
                 )  # fmt: skip
                 work = BatchWork(
                     routed.table, routed.numbers,
-                    requests=requests, file=file, journal=journal, ledger=ledger, max_tokens=batch.options.max_tokens,
+                    requests=requests, file=file, journal=journal, ledger=ledger, limits=limits, max_tokens=batch.options.max_tokens,
                 )  # fmt: skip
                 work.spent(batch.usage.total_tokens)
                 await self._run_calls(work, lambda news: on_news(replace(news, counts=counts)))
@@ -145,18 +145,18 @@ class BatchEngine:
     async def _run_calls(self, work: BatchWork, on_news: OnNews) -> None:
         parts, table = self._parts, work.table
         await work.resume()
-        await work.finish(parts.limits.chunk_lines)
+        await work.finish()
         host = parts.fleet.host(table.expert_ids)
         plan = await asyncio.to_thread(plan_batch, table, host, work.progress)  # seconds, for a large batch
         for expert_id, why in plan.impossible.items():
             failure = ExpertFailure(expert_id, ExpertUnavailable.code, why, expert_at_fault=False)
             await work.fail(work.pending_of(expert_id), failure)
-        await work.finish(parts.limits.chunk_lines)
+        await work.finish()
         try:
             await Turns(plan, work, parts.fleet, parts.limits, make_run=partial(self._bucket_run, work), on_news=on_news).run()
         finally:
             parts.fleet.expect(())
-        await work.finish(parts.limits.chunk_lines)
+        await work.finish()
 
     def _bucket_run(self, work: BatchWork, bucket: Bucket, on_settled: Callable[[], None]) -> BucketRun:
         card = self._parts.directory.snapshot().experts.get(bucket.expert_id)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 from domain.batch import Batch, KeptCall, LineResult
 from domain.errors import Conflict, ConsiliumError, StorageError
@@ -14,6 +15,25 @@ from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.ports import BatchJournal
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+async def patiently(attempt: Callable[[], Awaitable[T]], limits: BatchLimits) -> T:
+    """What *attempt* comes to; while the database is away it is made again. Raises ``StorageError`` when it stays away.
+
+    For what happens while calls run: a batch that broke off would have to make them again.
+    """
+    pause_s, give_up_at = 0.1, time.monotonic() + limits.storage_patience_s
+    while True:
+        try:
+            return await attempt()
+        except StorageError as error:
+            if time.monotonic() + pause_s > give_up_at:
+                raise
+            log.warning("a batch's journal cannot be reached and is tried again in %.1f s: %s", pause_s, error)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, 5.0)
 
 
 @asynccontextmanager
@@ -136,13 +156,4 @@ class Ledger:
             self._written.notify_all()
 
     async def _kept(self, calls: tuple[KeptCall, ...], results: tuple[LineResult, ...], num_calls: int) -> Batch:
-        pause_s, give_up_at = 0.1, time.monotonic() + self._limits.storage_patience_s
-        while True:
-            try:
-                return await self._journal.keep(calls, results, num_calls=num_calls)
-            except StorageError as error:
-                if time.monotonic() + pause_s > give_up_at:
-                    raise
-                log.warning("a batch cannot be written and is tried again in %.1f s: %s", pause_s, error)
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, 5.0)
+        return await patiently(lambda: self._journal.keep(calls, results, num_calls=num_calls), self._limits)

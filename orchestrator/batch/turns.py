@@ -117,7 +117,7 @@ class Turns:
         if not_loaded is not None:
             failure = replace(not_loaded, expert_id=bucket.expert_id)
             await work.fail([call for call in bucket.calls if work.progress[call] is CallState.PENDING], failure)
-            await work.finish(self._limits.chunk_lines)
+            await work.finish()
             return
         try:
             report = await self._make_run(bucket, self._call_settled).run()

@@ -11,7 +11,8 @@ from domain.chat import ChatRequest
 from domain.errors import ConsiliumError, RequestError
 from domain.plan import Candidate, ExpertCall, ExpertFailure, Outcome
 from orchestrator.batch.input_file import Body, InputFile
-from orchestrator.batch.ledger import Ledger
+from orchestrator.batch.ledger import Ledger, patiently
+from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines, with_strategy
 from orchestrator.batch.ports import BatchJournal, ChatShape
 from orchestrator.batch.progress import CallState, LineState, Progress
@@ -106,13 +107,14 @@ class BatchWork:
         file: InputFile,
         journal: BatchJournal,
         ledger: Ledger,
+        limits: BatchLimits,
         max_tokens: int | None,
     ) -> None:
         """*numbers* (lines): of each line in the file."""
         self.table, self.progress = table, Progress(table)
         self._numbers, self._requests, self._file, self._journal, self._ledger = numbers, requests, file, journal, ledger
         self._place = {number: line for line, number in enumerate(numbers)}
-        self._max_tokens = max_tokens
+        self._limits, self._max_tokens = limits, max_tokens
         self._num_tokens = 0
         self._over: list[int] = []
         """Lines that are over and have no result yet."""
@@ -142,7 +144,7 @@ class BatchWork:
         """What *calls* need to be made. For an aggregator's everything that its line's candidates said, which is durable by then."""
         lines = [self.table.line_of(call) for call in calls]
         of_aggregators = [line for line, call in zip(lines, calls, strict=True) if call == self.table.aggregator(line)]
-        earlier = await self._journal.calls([self._numbers[line] for line in of_aggregators]) if of_aggregators else {}
+        earlier = await self._calls([self._numbers[line] for line in of_aggregators]) if of_aggregators else {}
         known = await self._line_requests(lines)
         for line, call in zip(lines, calls, strict=True):
             if line not in known:  # over already: another process has written its result, or it cannot be asked any more
@@ -190,20 +192,24 @@ class BatchWork:
         """Calls that were made."""
         self._ledger.count_calls(num_calls)
 
-    async def finish(self, chunk_lines: int) -> None:
+    async def finish(self) -> None:
         """Give every line that is over its result. Afterwards everything that had ended before is durable."""
         while self._over:
-            lines, self._over = self._over[:chunk_lines], self._over[chunk_lines:]
+            lines, self._over = self._over[: self._limits.chunk_lines], self._over[self._limits.chunk_lines :]
             await self._ledger.flush()  # now, and not before: their calls are read back, and other buckets end lines meanwhile
             known = await self._line_requests(lines)
-            outcomes = await self._journal.calls([line.number for line in known.values()])
+            outcomes = await self._calls([line.number for line in known.values()])
             for line in known.values():
                 await self._ledger.line_ended(self._requests.result(line, outcomes.get(line.number, {})))
         await self._ledger.flush()
 
+    async def _calls(self, numbers: Sequence[int]) -> Mapping[int, Mapping[int, Outcome]]:
+        return await patiently(lambda: self._journal.calls(numbers), self._limits)
+
     async def _line_requests(self, lines: Sequence[int]) -> dict[int, LineRequest]:
         """By their place in the table. A line that is over already, by another process's doing, is left out."""
-        stored = await self._journal.lines([self._numbers[line] for line in dict.fromkeys(lines)])
+        wanted = [self._numbers[line] for line in dict.fromkeys(lines)]
+        stored = await patiently(lambda: self._journal.lines(wanted), self._limits)
         there = [(self._place[number], routed) for number, routed in stored.items()]
         bodies = await self._file.bodies([routed.input for _, routed in there])
         found: dict[int, LineRequest] = {}

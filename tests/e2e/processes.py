@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -62,16 +63,37 @@ def _wait(process: subprocess.Popen[bytes], ready: str, within_s: float, log: Pa
     raise RuntimeError(f"not ready within {within_s:.0f} s:\n{log.read_text()[-3000:]}")
 
 
+@dataclass(frozen=True)
+class Served:
+    """A Consilium that listens."""
+
+    url: str
+    """Without ``/v1``."""
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """SIGKILL: it notices nothing."""
+        self.process.kill()
+        self.process.wait(10)
+
+
 @contextmanager
-def consilium(folder: Path, **settings: str) -> Iterator[str]:
-    """A served Consilium with its data in *folder*; gives its base URL, without ``/v1``."""
+def served(folder: Path, *, log: str = "serve.log", **settings: str) -> Iterator[Served]:
+    """A Consilium with its data in *folder*, ready."""
     port = free_port()
     environment = {"CONSILIUM_DATA_DIR": str(folder), "CONSILIUM_ADMIN_KEY": "test-admin-key", **settings}
     command = [sys.executable, "-m", "api.cli.main", "serve", "--port", str(port)]
     base = f"http://127.0.0.1:{port}"
     folder.mkdir(parents=True, exist_ok=True)
-    with running(command, environment=environment, log=folder / "serve.log", ready=f"{base}/ready", within_s=240):
-        yield base
+    with running(command, environment=environment, log=folder / log, ready=f"{base}/ready", within_s=240) as process:
+        yield Served(base, process)
+
+
+@contextmanager
+def consilium(folder: Path, **settings: str) -> Iterator[str]:
+    """The same; gives its base URL, without ``/v1``."""
+    with served(folder, **settings) as it:
+        yield it.url
 
 
 def command_line(*arguments: str, url: str, folder: Path) -> str:

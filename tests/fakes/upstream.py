@@ -87,10 +87,10 @@ class Received:
 
 @dataclass
 class Upstream:
-    """The server's script and what it saw. Faults are used up one a request, then it answers well."""
+    """The server's script and what it saw. Faults are used up one a request (None: it answers well), then it answers well."""
 
     base_url: str = ""
-    faults: deque[Fault] = field(default_factory=deque)
+    faults: deque[Fault | None] = field(default_factory=deque)
     requests: list[Received] = field(default_factory=list)
     num_open: int = 0
     max_open: int = 0

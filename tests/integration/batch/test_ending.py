@@ -164,7 +164,7 @@ async def test_a_line_that_ends_while_others_get_their_results_is_not_answered_f
     journal, told, table = SlowJournal(), Outcomes(), table_of((("a", "b"), None), (("a", "b"), None))
     async with writing(journal, QUICK) as ledger:  # type: ignore[arg-type]
         work = BatchWork(
-            table, array("I", [1, 2]), requests=told, file=told, journal=journal, ledger=ledger, max_tokens=None  # type: ignore[arg-type]
+            table, array("I", [1, 2]), requests=told, file=told, journal=journal, ledger=ledger, limits=QUICK, max_tokens=None  # type: ignore[arg-type]
         )  # fmt: skip
 
         async def line_ends(line: int) -> None:
@@ -173,7 +173,7 @@ async def test_a_line_that_ends_while_others_get_their_results_is_not_answered_f
                 await work.settle(Ready(2 * line + position, position, asked, {}), Candidate(expert, ()))
 
         await line_ends(0)
-        finishing = asyncio.create_task(work.finish(8))
+        finishing = asyncio.create_task(work.finish())
         await journal.asked.wait()
         await line_ends(1)
         journal.may_write.release()

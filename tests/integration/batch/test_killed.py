@@ -165,7 +165,7 @@ async def test_what_was_kept_before_the_kill_is_not_asked_again(make_rig: MakeRi
 
 
 class Outage:
-    """A store whose journal cannot be written for a while."""
+    """A store whose journal can be neither written nor read for a while, once calls are made."""
 
     def __init__(self, rig: Rig, num_failures: int) -> None:
         self._rig, self.left = rig, num_failures
@@ -173,27 +173,44 @@ class Outage:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rig.store, name)
 
+    def strike(self) -> None:
+        if self.left:
+            self.left -= 1
+            raise StorageError("the connection was killed")
+
     def journal(self, batch_id: str, owner: str) -> Any:
         outage, journal = self, self._rig.store.journal(batch_id, owner)
 
         class Failing(FusedJournal):
             async def keep(self, calls: Sequence[KeptCall], results: Sequence[LineResult], *, num_calls: int) -> Batch:
-                if outage.left:
-                    outage.left -= 1
-                    raise StorageError("the connection was killed")
+                outage.strike()
                 return await journal.keep(calls, results, num_calls=num_calls)
+
+            async def lines(self, numbers: Sequence[int]) -> Mapping[int, RoutedLine]:
+                outage.strike()
+                return await journal.lines(numbers)
+
+            async def calls(self, numbers: Sequence[int]) -> Mapping[int, Mapping[int, Outcome]]:
+                outage.strike()
+                return await journal.calls(numbers)
 
         return Failing(journal, Fuse(10**9, after=False))
 
 
 async def test_a_database_that_is_away_for_a_while_costs_nothing(make_rig: MakeRig) -> None:
+    """Whether it is read or written at that moment: no call is made again."""
     rig = make_rig(ECHOES, choose=named_in_the_text)
-    await rig.submit(*(chat_line(str(n), f"a {n}") for n in range(NUM_LINES)))
+    await rig.submit(*(chat_line(str(n), f"ab {n}", model="consilium/panel") for n in range(NUM_LINES)))
+    store, started = Outage(rig, 0), asyncio.create_task(rig.workers.until_started("a"))  # type: ignore[attr-defined]
+    running = asyncio.create_task(rig.engine("one", store).run(await rig.claimed()))
+    await started
+    for _ in range(4):
+        store.left = 1
+        while store.left and not running.done():
+            await asyncio.sleep(0)
 
-    batch = await rig.engine("one", Outage(rig, 3)).run(await rig.claimed())
-
-    assert batch.counts == RequestCounts(NUM_LINES, NUM_LINES, 0)
-    assert len(rig.workers.calls) == NUM_LINES  # type: ignore[attr-defined]
+    assert (await running).counts == RequestCounts(NUM_LINES, NUM_LINES, 0)
+    assert len(rig.workers.calls) == 3 * NUM_LINES  # type: ignore[attr-defined]
 
 
 async def test_a_database_that_stays_away_ends_the_run_and_not_the_batch(make_rig: MakeRig) -> None:
