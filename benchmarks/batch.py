@@ -56,7 +56,13 @@ EXPERTS = ("arithmetic", "numerals", "text", "calendar", "units", "facts")
 AGGREGATOR = "aggregator"
 ENDPOINT = "/v1/chat/completions"
 STRATEGY = Strategy(
-    id="benchmark", pick=PickRule("top_k", k=3), aggregator="fuse", aggregator_expert=AGGREGATOR, max_calls=8, timeout_s=600.0
+    id="benchmark",
+    pick=PickRule("top_k", k=3),
+    aggregator="fuse",
+    aggregator_expert=AGGREGATOR,
+    fallback_expert=EXPERTS[0],
+    max_calls=8,
+    timeout_s=600.0,
 )
 ENGINE = "engine"
 MIN_SPEEDUP, MAX_OVER_BOUND, MIN_SHARE = 20.0, 1.25, 0.8
