@@ -65,8 +65,8 @@ class Settings(BaseSettings):
     file_timeout_s: float = Field(default=900.0, gt=0)
     file_days: float = Field(default=30.0, gt=0)
     run_batches: bool = True
-    batches_at_once: int = Field(default=1, ge=1)
     batch_lease_s: float = Field(default=60.0, ge=2)
+    batches_at_once: int = Field(default=1, ge=1)
 
     # --- the registry and traces ---
     registry_poll_s: float = Field(default=1.0, gt=0)

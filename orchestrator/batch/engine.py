@@ -32,7 +32,7 @@ from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.ports import BatchJournal, ChatShape, DirectShape
 from orchestrator.batch.reading import read_lines
-from orchestrator.batch.routing import chunks, route_all
+from orchestrator.batch.routing import chunks, route_all, tried
 from orchestrator.batch.together import together
 from orchestrator.batch.turns import Turns
 from orchestrator.batch.work import BatchWork, BudgetSpent, Requests, request_id
@@ -174,7 +174,8 @@ class BatchEngine:
                 (body,) = await file.bodies([line])
                 number, asked_as = line.line.number, request_id(batch.id, line.line.number)
                 try:
-                    result = LineResult(number, asked_as, 200, body=await shape.answer(body, asked_as))
+                    answer = await tried(lambda: shape.answer(body, asked_as), self._parts.limits)
+                    result = LineResult(number, asked_as, 200, body=answer)
                 except ConsiliumError as error:
                     status, told = wire_error(error)
                     result = LineResult(number, asked_as, status, error=told)

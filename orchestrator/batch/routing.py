@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from domain.batch import BatchErrorCode, BatchOptions, LineResult, LineRoute, RoutedLine
-from domain.errors import ConsiliumError, NotReady, StorageError
+from domain.errors import ConsiliumError, NotReady, Overloaded, StorageError
 from orchestrator.batch.input_file import Body, InputFile
 from orchestrator.batch.ledger import Ledger
 from orchestrator.batch.limits import BatchLimits
@@ -16,8 +17,12 @@ from orchestrator.batch.ports import BatchJournal
 from orchestrator.batch.routes import RouteTable, RouteTableBuilder
 from orchestrator.batch.work import Requests
 
-_NOT_OURS = (NotReady, StorageError)
-"""What says nothing about the line: routing waits, and tries again."""
+_NOT_THE_LINES = (NotReady, StorageError, Overloaded)
+"""What says nothing about the line: it waits, and is tried again."""
+_FIRST_PAUSE_S = 0.1
+"""Before the second attempt. Ten times as long before each further one."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +111,22 @@ async def routed_together(
 
 
 async def _route(number: int, body: Body, requests: Requests, limits: BatchLimits) -> LineRoute | LineResult:
-    pause_s = 0.1
-    for attempt in range(limits.max_attempts):
+    try:
+        return (await tried(lambda: requests.lines.route(requests.request(number, body)), limits)).route
+    except ConsiliumError as error:
+        return requests.refusal(number, error)
+
+
+async def tried(attempt: Callable[[], Awaitable[T]], limits: BatchLimits) -> T:
+    """What *attempt* comes to, made again while the service itself is what is not able. Raises what the last one raised."""
+    pause_s = _FIRST_PAUSE_S
+    for _ in range(limits.max_attempts - 1):
         try:
-            return (await requests.lines.route(requests.request(number, body))).route
-        except _NOT_OURS as error:
-            if attempt + 1 == limits.max_attempts:
-                return requests.refusal(number, error)
-        except ConsiliumError as error:
-            return requests.refusal(number, error)
-        await asyncio.sleep(pause_s)
-        pause_s *= 10
-    raise AssertionError("the attempts end with a route or a result")  # pragma: no cover
+            return await attempt()
+        except _NOT_THE_LINES:
+            await asyncio.sleep(pause_s)
+            pause_s *= 10
+    return await attempt()
 
 
 async def chunks(lines: AsyncIterator[RoutedLine], size: int) -> AsyncIterator[list[RoutedLine]]:

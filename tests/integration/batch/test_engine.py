@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from domain.batch import BatchState, RequestCounts
 from domain.chat import ChatRequest
-from domain.errors import ExpertRejected, ExpertUnavailable, ExpertUnreachable
+from domain.errors import ExpertRejected, ExpertUnavailable, ExpertUnreachable, Overloaded
 from domain.plan import CallRole, ExpertCall
 from domain.routing import RoutingQuery
 from domain.strategy import Strategy
@@ -296,6 +298,35 @@ async def test_every_line_leaves_a_trace(make_rig: MakeRig) -> None:
     assert traces["batch_1-1"].decision is not None
     assert traces["batch_1-1"].decision.selected == ("a", "b")
     assert traces["batch_1-2"].status == "ok"
+
+
+async def test_a_line_waits_while_the_service_is_busy_and_fails_when_it_stays_so(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full queue says nothing about the line."""
+    monkeypatch.setattr("orchestrator.batch.routing._FIRST_PAUSE_S", 0.001)
+    busy: Counter[str] = Counter()
+
+    class Vectors:
+        """An endpoint that calls no expert."""
+
+        def check(self, body: Mapping[str, Any]) -> None: ...
+
+        async def answer(self, body: Mapping[str, Any], request_id: str) -> Mapping[str, Any]:
+            busy[body["input"]] += 1
+            if busy[body["input"]] < body["works_at"]:
+                raise Overloaded("the queue is full", retry_after_s=1)
+            return {"for": body["input"]}
+
+    rig = make_rig({}, shapes={"/v1/embeddings": Vectors()})
+    bodies = [{"input": "a", "works_at": 1}, {"input": "b", "works_at": 3}, {"input": "c", "works_at": 4}]
+    lines = [{"custom_id": body["input"], "method": "POST", "url": "/v1/embeddings", "body": body} for body in bodies]
+    await rig.submit(*lines, endpoint="/v1/embeddings")
+
+    await rig.run()
+
+    assert {custom_id: row["body"] for custom_id, row in (await rig.answers()).items()} == {"a": {"for": "a"}, "b": {"for": "b"}}
+    assert "the queue is full" in (await rig.errors())["c"]["error"]["message"]
 
 
 @pytest.mark.parametrize("num_lines", [0, 1])

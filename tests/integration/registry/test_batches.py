@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -31,6 +32,7 @@ from domain.skills import SkillMatch
 from experts_registry.batch_journal import PAGE, RESULT_PAGE, DatabaseJournal
 from experts_registry.batches import BatchStore
 from experts_registry.database import Database
+from experts_registry.files import FileStore
 from experts_registry.tables import batch_calls, batch_lines
 from orchestrator.batch import ports
 
@@ -164,6 +166,43 @@ async def test_the_oldest_batch_of_the_asked_kind_is_claimed(store: BatchStore) 
     claimed = [await store.claim("me", lease_s=60, runner=BatchRunner.COMMAND) for _ in range(3)]
 
     assert [batch.id if batch else None for batch in claimed] == ["batch_old", "batch_new", None]
+
+
+async def test_batches_can_be_passed_over_and_those_that_only_have_to_end_be_asked_for(store: BatchStore, clock: Clock) -> None:
+    for number, changes in enumerate([{}, {"expires_at": 1500.0}, {"state": BatchState.CANCELLING}]):
+        await store.create(make_batch(f"batch_{number}", created_at=number, **{"expires_at": 9000.0, **changes}))
+
+    async def claimed(**which: Any) -> str | None:
+        batch = await store.claim("me", lease_s=1e6, runner=BatchRunner.COMMAND, **which)
+        return None if batch is None else batch.id
+
+    assert await claimed(besides={"batch_2"}, ending=True) is None
+    assert await claimed(ending=True) == "batch_2"
+    clock.now = 1500.0
+    assert await claimed(ending=True) == "batch_1"
+    assert await claimed(besides=("batch_0",)) is None
+    assert await claimed() == "batch_0"
+
+
+async def test_a_batch_is_undelivered_until_its_files_are_gone(store: BatchStore, database: Database, tmp_path: Path) -> None:
+    """Whether it is over or not; one of another kind never is."""
+    kept = FileStore(database, tmp_path / "files")
+
+    async def no_lines() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    errors = (await kept.write("errors.jsonl", no_lines())).id
+    await store.create(make_batch("batch_begun", created_at=2.0))
+    await store.create(make_batch("batch_done", created_at=1.0, state=BatchState.COMPLETED, error_file_id=errors))
+    await store.create(make_batch("batch_fetched", created_at=0.0, state=BatchState.COMPLETED, output_file_id="file-gone"))
+
+    async def undelivered(runner: BatchRunner) -> list[str]:
+        return [batch.id for batch in await store.undelivered(runner)]
+
+    assert await undelivered(BatchRunner.COMMAND) == ["batch_done", "batch_begun"]
+    assert await undelivered(BatchRunner.SERVICE) == []
+    await kept.delete(errors)
+    assert await undelivered(BatchRunner.COMMAND) == ["batch_begun"]
 
 
 async def test_many_that_claim_at_once_get_one_each(store: BatchStore, other_process: Database, clock: Clock) -> None:
