@@ -22,9 +22,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from domain.strategy import Strategy
 from evaluation.labelled import read_labelled_rows
 from orchestrator.batch.host import BatchExpert, Device, Host, Server
 from orchestrator.batch.line import with_strategy
+from orchestrator.batch.news import BatchNews, OnNews, Phase
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.routes import RouteTable, RouteTableBuilder
 
@@ -86,13 +88,23 @@ class Loaded:
         return self.seconds / max(1, self.num_calls)
 
 
+@dataclass(frozen=True)
+class Grouped:
+    """The routes, what was measured of each server, the answers by custom id, and the seconds of it all."""
+
+    table: RouteTable
+    servers: dict[str, Loaded]
+    answers: dict[str, str]
+    seconds: float
+
+
 @asynccontextmanager
 async def services_on(folder: Path, *, memory_mb: float) -> AsyncIterator[Services]:
     """The service's parts, the zoo on managed vLLM servers."""
     settings = Settings(
         data_dir=folder, engine="vllm", worker_memory_mb=memory_mb, run_batches=False, traces=True, admin_key=SecretStr("b" * 32),
         _env_file=None,
-    )  # type: ignore[call-arg]  # fmt: skip
+    )  # fmt: skip
     async with bootstrap(settings, Metrics()) as services:
         await until_ready(services.readiness, ())
         if STRATEGY.id not in services.directory.snapshot().strategies:
@@ -134,8 +146,8 @@ async def direct(base_url: str, bodies: Mapping[str, Mapping[str, Any]], concurr
         return texts, time.perf_counter() - began
 
 
-async def grouped(services: Services, lines: Sequence[Mapping[str, Any]], console: Console) -> tuple[RouteTable, dict[str, Loaded], float]:
-    """The routes, what was measured of each server, and the seconds of it all: one server after the other, each loaded once, alone."""
+async def grouped(services: Services, lines: Sequence[Mapping[str, Any]], console: Console) -> Grouped:
+    """One server after the other, each loaded once, alone."""
     parts = services.batches.parts(traced=False)
     shape, builder, known = parts.shapes[ENDPOINT], RouteTableBuilder(), []
     for number, line in enumerate(lines):
@@ -156,9 +168,9 @@ async def grouped(services: Services, lines: Sequence[Mapping[str, Any]], consol
         if not due:
             continue
         loading = time.perf_counter()
-        await services.fleet.start(expert, Deadline.after(600))
+        await services.fleet.operations.start(expert, Deadline.after(600))
         load_s = time.perf_counter() - loading
-        view = next(server for server in services.fleet.view().servers if server.id == services.fleet.server_named(expert))
+        view = next(server for server in services.fleet.view().servers if server.id == services.fleet.operations.server_named(expert))
         card = services.directory.snapshot().experts[expert]
         bodies = {
             f"{number}-{position}": {**call.params, "model": services.fleet.seat_of(expert).model, "messages": list(call.messages)}  # type: ignore[union-attr]
@@ -170,9 +182,14 @@ async def grouped(services: Services, lines: Sequence[Mapping[str, Any]], consol
         servers[expert] = Loaded(load_s, view.status.measured.memory_mb or 0.0, seconds, len(bodies), texts)
         for number, position, _ in due:
             outcomes[number][position] = candidate(expert, texts[f"{number}-{position}"])
-        await services.fleet.stop(expert, Deadline.after(60))
+        await services.fleet.operations.stop(expert, Deadline.after(60))
         console.print(f"{expert}: loaded in {load_s:.1f} s, {len(bodies)} calls in {seconds:.1f} s ({len(bodies) / seconds:.0f} a second)")
-    return builder.build(), servers, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    answers = {
+        str(line["custom_id"]): parts.lines.answer(request, route, outcomes[number]).choices[0].text
+        for number, (line, (request, route)) in enumerate(zip(lines, known, strict=True))
+    }
+    return Grouped(builder.build(), servers, answers, seconds)
 
 
 def candidate(expert: str, text: str) -> Candidate:
@@ -195,7 +212,9 @@ async def naive(services: Services, lines: Sequence[Mapping[str, Any]]) -> tuple
     return answers, time.perf_counter() - began, services.fleet.num_loads - before
 
 
-async def run_batch(services: Services, lines: Sequence[Mapping[str, Any]]) -> tuple[Batch, dict[str, str], float, int]:
+async def run_batch(
+    services: Services, lines: Sequence[Mapping[str, Any]], *, on_news: OnNews = lambda _news: None
+) -> tuple[Batch, dict[str, str], float, int]:
     """The batch, its answers by custom id, the seconds and the loads."""
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -209,7 +228,7 @@ async def run_batch(services: Services, lines: Sequence[Mapping[str, Any]]) -> t
     claimed = await services.batch_store.claim(ENGINE, lease_s=60, runner=BatchRunner.COMMAND, batch_id=batch_id)
     assert claimed is not None
     before, began = services.fleet.num_loads, time.perf_counter()
-    over = await services.batches.engine(ENGINE, lease_s=60).run(claimed)
+    over = await services.batches.engine(ENGINE, lease_s=60).run(claimed, on_news)
     seconds = time.perf_counter() - began
     answers: dict[str, str] = {}
     if over.output_file_id is not None:
@@ -238,30 +257,27 @@ async def throughput(services: Services, questions: Sequence[str], rounds: int) 
     expert = EXPERTS[0]
     card = services.directory.snapshot().experts[expert]
     lines = [{**line, "body": {**line["body"], "consilium": {}}} for line in lines_of(questions, model=expert)]
-    await services.fleet.start(expert, Deadline.after(600))
-    view = next(server for server in services.fleet.view().servers if server.id == services.fleet.server_named(expert))
+    await services.fleet.operations.start(expert, Deadline.after(600))
+    view = next(server for server in services.fleet.view().servers if server.id == services.fleet.operations.server_named(expert))
     assert view.status.base_url is not None
     base_url, model = view.status.base_url, services.fleet.seat_of(expert).model  # type: ignore[union-attr]
     bodies = {line["custom_id"]: {**card.sampling, "model": model, "messages": line["body"]["messages"]} for line in lines}
     by_hand, by_engine = list[float](), list[float]()
-    spans: list[float] = []
-    services.fleet.measured, kept = _note(spans), services.fleet.measured  # type: ignore[method-assign]
+    by_news: list[float] = []
     for number in range(rounds + 1):
         _, seconds = await direct(base_url, bodies, card.max_in_flight)
-        await run_batch(services, lines)
+        await run_batch(services, lines, on_news=partial(_note_running, by_news))
         if number:  # the first round warms both up
             by_hand.append(len(lines) / seconds)
-            by_engine.append(1 / spans[-1])
-    services.fleet.measured = kept  # type: ignore[method-assign]
+            by_engine.append(len(lines) / (by_news[-1] - by_news[0]))
+        by_news.clear()
     return by_hand, by_engine
 
 
-def _note(spans: list[float]) -> Callable[..., None]:
-    def measured(_expert: str, *, call_s: float, aggregation: bool) -> None:
-        del aggregation
-        spans.append(call_s)
-
-    return measured
+def _note_running(moments: list[float], news: BatchNews) -> None:
+    """When the calls began, and when everything that they answered was durable."""
+    if news.phase in {Phase.RUNNING, Phase.WRITING}:
+        moments.append(time.perf_counter())
 
 
 async def main() -> int:
@@ -279,9 +295,10 @@ async def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with services_on(folder, memory_mb=_BIG_MB) as services:
-            table, servers, grouped_s = await grouped(services, lines, console)
+            alone = await grouped(services, lines, console)
             rates = await throughput(services, questions, arguments.rounds)
             needed = [s.picture.memory_mb for s in services.fleet.view().servers]
+        servers, grouped_s = alone.servers, alone.seconds
         # What a server is given from now on is what was measured, and room for its keys and values.
         memory_mb = 2.2 * max((loaded.memory_mb + 1024.0 for loaded in servers.values()), default=max(needed))
         async with services_on(folder, memory_mb=memory_mb) as services:
@@ -289,7 +306,7 @@ async def main() -> int:
         async with services_on(folder, memory_mb=memory_mb) as services:
             online, naive_s, naive_loads = await naive(services, lines[: arguments.naive])
     scaled_s = naive_s / arguments.naive * len(lines)
-    bound = bound_s(table, servers, memory_mb)
+    bound = bound_s(alone.table, servers, memory_mb)
     ok = {
         f"engine at least {MIN_SPEEDUP:g} times faster than naive": scaled_s / engine_s >= MIN_SPEEDUP,
         "engine not slower than grouped": engine_s <= grouped_s,
@@ -304,7 +321,10 @@ async def main() -> int:
     share = engine_rate / direct_rate
     console.print(f"one server, {len(lines)} calls: {direct_rate:.0f} a second directly, {engine_rate:.0f} by the engine ({share:.0%})")
     equal = sum(answers.get(custom_id) == text for custom_id, text in online.items())
-    console.print(f"answers equal to the online path's: {equal} of {len(online)}")
+    same = sum(answers.get(custom_id) == text for custom_id, text in alone.answers.items())
+    console.print(
+        f"answers equal to the online path's: {equal} of {len(online)}; to those of the same calls made directly: {same} of {len(lines)}"
+    )
     for target, reached in ok.items():
         console.print(f"{'reached' if reached else 'MISSED'}: {target}")
     return int(arguments.check and not all(ok.values()))
