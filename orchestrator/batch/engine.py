@@ -220,11 +220,14 @@ class BatchEngine:
             return await self._entered(batch, final, files, errors=(error,))
 
     async def _entered(self, batch: Batch, final: BatchState, files: BatchFilesOf, *, errors: tuple[BatchError, ...] = ()) -> Batch:
-        over = await self._parts.store.enter(
-            batch.id, final, owner=self._owner, errors=errors, output_file_id=files.output_file_id, error_file_id=files.error_file_id
-        )
-        files.named()
-        return over
+        files.may_be_named = True  # a commit whose answer is lost has happened all the same
+        try:
+            return await self._parts.store.enter(
+                batch.id, final, owner=self._owner, errors=errors, output_file_id=files.output_file_id, error_file_id=files.error_file_id
+            )
+        except Conflict:
+            files.may_be_named = False
+            raise
 
     # --- what can come between ---
 

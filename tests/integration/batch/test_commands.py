@@ -79,7 +79,7 @@ Arrange = Callable[[Path], None]
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing.jsonl", "-o", "out.jsonl"], "nothing.jsonl"),
+        (["nothing.jsonl", "-o", "out.jsonl"], "the file nothing.jsonl is not there"),
         (["in.jsonl", "-o", "no/out.jsonl"], "the folder no is not there"),
         (["in.jsonl", "-o", "a_folder"], "a_folder is there and is no file"),
         (["in.jsonl", "-o", "in.jsonl"], "in.jsonl is the input"),
