@@ -69,8 +69,11 @@ class BatchService:
             woken.clear()
             try:
                 found = await self._next(ending=ending)
-            except Exception as error:  # whatever it is: without this lane no batch would be taken up any more
-                log.error("batches cannot be worked on: %s", error, exc_info=None if isinstance(error, ConsiliumError) else error)
+            except ConsiliumError as error:
+                log.warning("batches cannot be looked for: %s", error)
+                found = False
+            except Exception:  # whatever it is: without this lane no batch would be taken up any more
+                log.exception("batches cannot be looked for")
                 found = False
             if not found:
                 with suppress(TimeoutError):
