@@ -9,7 +9,7 @@ from typing import Any
 
 from domain.chat import Usage
 from domain.errors import Conflict
-from domain.plan import Outcome
+from domain.plan import ExpertFailure, Outcome
 from domain.skills import SkillMatch
 
 BATCH_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
@@ -213,6 +213,12 @@ class LineRoute:
     skills: tuple[SkillMatch, ...] = ()
     category: str | None = None
     fallback: bool = False
+    calls: tuple[Outcome, ...] = ()
+    """Calls that the router made to decide; they count like the line's own."""
+
+    @property
+    def num_router_calls(self) -> int:
+        return sum(not isinstance(outcome, ExpertFailure) or outcome.called for outcome in self.calls)
 
 
 @dataclass(frozen=True, slots=True)

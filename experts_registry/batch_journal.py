@@ -70,6 +70,15 @@ class DatabaseJournal:
             if new:
                 await self._add(connection, num_lines=len(new))
 
+    async def drop_lines(self) -> None:
+        """Every line, and the count of them."""
+        async with self._database.session() as connection:
+            await self._lock(connection)
+            await connection.execute(batch_calls.delete().where(self._of_call))
+            await connection.execute(batch_lines.delete().where(self._of_line))
+            none = {"num_lines": 0, "num_completed": 0, "num_failed": 0}
+            await connection.execute(batches.update().where(batches.c.id == self._batch_id).values(none))
+
     async def keep_routes(self, routes: Sequence[tuple[int, LineRoute]]) -> None:
         """By the number of the line; a line that is over keeps what it has."""
         values = await asyncio.to_thread(lambda: [batch_rows.route_values(number, route) for number, route in routes])

@@ -73,20 +73,20 @@ class BatchStore:
         owner: str,
         *,
         lease_s: float,
-        runner: BatchRunner,
+        runner: BatchRunner | None,
         batch_id: str | None = None,
         besides: Collection[str] = (),
         ending: bool = False,
     ) -> Batch | None:
-        """The oldest batch for *runner* that is not over and that nobody works on, now *owner*'s for *lease_s*; with *batch_id*
-        that one or none. None of *besides*; when *ending*, one that was asked to cancel or whose window has passed."""
+        """The oldest batch for *runner* (None: for anybody) that is not over and that nobody works on, now *owner*'s for *lease_s*; with
+        *batch_id* that one or none. None of *besides*; when *ending*, one that was asked to cancel or whose window has passed."""
         now = self._now()
         is_ending = (batches.c.state == BatchState.CANCELLING.value) | (batches.c.expires_at <= now)
         free = (
             sa.select(batches.c.id)
             .where(
                 batches.c.state.in_(batch_rows.UNFINISHED),
-                batches.c.runner == runner.value,
+                sa.true() if runner is None else batches.c.runner == runner.value,
                 batches.c.owner.is_(None) | (batches.c.leased_until < now),
                 sa.true() if batch_id is None else batches.c.id == batch_id,
                 batches.c.id.not_in(sorted(besides)) if besides else sa.true(),

@@ -35,6 +35,7 @@ def outcome_to_object(outcome: Outcome) -> dict[str, Any]:
             latency_s=outcome.latency_s or None,
             not_at_fault=not outcome.expert_at_fault or None,
             retry_after_s=outcome.retry_after_s,
+            param=outcome.param,
         )
     return {"expert": outcome.expert_id, "choices": [_choice_to_object(choice) for choice in outcome.choices]} | _given(
         usage=_usage_to_object(outcome.usage) or None,
@@ -54,6 +55,7 @@ def outcome_from_object(found: Mapping[str, Any]) -> Outcome:
             latency_s=found.get("latency_s", 0.0),
             expert_at_fault=not found.get("not_at_fault", False),
             retry_after_s=found.get("retry_after_s"),
+            param=found.get("param"),
         )
     return Candidate(
         expert_id=found["expert"],
@@ -73,6 +75,7 @@ def route_to_object(route: LineRoute) -> dict[str, Any]:
         skills=[[match.skill, match.similarity, match.weight] for match in route.skills] or None,
         category=route.category,
         fallback=route.fallback or None,
+        calls=[outcome_to_object(outcome) for outcome in route.calls] or None,
     )
 
 
@@ -87,6 +90,7 @@ def route_from_object(found: Mapping[str, Any]) -> LineRoute:
         skills=tuple(SkillMatch(*match) for match in found.get("skills", ())),
         category=found.get("category"),
         fallback=found.get("fallback", False),
+        calls=tuple(outcome_from_object(outcome) for outcome in found.get("calls", ())),
     )
 
 

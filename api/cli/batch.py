@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Many requests from a file, routed first, then run expert by expert.", no_args_is_help=True)
 
-Input = Annotated[
-    Path, typer.Argument(metavar="INPUT", help="JSONL: a request a line, as for OpenAI's Batch API.", exists=True, dir_okay=False)
-]
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help="JSONL: a request a line, as for OpenAI's Batch API.")]
 Endpoint = Annotated[str, typer.Option(help="What every line asks.")]
 StrategyName = Annotated[str | None, typer.Option(help="The strategy of lines whose model is auto.")]
 MaxCalls = Annotated[int | None, typer.Option(min=1, help="Calls of experts that the whole batch may make.")]

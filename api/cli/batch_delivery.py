@@ -41,7 +41,11 @@ async def _copied(services: Services, file_id: str | None, path: Path) -> Path |
     if file_id is None:
         await asyncio.to_thread(path.unlink, missing_ok=True)
         return None
-    with await services.file_store.open(file_id) as source:
+    try:
+        source = await services.file_store.open(file_id)
+    except NotFound:  # a run that was killed while it cleaned up had delivered it
+        return path if await asyncio.to_thread(path.exists) else None
+    with source:
         await asyncio.to_thread(_copy, source, path)
     return path
 

@@ -27,6 +27,8 @@ class Job:
 
     def __post_init__(self) -> None:
         """Raises ``CommandFailed`` for what no batch can be made of."""
+        if not self.input.exists():
+            raise bad_input(f"the file {self.input} is not there")
         if not self.input.is_file():
             raise bad_input(f"{self.input} is no regular file: a batch reads its input more than once")
         if self.endpoint not in BATCH_ENDPOINTS:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from domain.deadline import Clock
 from domain.errors import (
     ExpertOverloaded,
     ExpertProtocolError,
@@ -19,14 +20,17 @@ from domain.errors import (
 from domain.plan import ExpertFailure, Outcome
 from orchestrator.batch.buckets import Bucket
 from orchestrator.batch.limits import BatchLimits
+from orchestrator.batch.line import NothingToAggregate
 from orchestrator.batch.plan import due_in
 from orchestrator.batch.together import together
 from orchestrator.batch.work import BatchWork, BudgetSpent, Ready
 from orchestrator.dispatch import run_call
 from orchestrator.ports import Workers
 
-_MAY_PASS = frozenset({ExpertUnreachable.code, ExpertTimeout.code, ExpertUnavailable.code, ExpertOverloaded.code, ExpertProtocolError.code})
-"""Failures after which the same call may succeed: the server is down, or busy."""
+_BUSY = frozenset({ExpertOverloaded.code, ExpertUnavailable.code})
+"""Says nothing about the call: there are too many, or its expert rests."""
+MAY_PASS = _BUSY | {ExpertUnreachable.code, ExpertTimeout.code, ExpertProtocolError.code}
+"""Failures after which the same call may succeed."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -45,6 +49,8 @@ class _Round:
     def __init__(self) -> None:
         self.num_calls = self.num_settled = 0
         self.is_closed = self.is_spent = False
+        self.failed: list[tuple[Ready, ExpertFailure]] = []
+        """Calls that may be made again, with what they failed with."""
 
 
 class BucketRun:
@@ -60,11 +66,12 @@ class BucketRun:
         max_in_flight: int,
         on_settled: Callable[[], None] = lambda: None,
         sleep: Sleep = asyncio.sleep,
+        clock: Clock = time.monotonic,
     ) -> None:
         """*max_in_flight*: calls that the expert takes at once."""
         self._bucket, self._work, self._workers, self._limits = bucket, work, workers, limits
         self._num_lanes = max(1, min(max_in_flight, limits.max_bucket_calls))
-        self._on_settled, self._sleep = on_settled, sleep
+        self._on_settled, self._sleep, self._clock = on_settled, sleep, clock
         self._attempts: Counter[int] = Counter()
         self._last: dict[int, ExpertFailure] = {}
         """Of calls that failed and are tried again, with what."""
@@ -75,25 +82,38 @@ class BucketRun:
         Raises ``BudgetSpent`` when the calls that ran have ended, and ``StorageError`` when the journal cannot be written for good.
         Cancelling it cancels its calls.
         """
-        num_calls, seconds, num_idle, pause_s = 0, 0.0, 0, self._limits.first_pause_s
+        num_calls, seconds, pause_s, away_since = 0, 0.0, self._limits.first_pause_s, self._clock()
         while due := list(due_in(self._bucket, self._work.progress)):
             began = time.perf_counter()
             done = await self._round(due)
             num_calls, seconds = num_calls + done.num_calls, seconds + time.perf_counter() - began
+            is_away = not done.num_settled
+            await self._count_attempts(done, is_away=is_away)
             await self._work.finish()
             if done.is_spent:
                 raise BudgetSpent
             if not (left := list(due_in(self._bucket, self._work.progress))):
                 break
-            num_idle = 0 if done.num_settled else num_idle + 1
-            if num_idle >= self._limits.max_idle_rounds:
+            if not is_away:
+                away_since, pause_s = self._clock(), self._limits.first_pause_s
+            elif self._clock() - away_since >= self._limits.max_outage_s:
                 await self._give_up(left)
                 break
-            pause_s = self._limits.first_pause_s if done.num_settled else pause_s
-            await self._sleep(pause_s)
+            asked_s = max((failure.retry_after_s or 0.0 for _, failure in done.failed), default=0.0)
+            await self._sleep(min(max(pause_s, asked_s), max(pause_s, self._limits.max_outage_s)))
             pause_s = min(2 * pause_s, self._limits.max_pause_s)
         await self._work.finish()
         return BucketReport(num_calls, seconds)
+
+    async def _count_attempts(self, done: _Round, *, is_away: bool) -> None:
+        """A call whose answer is no answer, or that alone finds nobody there, is at fault itself. A server that is down or busy must not
+        end those that wait for it: ``max_outage_s`` does."""
+        for ready, failure in done.failed:
+            self._last[ready.call] = failure
+            is_down = is_away and failure.code == ExpertUnreachable.code
+            self._attempts[ready.call] += failure.code not in _BUSY and not is_down
+            if self._attempts[ready.call] >= self._limits.max_attempts:
+                await self._settle(ready, failure)
 
     async def _round(self, due: Sequence[int]) -> _Round:
         this, queue = _Round(), asyncio.Queue[Ready | None](2 * self._num_lanes)
@@ -123,21 +143,22 @@ class BucketRun:
             this.is_closed = this.is_spent = True
             return
         outcome = await self._outcome(ready, this)
-        if isinstance(outcome, ExpertFailure) and outcome.code in _MAY_PASS:
-            self._attempts[ready.call] += outcome.called
-            self._last[ready.call] = outcome
+        if isinstance(outcome, ExpertFailure) and outcome.code in MAY_PASS:
+            this.failed.append((ready, outcome))
             this.is_closed = this.is_closed or not outcome.called
-            if self._attempts[ready.call] < self._limits.max_attempts:
-                return
+            return
+        this.num_settled += 1
+        await self._settle(ready, outcome)
+
+    async def _settle(self, ready: Ready, outcome: Outcome | None) -> None:
         self._last.pop(ready.call, None)
         await self._work.settle(ready, outcome)
-        this.num_settled += 1
         self._on_settled()
 
     async def _outcome(self, ready: Ready, this: _Round) -> Outcome | None:
         try:
             call = self._work.expert_call(ready)
-        except LookupError:
+        except NothingToAggregate:
             return None
         except RequestError as error:
             return ExpertFailure(self._bucket.expert_id, error.code, error.message, expert_at_fault=False)

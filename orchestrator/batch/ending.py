@@ -63,12 +63,12 @@ async def _answer_what_has_ended(batch: Batch, journal: BatchJournal, parts: Eng
 
 
 class BatchFilesOf:
-    """A batch's output and error file. Unless they were named in its row when the block ends, nothing of them stays: they are
-    written anew by whoever goes on."""
+    """A batch's output and error file. Unless its row may name them when the block ends, nothing of them stays: they are written anew
+    by whoever goes on."""
 
     def __init__(self, batch: Batch, journal: BatchJournal, parts: EngineParts) -> None:
         self._batch, self._journal, self._parts = batch, journal, parts
-        self._is_named = False
+        self.may_be_named = False
         self.output_file_id: str | None = None
         self.error_file_id: str | None = None
         self.codes: set[str] = set()
@@ -78,16 +78,12 @@ class BatchFilesOf:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._is_named:
+        if self.may_be_named:
             return
         for file_id in (self.output_file_id, self.error_file_id):
             if file_id is not None:
                 with suppress(ConsiliumError):  # what stays expires
                     await self._parts.files.delete(file_id)
-
-    def named(self) -> None:
-        """They are the batch's from now on."""
-        self._is_named = True
 
     async def write(self) -> None:
         """Those of both that have lines. Raises ``StorageError`` when the disk is full."""

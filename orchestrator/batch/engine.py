@@ -67,7 +67,7 @@ class BatchEngine:
                     return await self._finished(batch, journal, on_news)
         except (InputLost, NotFound) as error:
             lost = BatchError(BatchErrorCode.INVALID_VALUE, f"the input file cannot be read any more: {error}", param="input_file_id")
-            return await store.enter(batch.id, BatchState.FAILED, owner=self._owner, errors=(lost,))
+            return await self._given_up(batch, lost)
         except Conflict:
             now = await store.renew(batch.id, self._owner, lease_s=self._parts.limits.lease_s)  # raises when it is another's by now
             if now.state is batch.state:
@@ -86,6 +86,7 @@ class BatchEngine:
             case BatchErrorCode.CANCELLED:
                 return await self._parts.store.get(batch.id)
             case _ if errors:
+                await journal.drop_lines()  # nothing of it is run, so nothing of it is counted
                 return await self._parts.store.enter(batch.id, BatchState.FAILED, owner=self._owner, errors=errors)
             case _:
                 return await self._parts.store.enter(batch.id, BatchState.IN_PROGRESS, owner=self._owner)
@@ -204,12 +205,14 @@ class BatchEngine:
 
     async def give_up(self, batch: Batch, why: Exception) -> Batch:
         """End a claimed batch that cannot be carried out: what was answered is written, if that much can be done."""
+        message = f"internal error ({type(why).__name__}), the log has the details; lines that were answered before are in the output file"
+        return await self._given_up(batch, BatchError(BatchErrorCode.INTERNAL, message))
+
+    async def _given_up(self, batch: Batch, error: BatchError) -> Batch:
         batch = await self._parts.store.get(batch.id)
         if batch.state.is_final:
             return batch
         journal = self._parts.store.journal(batch.id, self._owner)
-        message = f"internal error ({type(why).__name__}), the log has the details; lines that were answered before are in the output file"
-        error = BatchError(BatchErrorCode.INTERNAL, message)
         final = BatchState.CANCELLED if batch.state is BatchState.CANCELLING else BatchState.FAILED
         async with BatchFilesOf(batch, journal, self._parts) as files:
             try:
@@ -220,11 +223,14 @@ class BatchEngine:
             return await self._entered(batch, final, files, errors=(error,))
 
     async def _entered(self, batch: Batch, final: BatchState, files: BatchFilesOf, *, errors: tuple[BatchError, ...] = ()) -> Batch:
-        over = await self._parts.store.enter(
-            batch.id, final, owner=self._owner, errors=errors, output_file_id=files.output_file_id, error_file_id=files.error_file_id
-        )
-        files.named()
-        return over
+        files.may_be_named = True  # a commit whose answer is lost has happened all the same
+        try:
+            return await self._parts.store.enter(
+                batch.id, final, owner=self._owner, errors=errors, output_file_id=files.output_file_id, error_file_id=files.error_file_id
+            )
+        except Conflict:
+            files.may_be_named = False
+            raise
 
     # --- what can come between ---
 

@@ -19,9 +19,11 @@ class BatchLimits:
     max_bucket_calls: int = 256
     """Calls of one expert that run at the same time at most, whatever its card allows."""
     max_attempts: int = 3
-    """Times that a call is made when it fails in a way that may pass; the workers' own quick retries lie within one."""
-    max_idle_rounds: int = 6
-    """Rounds through what is left of a bucket in which nothing succeeds; then what is left has failed."""
+    """Times that a call is made when it fails in a way that may pass while its expert answers others; the workers' own quick retries
+    lie within one."""
+    max_outage_s: float = 600.0
+    """How long an expert that answers nobody is tried again; then what is left of its bucket has failed. Longer than a restart of a
+    server, a circuit's longest cool-down or a provider's minute."""
     first_pause_s: float = 1.0
     """Before the second round. Doubled each time."""
     max_pause_s: float = 30.0

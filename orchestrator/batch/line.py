@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from domain.batch import LineRoute
 from domain.chat import ChatRequest
@@ -19,15 +19,9 @@ from orchestrator.ports import TraceSink
 from orchestrator.preparation import Preparation, Prepared, settle, why_single
 from orchestrator.recorder import TraceRecorder
 
-_NOT_TRACED: tuple[TraceSink, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class RoutedRequest:
-    """What routing led to, and the calls that it took."""
-
-    route: LineRoute
-    router_calls: tuple[Outcome, ...]
+class NothingToAggregate(Exception):
+    """The candidates need no aggregator's call. Never leaves the engine."""
 
 
 class Lines:
@@ -37,7 +31,7 @@ class Lines:
         """*wait_s*: longest wait of a call for its expert's server, beside the time that its strategy gives it."""
         self._preparation, self._sinks, self._keep_text, self._wait_s = preparation, tuple(sinks), keep_text, wait_s
 
-    async def route(self, request: ChatRequest) -> RoutedRequest:
+    async def route(self, request: ChatRequest) -> LineRoute:
         """Who answers. Raises what a single request would get before any expert is called; that is traced."""
         recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
         try:
@@ -49,26 +43,23 @@ class Lines:
         selected = tuple(call.expert.id for call in prepared.plan.calls)
         scores = {expert.expert_id: expert.score for expert in decision.considered}
         reader = prepared.aggregator.expert_for(prepared.context) if len(selected) > 1 and prepared.num_free_calls else None
-        return RoutedRequest(
-            LineRoute(
-                router=decision.router,
-                selected=selected,
-                scores=tuple(scores.get(expert_id, 0.0) for expert_id in selected),
-                aggregator=reader.id if reader else None,
-                strategy=recorder.strategy,
-                reason=decision.reason,
-                skills=decision.skills,
-                category=decision.category,
-                fallback=decision.fallback,
-            ),
-            decision.calls,
+        return LineRoute(
+            router=decision.router,
+            selected=selected,
+            scores=tuple(scores.get(expert_id, 0.0) for expert_id in selected),
+            aggregator=reader.id if reader else None,
+            strategy=recorder.strategy,
+            reason=decision.reason,
+            skills=decision.skills,
+            category=decision.category,
+            fallback=decision.fallback,
+            calls=decision.calls,
         )
 
     def call(self, request: ChatRequest, route: LineRoute, position: int, earlier: Mapping[int, Outcome]) -> ExpertCall:
         """The call at *position*: a candidate's, or behind the last of them the aggregator's, which reads *earlier*.
 
-        Raises ``RequestError`` when the registry has changed so much that it cannot be made any more, ``LookupError`` when there is
-        nothing to aggregate.
+        Raises ``RequestError`` when the registry has changed so much that it cannot be made any more, and ``NothingToAggregate``.
         """
         prepared = self._prepared(request, route)
         if position < len(route.selected):
@@ -76,7 +67,7 @@ class Lines:
         candidates = _candidates(route, earlier)
         verdict = settle(prepared, candidates) if candidates else None
         if not isinstance(verdict, Synthesis):
-            raise LookupError("no aggregator is asked")
+            raise NothingToAggregate
         return aggregator_call(request, verdict.expert, verdict.messages, prepared.plan.deadline)
 
     def answer(self, request: ChatRequest, route: LineRoute, outcomes: Mapping[int, Outcome]) -> Answer:
@@ -86,6 +77,7 @@ class Lines:
         """
         recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
         recorder.strategy, recorder.decision = route.strategy, decision_of(route)
+        recorder.routed(route.calls)
         num_candidates = len(route.selected)
         waits = {"experts": 0.0, "aggregate": 0.0}
         for position, outcome in sorted(outcomes.items()):
@@ -141,6 +133,7 @@ def decision_of(route: LineRoute) -> RoutingDecision:
         category=route.category,
         fallback=route.fallback,
         others_fit=False,
+        calls=route.calls,
     )
 
 

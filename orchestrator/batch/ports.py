@@ -23,6 +23,10 @@ class BatchJournal(Protocol):
         """Valid lines of the input, while it is read."""
         ...
 
+    async def drop_lines(self) -> None:
+        """Forget every line, and that there were any: the input is refused."""
+        ...
+
     async def keep_routes(self, routes: Sequence[tuple[int, LineRoute]]) -> None:
         """By the number of the line."""
         ...
@@ -61,11 +65,11 @@ class BatchStore(Protocol):
         ...
 
     async def claim(
-        self, owner: str, *, lease_s: float, runner: BatchRunner, besides: Collection[str] = (), ending: bool = False
+        self, owner: str, *, lease_s: float, runner: BatchRunner | None, besides: Collection[str] = (), ending: bool = False
     ) -> Batch | None:
-        """The oldest batch that is not over and that nobody works on (its lease has run out, or there is none), now *owner*'s for
-        *lease_s*; None when there is none. Two processes never get the same one. None of *besides*; when *ending*, only one that was
-        asked to cancel or whose window has passed."""
+        """The oldest batch for *runner* (None: for anybody) that is not over and that nobody works on (its lease has run out, or there is
+        none), now *owner*'s for *lease_s*; None when there is none. Two processes never get the same one. None of *besides*; when
+        *ending*, only one that was asked to cancel or whose window has passed."""
         ...
 
     async def renew(self, batch_id: str, owner: str, *, lease_s: float) -> Batch:

@@ -57,6 +57,7 @@ async def route_all(
         found = await routed_together(todo, bodies, requests, limits)
         if routes := [(number, route) for number, route in found.items() if isinstance(route, LineRoute)]:
             await journal.keep_routes(routes)
+            ledger.count_calls(sum(route.num_router_calls for _, route in routes))
         for line in chunk:
             number = line.input.line.number
             route = line.route or found[number]
@@ -82,7 +83,7 @@ class CallBudget:
 
     def takes(self, route: LineRoute) -> bool:
         """Whether the line's calls are within it; they are taken off when they are."""
-        needed = len(route.selected) + (route.aggregator is not None)
+        needed = route.num_router_calls + len(route.selected) + (route.aggregator is not None)
         if self._left is None:
             return True
         if needed > self._left:
@@ -112,7 +113,7 @@ async def routed_together(
 
 async def _route(number: int, body: Body, requests: Requests, limits: BatchLimits) -> LineRoute | LineResult:
     try:
-        return (await tried(lambda: requests.lines.route(requests.request(number, body)), limits)).route
+        return await tried(lambda: requests.lines.route(requests.request(number, body)), limits)
     except ConsiliumError as error:
         return requests.refusal(number, error)
 

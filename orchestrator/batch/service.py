@@ -69,8 +69,11 @@ class BatchService:
             woken.clear()
             try:
                 found = await self._next(ending=ending)
-            except Exception as error:  # whatever it is: without this lane no batch would be taken up any more
-                log.error("batches cannot be worked on: %s", error, exc_info=None if isinstance(error, ConsiliumError) else error)
+            except ConsiliumError as error:
+                log.warning("batches cannot be looked for: %s", error)
+                found = False
+            except Exception:  # whatever it is: without this lane no batch would be taken up any more
+                log.exception("batches cannot be looked for")
                 found = False
             if not found:
                 with suppress(TimeoutError):
@@ -81,9 +84,9 @@ class BatchService:
         """Whether there was a batch."""
         # What another lane works on is left to it even when the lease has run out, while the database was away.
         besides = self._working | self._retries.resting(self._clock())
-        batch = await self._store.claim(
-            self._owner, lease_s=self._limits.lease_s, runner=BatchRunner.SERVICE, besides=besides, ending=ending
-        )
+        # What only has to be ended may be a command's, which nobody goes on with.
+        runner = None if ending else BatchRunner.SERVICE
+        batch = await self._store.claim(self._owner, lease_s=self._limits.lease_s, runner=runner, besides=besides, ending=ending)
         if batch is None:
             return False
         self._working.add(batch.id)

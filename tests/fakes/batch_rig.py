@@ -35,14 +35,15 @@ CHAT = "/v1/chat/completions"
 QUICK = BatchLimits(
     chunk_lines=8,
     write_every_s=0.0,
-    first_pause_s=0.0,
-    max_pause_s=0.0,
+    first_pause_s=0.02,
+    max_pause_s=0.05,
+    max_outage_s=0.2,
     watch_s=0.01,
     lease_s=60.0,
     storage_patience_s=5.0,
     load_timeout_s=5.0,
 )
-"""Small chunks, so that a few lines are many, and no pauses."""
+"""Small chunks, so that a few lines are many, and short pauses."""
 
 
 class ChatLines:

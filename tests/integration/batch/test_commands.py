@@ -18,6 +18,8 @@ import pytest
 
 from api.cli import batch_delivery
 from api.cli.main import run
+from domain.errors import StorageError
+from experts_registry.files import FileStore
 from tests.fakes.batch_rig import chat_line
 from tests.fakes.upstream import Stall, Upstream, running_upstream
 from workers.vllm.records import Ownership
@@ -79,7 +81,7 @@ Arrange = Callable[[Path], None]
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing.jsonl", "-o", "out.jsonl"], "nothing.jsonl"),
+        (["nothing.jsonl", "-o", "out.jsonl"], "the file nothing.jsonl is not there"),
         (["in.jsonl", "-o", "no/out.jsonl"], "the folder no is not there"),
         (["in.jsonl", "-o", "a_folder"], "a_folder is there and is no file"),
         (["in.jsonl", "-o", "in.jsonl"], "in.jsonl is the input"),
@@ -221,6 +223,30 @@ async def test_answers_that_cannot_be_written_are_kept(
     assert len(read_lines(folder / "elsewhere.jsonl")) == 2
     assert len(upstream.requests) == 2
     assert list((folder / "data" / "files").glob("*")) == []
+
+
+async def test_a_full_data_dir_ends_the_run_and_not_the_batch(
+    folder: Path, upstream: Upstream, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered is in the database: with room for the output, the same command writes it and asks nobody again."""
+    await add_speaker(upstream)
+    write_lines(folder / "in.jsonl", asks(1), asks(2))
+
+    async def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileStore, "write", full)
+        code = await typed("batch", "run", "in.jsonl", "-o", "out.jsonl")
+    err = capsys.readouterr().err
+    assert code == 1
+    assert "error: the disk is full; what is answered is kept, and the same command goes on" in err
+    assert "Traceback" not in err
+
+    assert await typed("batch", "run", "in.jsonl", "-o", "out.jsonl") == 0
+    assert "2 of 2 lines are over" in capsys.readouterr().err
+    assert len(read_lines(folder / "out.jsonl")) == 2
+    assert len(upstream.requests) == 2
 
 
 # --- interrupted -------------------------------------------------------------------------------------------------------

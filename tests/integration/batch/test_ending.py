@@ -229,6 +229,26 @@ async def test_files_that_could_not_be_named_do_not_stay(make_rig: MakeRig) -> N
     assert len(await rig.files.list(purpose=FilePurpose.BATCH_OUTPUT)) == 2
 
 
+async def test_files_stay_when_nobody_knows_whether_they_were_named(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is lost between the last commit and its answer: the batch is over, and its answers are there."""
+    rig = make_rig({"a": "fine"}, "a")
+    await rig.submit(chat_line("x", "hello"))
+    enter = rig.store.enter
+
+    async def entered(batch_id: str, state: BatchState, **more: Any) -> Batch:
+        batch = await enter(batch_id, state, **more)
+        if state.is_final:
+            raise StorageError("the connection to the database was lost")
+        return batch
+
+    monkeypatch.setattr(rig.store, "enter", entered)
+    with pytest.raises(StorageError):
+        await rig.run()
+
+    assert (await rig.store.get("batch_1")).state is BatchState.COMPLETED
+    assert list(await rig.answers()) == ["x"]
+
+
 @pytest.mark.parametrize(
     ("raised", "told"),
     [(Conflict("taken over"), Conflict), (StorageError("away"), StorageError), (ValueError("a bug"), JournalBroken)],

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from domain.batch import BatchState, RequestCounts
-from domain.chat import ChatRequest
-from domain.errors import ExpertRejected, ExpertUnavailable, ExpertUnreachable, Overloaded
-from domain.plan import CallRole, ExpertCall
-from domain.routing import RoutingQuery
+from domain.chat import ChatRequest, Usage
+from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertRejected, ExpertUnavailable, ExpertUnreachable, Overloaded
+from domain.plan import CallRole, Candidate, ExpertCall
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingDecision, RoutingQuery
 from domain.strategy import Strategy
 from tests.fakes.batch_rig import body_of, chat_line
 from tests.fakes.directory import card
@@ -140,15 +143,97 @@ async def test_a_server_that_is_down_for_a_while_costs_no_line(make_rig: MakeRig
     assert batch.counts == RequestCounts(10, 10, 0)
 
 
+async def test_a_call_that_brings_its_server_down_each_time_comes_to_an_end(make_rig: MakeRig) -> None:
+    """The others are answered in between; it fails when the expert has answered nobody for the length of an outage."""
+
+    def poisoned(call: ExpertCall) -> Any:
+        return Fails(ExpertUnreachable("gone")) if "poison" in text_of(call) else "fine"
+
+    rig = make_rig({"a": poisoned}, "a", cards=(card("a", max_in_flight=1),))
+    await rig.submit(chat_line("poison", "poison"), *(chat_line(str(n), f"a {n}") for n in range(6)))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(7, 6, 1)
+    assert list(await rig.errors()) == ["poison"]
+
+
+async def test_an_answer_that_is_none_has_three_attempts(make_rig: MakeRig) -> None:
+    """The expert is there, and says nothing that can be used: to wait longer would not help."""
+    rig = make_rig({"a": Fails(ExpertProtocolError("gibberish"))}, "a")
+    await rig.submit(chat_line("x", "a 1"))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(1, 0, 1)
+    assert len(rig.workers.calls) == rig.limits.max_attempts  # type: ignore[attr-defined]
+
+
+async def test_an_expert_with_too_many_calls_is_given_the_time_that_it_asks_for(make_rig: MakeRig) -> None:
+    """Refusals for being busy are no attempts; the pause is what the expert says."""
+    busy = [Fails(ExpertOverloaded("slow down", retry_after_s=0.1)) for _ in range(9)]
+    rig = make_rig({"a": [*busy, "fine"]}, "a")
+    await rig.submit(chat_line("x", "a 1"))
+    began = time.monotonic()
+
+    batch = await rig.engine("one").run(await rig.claimed())
+
+    assert batch.counts.failed + batch.counts.completed == 1
+    assert time.monotonic() - began >= 0.1
+
+
+async def test_calls_of_the_router_count(make_rig: MakeRig) -> None:
+    """They stand in the trace, the batch's calls and its tokens, and take their part of the budget."""
+    asked = Candidate("c", (), Usage(10, 5), latency_s=0.1)
+    rig = make_rig({"a": "fine"}, "a")
+    router = rig.routers["skills"]
+    decide = router.route
+
+    async def with_calls(query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+        return replace(await decide(query, snapshot), calls=(asked, asked))
+
+    router.route = with_calls  # type: ignore[method-assign]
+    await rig.submit(chat_line("x", "a 1"), chat_line("y", "a 2"), max_calls=5)
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(2, 1, 1)
+    assert batch.num_calls == 5
+    (trace,) = rig.sink.traces
+    assert [call.role for call in trace.calls] == [CallRole.ANNOTATOR, CallRole.ANNOTATOR, CallRole.CANDIDATE]
+    assert trace.usage.prompt_tokens == 23
+
+
+async def test_an_input_that_is_lost_keeps_what_was_answered(make_rig: MakeRig) -> None:
+    rig = make_rig({"a": "fine", "b": Stalls()}, choose=named_in_the_text)
+    await rig.submit(chat_line("a", "a 1"), chat_line("b", "b 1"))
+    first = asyncio.create_task(rig.run())
+    await rig.workers.until_started("b")  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        while not (await rig.store.get("batch_1")).counts.completed:
+            await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await rig.store.release("batch_1", "one")
+    for path in (rig.folder).rglob((await rig.store.get("batch_1")).input_file_id + "*"):
+        path.write_bytes(b"something else\n" * 50)
+
+    batch = await rig.run("two")
+
+    assert batch.state is BatchState.FAILED
+    assert "input file" in batch.errors[0].message
+    assert list(await rig.answers()) == ["a"]
+
+
 async def test_what_stays_down_fails_its_lines_and_nobody_elses(make_rig: MakeRig) -> None:
-    """Three attempts a call, no more; the error names the expert and what it did."""
+    """It is tried for as long as an outage may last, no longer; the error names the expert and what it did."""
     rig = make_rig({"a": Fails(ExpertUnreachable("gone")), "b": "fine"}, choose=named_in_the_text)
     await rig.submit(*(chat_line(f"{who}{n}", f"{who} {n}") for who in "ab" for n in range(4)))
 
     batch = await rig.run()
 
     assert batch.counts == RequestCounts(8, 4, 4)
-    assert len(rig.workers.calls_to("a")) == 12  # type: ignore[attr-defined]
+    assert 8 <= len(rig.workers.calls_to("a")) <= 60  # type: ignore[attr-defined]
     assert "a: gone" in (await rig.errors())["a0"]["error"]["message"]
 
 
@@ -161,7 +246,7 @@ async def test_an_expert_that_may_not_be_called_is_waited_for_and_then_given_up(
 
     assert batch.counts == RequestCounts(200, 0, 200)
     assert batch.num_calls == 0
-    assert len(rig.workers.calls) < 50 * rig.limits.max_idle_rounds  # type: ignore[attr-defined]
+    assert len(rig.workers.calls) < 600  # type: ignore[attr-defined]
 
 
 async def test_a_server_that_cannot_be_loaded_fails_its_lines_with_the_reason(make_rig: MakeRig) -> None:

@@ -56,6 +56,11 @@ class FusedJournal:
         await self._journal.keep_lines(lines)
         self._fuse.behind()
 
+    async def drop_lines(self) -> None:
+        self._fuse.before()
+        await self._journal.drop_lines()
+        self._fuse.behind()
+
     async def keep_routes(self, routes: Sequence[tuple[int, LineRoute]]) -> None:
         self._fuse.before()
         await self._journal.keep_routes(routes)
@@ -92,7 +97,7 @@ class FusedStore:
     async def get(self, batch_id: str) -> Batch:
         return await self._store.get(batch_id)
 
-    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner, **which: Any) -> Batch | None:
+    async def claim(self, owner: str, *, lease_s: float, runner: BatchRunner | None, **which: Any) -> Batch | None:
         return await self._store.claim(owner, lease_s=lease_s, runner=runner, **which)
 
     async def renew(self, batch_id: str, owner: str, *, lease_s: float) -> Batch:

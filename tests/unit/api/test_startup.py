@@ -272,3 +272,31 @@ async def test_the_fleet_is_told_the_experts_at_first_and_after_every_change(tmp
         await until(lambda: len(world.fleet_told) == 2)
 
     assert world.fleet_told == [["a"], []]
+
+
+@pytest.mark.parametrize("run_batches", [True, False])
+async def test_batches_run_when_everything_is_there_and_not_before(tmp_path: Path, run_batches: bool) -> None:
+    """A plan that is made before the fleet knows its servers would load them as if there were no plan."""
+    world, may_update = World(now=holding(1, embedded("a"))), asyncio.Event()
+
+    class Batches:
+        service = property(lambda self: self)
+
+        async def run(self) -> None:
+            world.log.append("batches")
+
+    async def update(cards: Iterable[ExpertCard]) -> None:
+        await may_update.wait()
+
+    world.update = update  # type: ignore[method-assign]
+    async with started(world, tmp_path, run_batches=run_batches) as services:
+        services.batches = cast(Any, Batches())
+        await until(lambda: services.readiness.is_ready)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert "batches" not in world.log
+        may_update.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    assert ("batches" in world.log) == run_batches
