@@ -36,6 +36,7 @@ from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
 from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.service import BatchService
+from orchestrator.batch.unhurried import Unhurried
 from orchestrator.batch.validation import InputLimits
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
@@ -156,12 +157,13 @@ class _Batches:
     def parts(self, *, traced: bool = True) -> EngineParts:
         services, settings = self._services, self._services.settings
         preparation = Preparation(directory=services.directory, routers=services.routers, limits=Limits())
+        unhurried = Preparation(directory=Unhurried(services.directory), routers=services.routers, limits=Limits())
         return EngineParts(
             store=services.batch_store,
             files=services.file_store,
             fleet=BatchFleet(services.fleet),
             directory=services.directory,
-            lines=Lines(preparation, self._sinks if traced else (), keep_text=settings.traces and settings.trace_content),
+            lines=Lines(preparation, unhurried, self._sinks if traced else (), keep_text=settings.traces and settings.trace_content),
             workers=GuardedWorkers(services.workers, services.directory),
             shapes=batch_shapes(services),
             wire_error=wire_error_of,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from domain.batch import LineRoute
 from domain.chat import ChatRequest
-from domain.errors import ConsiliumError
+from domain.errors import ConsiliumError, NoEligibleExpert
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
 from orchestrator.aggregation.base import Chosen, Synthesis
@@ -32,14 +32,15 @@ class RoutedRequest:
 class Lines:
     """Holds nothing of any line."""
 
-    def __init__(self, preparation: Preparation, sinks: Sequence[TraceSink], *, keep_text: bool) -> None:
-        self._preparation, self._sinks, self._keep_text = preparation, tuple(sinks), keep_text
+    def __init__(self, preparation: Preparation, unhurried: Preparation, sinks: Sequence[TraceSink], *, keep_text: bool) -> None:
+        """*unhurried* prepares, with every expert taken as well, what *preparation* finds nobody for."""
+        self._preparation, self._unhurried, self._sinks, self._keep_text = preparation, unhurried, tuple(sinks), keep_text
 
     async def route(self, request: ChatRequest) -> RoutedRequest:
         """Who answers. Raises what a single request would get before any expert is called; that is traced."""
         recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
         try:
-            prepared = await self._preparation.prepare(request, recorder)
+            prepared = await self._prepare(request, recorder)
         except ConsiliumError as error:
             recorder.finish(error)
             raise
@@ -61,6 +62,15 @@ class Lines:
             ),
             decision.calls,
         )
+
+    async def _prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
+        try:
+            return await self._preparation.prepare(request, recorder)
+        except NoEligibleExpert as nobody:
+            try:
+                return await self._unhurried.prepare(request, recorder)
+            except ConsiliumError:
+                raise nobody from None
 
     def call(self, request: ChatRequest, route: LineRoute, position: int, earlier: Mapping[int, Outcome]) -> ExpertCall:
         """The call at *position*: a candidate's, or behind the last of them the aggregator's, which reads *earlier*.
