@@ -37,6 +37,7 @@ from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
 from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.service import BatchService
+from orchestrator.batch.unhurried import Unhurried
 from orchestrator.batch.validation import InputLimits
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
@@ -159,6 +160,7 @@ class _Batches:
     def parts(self, *, traced: bool = True) -> EngineParts:
         services, settings = self._services, self._services.settings
         preparation = Preparation(directory=services.directory, routers=services.routers, limits=Limits())
+        unhurried = Preparation(directory=Unhurried(services.directory), routers=services.routers, limits=Limits())
         return EngineParts(
             store=services.batch_store,
             files=services.file_store,
@@ -166,6 +168,7 @@ class _Batches:
             directory=services.directory,
             lines=Lines(
                 preparation,
+                unhurried,
                 self._sinks if traced else (),
                 keep_text=settings.traces and settings.trace_content,
                 wait_s=self._limits.load_timeout_s,

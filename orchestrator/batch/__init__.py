@@ -5,5 +5,5 @@ the ``plan``, ``cursor`` says what may start next, ``progress`` keeps what is se
 planned again after a restart.
 
 With effects, through ``ports``: ``service`` takes batches up, ``engine`` carries one out, ``turns`` and ``bucket_run`` make its calls,
-``ledger`` keeps what has ended, ``ending`` writes its files.
+``ledger`` keeps what has ended, ``ending`` writes its files. ``line`` is one line, by the parts of a single request.
 """

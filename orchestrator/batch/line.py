@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from domain.batch import LineRoute
 from domain.chat import ChatRequest
-from domain.errors import ConsiliumError
+from domain.errors import ConsiliumError, NoEligibleExpert
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
 from orchestrator.aggregation.base import Chosen, Synthesis
@@ -27,15 +27,19 @@ class NothingToAggregate(Exception):
 class Lines:
     """Holds nothing of any line."""
 
-    def __init__(self, preparation: Preparation, sinks: Sequence[TraceSink], *, keep_text: bool, wait_s: float) -> None:
-        """*wait_s*: longest wait of a call for its expert's server, beside the time that its strategy gives it."""
-        self._preparation, self._sinks, self._keep_text, self._wait_s = preparation, tuple(sinks), keep_text, wait_s
+    def __init__(
+        self, preparation: Preparation, unhurried: Preparation, sinks: Sequence[TraceSink], *, keep_text: bool, wait_s: float
+    ) -> None:
+        """*unhurried* prepares, with every expert taken as well, what *preparation* finds nobody for. *wait_s*: longest wait of a call for
+        its expert's server, beside the time that its strategy gives it."""
+        self._preparation, self._unhurried, self._sinks = preparation, unhurried, tuple(sinks)
+        self._keep_text, self._wait_s = keep_text, wait_s
 
     async def route(self, request: ChatRequest) -> LineRoute:
         """Who answers. Raises what a single request would get before any expert is called; that is traced."""
         recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
         try:
-            prepared = await self._preparation.prepare(request, recorder)
+            prepared = await self._prepare(request, recorder)
         except ConsiliumError as error:
             recorder.finish(error)
             raise
@@ -55,6 +59,15 @@ class Lines:
             fallback=decision.fallback,
             calls=decision.calls,
         )
+
+    async def _prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
+        try:
+            return await self._preparation.prepare(request, recorder)
+        except NoEligibleExpert as nobody:
+            try:
+                return await self._unhurried.prepare(request, recorder)
+            except ConsiliumError:
+                raise nobody from None
 
     def call(self, request: ChatRequest, route: LineRoute, position: int, earlier: Mapping[int, Outcome]) -> ExpertCall:
         """The call at *position*: a candidate's, or behind the last of them the aggregator's, which reads *earlier*.

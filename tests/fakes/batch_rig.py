@@ -24,6 +24,7 @@ from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
 from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.ports import BatchStore as BatchStorePort
+from orchestrator.batch.unhurried import Unhurried
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
 from orchestrator.pipeline import Orchestrator
@@ -146,12 +147,13 @@ class Rig:
 
     def engine(self, owner: str = "one", store: BatchStorePort | None = None) -> BatchEngine:
         preparation = Preparation(directory=self.directory, routers=self.routers, limits=Limits())
+        unhurried = Preparation(directory=Unhurried(self.directory), routers=self.routers, limits=Limits())
         parts = EngineParts(
             store=store or self.store,
             files=self.files,
             fleet=self.fleet,
             directory=self.directory,
-            lines=Lines(preparation, [self.sink], keep_text=True, wait_s=self.limits.load_timeout_s),
+            lines=Lines(preparation, unhurried, [self.sink], keep_text=True, wait_s=self.limits.load_timeout_s),
             workers=GuardedWorkers(self.workers, self.directory),
             shapes=self.shapes,
             wire_error=wire_error,

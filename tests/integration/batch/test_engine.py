@@ -7,19 +7,20 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from domain.batch import BatchState, RequestCounts
 from domain.chat import ChatRequest, Usage
 from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertRejected, ExpertUnavailable, ExpertUnreachable, Overloaded
+from domain.experts import HealthState
 from domain.plan import CallRole, Candidate, ExpertCall
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 from domain.strategy import Strategy
 from tests.fakes.batch_rig import body_of, chat_line
-from tests.fakes.directory import card
+from tests.fakes.directory import FakeDirectory, card
 from tests.fakes.workers import Fails, Stalls
 from tests.integration.batch.conftest import MakeRig
 
@@ -247,6 +248,18 @@ async def test_an_expert_that_may_not_be_called_is_waited_for_and_then_given_up(
     assert batch.counts == RequestCounts(200, 0, 200)
     assert batch.num_calls == 0
     assert len(rig.workers.calls) < 600  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("model", ["a", "auto"])
+async def test_a_circuit_that_is_open_when_the_batch_is_routed_costs_no_line(make_rig: MakeRig, model: str) -> None:
+    """Nobody could answer at that moment; when the calls are made the cool-down is over."""
+    rig = make_rig({"a": "fine"}, "a", cards=(card("a"),))
+    directory = cast(FakeDirectory, rig.directory)
+    directory.health["a"] = HealthState.OPEN
+    directory.begin_call = lambda _expert: 1  # type: ignore[assignment, method-assign, return-value]
+    await rig.submit(chat_line("x", "hello", model=model))
+
+    assert (await rig.run()).counts == RequestCounts(1, 1, 0)
 
 
 async def test_a_server_that_cannot_be_loaded_fails_its_lines_with_the_reason(make_rig: MakeRig) -> None:

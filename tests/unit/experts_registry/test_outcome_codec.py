@@ -39,7 +39,14 @@ CANDIDATES = st.builds(
     Candidate, TEXTS, st.lists(CHOICES, max_size=3).map(tuple), USAGES, latency_s=SECONDS, extra=OBJECTS, num_retries=st.integers(0, 3)
 )
 FAILURES = st.builds(
-    ExpertFailure, TEXTS, TEXTS, TEXTS, latency_s=SECONDS, expert_at_fault=st.booleans(), retry_after_s=st.none() | SECONDS
+    ExpertFailure,
+    TEXTS,
+    TEXTS,
+    TEXTS,
+    latency_s=SECONDS,
+    expert_at_fault=st.booleans(),
+    retry_after_s=st.none() | SECONDS,
+    param=st.none() | TEXTS,
 )
 MATCHES = st.builds(SkillMatch, TEXTS, st.floats(-1, 1), st.floats(0, 1))
 ROUTES = st.builds(
@@ -53,6 +60,7 @@ ROUTES = st.builds(
     skills=st.lists(MATCHES, max_size=3).map(tuple),
     category=st.none() | TEXTS,
     fallback=st.booleans(),
+    calls=st.lists(CANDIDATES | FAILURES, max_size=2).map(tuple),
 )
 
 TOOLS = Choice(
