@@ -152,7 +152,7 @@ async def grouped(services: Services, lines: Sequence[Mapping[str, Any]], consol
     shape, builder, known = parts.shapes[ENDPOINT], RouteTableBuilder(), []
     for number, line in enumerate(lines):
         request = with_strategy(shape.request(line["body"], f"direct-{number}"), None)  # type: ignore[union-attr]
-        route = (await parts.lines.route(request)).route
+        route = await parts.lines.route(request)
         builder.add(route.selected, route.aggregator)
         known.append((request, route))
     servers: dict[str, Loaded] = {}
