@@ -39,8 +39,8 @@ def submitted(client: OpenAI, lines: Sequence[dict[str, Any]], **more: Any) -> B
     return client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h", **more)
 
 
-def until(client: OpenAI, batch: Batch, reached: Callable[[Batch], bool]) -> Batch:
-    end = time.monotonic() + WITHIN_S
+def until(client: OpenAI, batch: Batch, reached: Callable[[Batch], bool], *, within_s: float = WITHIN_S) -> Batch:
+    end = time.monotonic() + within_s
     while not reached(batch):
         assert time.monotonic() < end, batch
         assert batch.status not in OVER, batch
@@ -49,8 +49,8 @@ def until(client: OpenAI, batch: Batch, reached: Callable[[Batch], bool]) -> Bat
     return batch
 
 
-def over(client: OpenAI, batch: Batch) -> Batch:
-    return until(client, batch, lambda now: now.status in OVER)
+def over(client: OpenAI, batch: Batch, *, within_s: float = WITHIN_S) -> Batch:
+    return until(client, batch, lambda now: now.status in OVER, within_s=within_s)
 
 
 def some_done(num: int) -> Callable[[Batch], bool]:
