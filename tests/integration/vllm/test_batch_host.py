@@ -36,8 +36,8 @@ async def test_servers_devices_and_experts_are_told_as_they_are_now(root: Path, 
         "here": BatchExpert("here", DEFAULT_CALL_S),
         "wrong": BatchExpert("wrong", DEFAULT_CALL_S),
     }
-    assert before.servers["base"] == Server("base", 80, 1.0)
-    assert before.servers["other"].load_s == 7.0
+    assert before.servers["base"] == Server("base", 80, 1.0, frozenset({"processors"}))
+    assert (before.servers["other"].load_s, before.servers["other"].devices) == (7.0, {"gpu 0"})
     assert before.devices == (Device("gpu 0", 100), Device("processors", 100))
     assert during.devices == (Device("gpu 0", 100), Device("processors", 100, resident=("base",)))
     assert during.servers["base"].load_s != 1.0, "measured"
