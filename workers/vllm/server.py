@@ -52,7 +52,7 @@ class ManagedServer:
             self._status,
             base_url=process.record.base_url if process is not None else None,
             pid=process.pid if process is not None else None,
-            adapters=self._adapters.names,
+            adapter_folders=self._adapters.folders,
             num_failures=self._row.num,
             is_outdated=process is not None and self._running_launch != self.launch,
         )
