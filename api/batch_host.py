@@ -27,6 +27,10 @@ class BatchFleet:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
+    @property
+    def trouble(self) -> str | None:
+        return self._fleet.view().trouble
+
     def host(self, expert_ids: Sequence[str]) -> Host:
         """These experts as a plan sees them, and the devices as they are now. Experts that have no server, because they run elsewhere or
         because none can be started for them, need none here either: a call says what is wrong."""

@@ -25,7 +25,7 @@ from orchestrator.batch.work import BatchWork, BudgetSpent, Ready
 from orchestrator.dispatch import run_call
 from orchestrator.ports import Workers
 
-_MAY_PASS = frozenset({ExpertUnreachable.code, ExpertTimeout.code, ExpertUnavailable.code, ExpertOverloaded.code, ExpertProtocolError.code})
+MAY_PASS = frozenset({ExpertUnreachable.code, ExpertTimeout.code, ExpertUnavailable.code, ExpertOverloaded.code, ExpertProtocolError.code})
 """Failures after which the same call may succeed: the server is down, or busy."""
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -123,7 +123,7 @@ class BucketRun:
             this.is_closed = this.is_spent = True
             return
         outcome = await self._outcome(ready, this)
-        if isinstance(outcome, ExpertFailure) and outcome.code in _MAY_PASS:
+        if isinstance(outcome, ExpertFailure) and outcome.code in MAY_PASS:
             self._attempts[ready.call] += outcome.called
             self._last[ready.call] = outcome
             this.is_closed = this.is_closed or not outcome.called

@@ -21,13 +21,15 @@ class BatchLimits:
     max_attempts: int = 3
     """Times that a call is made when it fails in a way that may pass; the workers' own quick retries lie within one."""
     max_idle_rounds: int = 6
-    """Rounds through what is left of a bucket in which nothing succeeds; then what is left has failed."""
+    """Rounds through what is left of a bucket in which nothing succeeds, and loads of a server that fail; then what is left has
+    failed."""
     first_pause_s: float = 1.0
     """Before the second round. Doubled each time."""
     max_pause_s: float = 30.0
     """Longest pause between rounds; a circuit's cool-down is about as long."""
     load_timeout_s: float = 900.0
-    """Longest wait for a server, other batches and requests before it included. A large model takes minutes from a cold disk."""
+    """Longest wait for a server, other batches and requests before it, failed loads and the pauses after them included. A large
+    model takes minutes from a cold disk."""
     max_unwritten: int = 1024
     """Ended calls and lines that are not durable yet; beyond it no further call ends."""
     write_every_s: float = 0.05
