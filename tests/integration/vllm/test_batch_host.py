@@ -43,6 +43,20 @@ async def test_servers_devices_and_experts_are_told_as_they_are_now(root: Path, 
     assert during.servers["base"].load_s != 1.0, "measured"
 
 
+async def test_a_process_that_does_not_manage_the_servers_says_so(root: Path) -> None:
+    first, second = fleet_in(root), fleet_in(root)
+    try:
+        for fleet in (first, second):
+            await fleet.update([managed("a")])
+        assert BatchFleet(first).trouble is None
+        assert "another process manages" in str(BatchFleet(second).trouble)
+        await second.update([])
+        assert BatchFleet(second).trouble is None, "nothing is left that it could not do"
+    finally:
+        await second.close()
+        await first.close()
+
+
 async def test_what_is_pinned_is_told(root: Path) -> None:
     fleet = fleet_in(root)
     try:
