@@ -21,25 +21,33 @@ _ASLEEP = frozenset({ServerState.ASLEEP, ServerState.FALLING_ASLEEP})
 
 
 class BatchFleet:
-    """A device for each pool of memory, one server at work on each: two on the same processors or GPUs would only share them."""
+    """A device for each pool of memory, one server at work on each: two on the same processors or GPUs would only share them. A
+    server is loaded in its own pool, as its card says, and nowhere else."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+
+    @property
+    def trouble(self) -> str | None:
+        return self._fleet.view().trouble
 
     def host(self, expert_ids: Sequence[str]) -> Host:
         """These experts as a plan sees them, and the devices as they are now. Experts that have no server, because they run elsewhere or
         because none can be started for them, need none here either: a call says what is wrong."""
         view = self._fleet.view()
-        pictures = {server.id: server.picture for server in view.servers}
+        known = {server.id for server in view.servers}
         devices = tuple(
             Device(
                 pool.id,
                 pool.snapshot.memory_mb,
-                resident=tuple(server.id for server in pool.snapshot.servers if server.id in pictures and server.state in _LOADED),
+                resident=tuple(server.id for server in pool.snapshot.servers if server.id in known and server.state in _LOADED),
             )
             for pool in view.pools
         )
-        servers = {name: Server(name, picture.memory_mb, _load_s(picture)) for name, picture in pictures.items()}
+        servers = {
+            server.id: Server(server.id, server.picture.memory_mb, _load_s(server.picture), frozenset({server.pool}))
+            for server in view.servers
+        }
         experts = {expert_id: self._expert(expert_id, servers) for expert_id in expert_ids}
         return Host(devices, servers, experts, self._fleet.pinned & servers.keys())
 

@@ -155,7 +155,9 @@ class _Batches:
         )
         owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         engine = self.engine(owner, lease_s=self._limits.lease_s)
-        self.service = BatchService(engine, services.batch_store, owner=owner, limits=self._limits)
+        self.service = BatchService(
+            engine, services.batch_store, owner=owner, limits=self._limits, obstacle=lambda: services.fleet.view().trouble
+        )
 
     def parts(self, *, traced: bool = True) -> EngineParts:
         services, settings = self._services, self._services.settings

@@ -9,6 +9,7 @@ from api.auth import Auth
 from api.metrics import Metrics
 from api.readiness import Readiness
 from api.settings import Settings
+from api.upload_room import UploadRoom
 
 if TYPE_CHECKING:
     from experts_registry.batches import BatchStore
@@ -72,5 +73,6 @@ class Services:
     fleet: Fleet
     """The managed servers; idle while no expert needs one."""
     orchestrator: Orchestrator
+    upload_room: UploadRoom = field(default_factory=UploadRoom)
     batches: Batches = field(init=False)
     """Made from the others."""

@@ -82,6 +82,14 @@ def _refuse_other_sites(headers: Headers) -> None:
     if site is not None:
         is_own = site.lower() in {"same-origin", "none"}
     else:
-        is_own = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        is_own = origin is None or _host_of(origin) == headers.get("host", "").lower()
     if not is_own:
         raise Forbidden(f"a page of {origin or 'another site'} may not upload files here: send them from a program, or from this host")
+
+
+def _host_of(origin: str) -> str | None:
+    """With its port; None when it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None

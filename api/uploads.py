@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from api.disconnect import ClientGone
 from api.multipart import FormParser, PartBegins, PartEnds, boundary_of
 from api.settings import Settings
+from api.upload_room import UploadRoom
 from domain.batch import FilePurpose, StoredFile
 from domain.errors import InvalidRequest, PayloadTooLarge
 from domain.nearest import did_you_mean
@@ -27,15 +28,15 @@ _DAY_S = 86_400.0
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 
 
-async def receive_file(request: Request, files: FileStore, settings: Settings) -> StoredFile:
+async def receive_file(request: Request, files: FileStore, room: UploadRoom, settings: Settings) -> StoredFile:
     """The file that *request* uploads. Raises ``InvalidRequest``, ``PayloadTooLarge`` or ``StorageError``; then nothing is stored.
 
     The form is read to its end even when it is wrong: who is still sending would not hear why.
     """
-    room = settings.max_files_bytes - await files.num_bytes()
+    await room.look(files)
     parser = FormParser(boundary_of(request.headers.get("content-type", "")))
     async with files.new() as new:
-        form = _Form(new, settings.max_file_bytes, room)
+        form = _Form(new, room, settings)
         try:
             async for piece in request.stream():
                 for event in parser.feed(piece):
@@ -46,23 +47,28 @@ async def receive_file(request: Request, files: FileStore, settings: Settings) -
                             form.ends()
                         case bytes():
                             await form.takes(event)
+            parser.finish()
+            filename, seconds = form.check(), form.expires_after_s(settings.file_days * _DAY_S)
+            async with room.storing(new.num_bytes, files, settings.max_files_bytes):
+                return await new.keep(filename, FilePurpose.BATCH, expires_at=time.time() + seconds)
         except ClientDisconnect:
             raise ClientGone from None
-        parser.finish()
-        filename = form.check()
-        return await new.keep(filename, FilePurpose.BATCH, expires_at=time.time() + form.expires_after_s(settings.file_days * _DAY_S))
+        finally:
+            form.over()
 
 
 @dataclass(slots=True)
 class _Form:
-    """What has come so far. The first thing that is wrong is remembered, and from then on nothing is written."""
+    """What has come so far. The first thing that is wrong is remembered, and from then on nothing of the file is written or kept."""
 
     file: NewFile
-    max_bytes: int
-    room: int
+    room: UploadRoom
+    settings: Settings
     fields: dict[str, str] = field(default_factory=dict)
     filename: str | None = None
     wrong: InvalidRequest | PayloadTooLarge | None = None
+    _num_taken: int = 0
+    """Of the room."""
     _part: PartBegins | None = None
     _text: bytearray = field(default_factory=bytearray)
 
@@ -85,19 +91,27 @@ class _Form:
             if len(self._text) > MAX_FIELD_BYTES:
                 self._refuse(f"the field has more than {MAX_FIELD_BYTES} bytes", self._part.name[:64])
             return
-        num_bytes = self.file.num_bytes + len(piece)
-        if num_bytes > self.max_bytes:
-            message = f"the file is larger than {self.max_bytes:,} bytes (CONSILIUM_MAX_FILE_BYTES): make several of it"
-            self.wrong = PayloadTooLarge(message, param="file")
-        elif num_bytes > self.room:
-            message = "all files together would be larger than the service keeps (CONSILIUM_MAX_FILES_BYTES): delete some first"
-            self.wrong = PayloadTooLarge(message, param="file")
-        else:
-            await self.file.write(piece)
+        try:
+            if (max_bytes := self.settings.max_file_bytes) < self.file.num_bytes + len(piece):
+                message = f"the file is larger than {max_bytes:,} bytes (CONSILIUM_MAX_FILE_BYTES): make several of it"
+                raise PayloadTooLarge(message, param="file")
+            self.room.take(len(piece), self.settings.max_files_bytes)
+        except PayloadTooLarge as error:
+            self.wrong = error
+            await self.file.discard()  # its sender may take long to come to the end, and others need the room
+            self.over()
+            return
+        self._num_taken += len(piece)
+        await self.file.write(piece)
 
     def ends(self) -> None:
         if self._part is not None and self._part.name != "file":
             self.fields[self._part.name] = self._text.decode("utf-8", "replace")
+
+    def over(self) -> None:
+        """Nothing more is written: others may have the room. What is stored by then counts as that."""
+        self.room.give_back(self._num_taken)
+        self._num_taken = 0
 
     def check(self) -> str:
         """The file's name. Raises what was wrong first."""

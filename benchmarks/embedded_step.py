@@ -74,7 +74,7 @@ def main() -> None:
     table = Table("sequences", "decoder ms", "transformers ms", "ratio", title=f"One step of {asked.model}")
     with torch.inference_mode():
         for num in BATCHES:
-            own, library = [], []
+            own, library = list[float](), list[float]()
             for _ in range(asked.rounds):  # in turns, so that a busy machine slows both
                 own += islice(steps_of_decoder(decoder, num), WARM_UP, WARM_UP + STEPS)
                 library += islice(steps_of_library(model, num), WARM_UP, WARM_UP + STEPS)

@@ -61,7 +61,7 @@ async def start_and_ask(data_dir: Path, num_questions: int) -> tuple[float, floa
 def _resident_mb(pid: int) -> float:
     """Resident memory of the process and its children."""
     process = psutil.Process(pid)
-    return sum(p.memory_info().rss for p in (process, *process.children(recursive=True))) / 1e6
+    return sum(float(p.memory_info().rss) for p in (process, *process.children(recursive=True))) / 1e6
 
 
 async def main() -> None:

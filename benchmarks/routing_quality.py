@@ -119,13 +119,14 @@ async def accuracy(console: Console, encoder: Encoder, validation: Sequence[Ques
     table = Table("generalist", "scoring", "right domain", "  misleading", "refused", "of the oracle", title=f"{len(tests)} test questions")
     for generalist in (0.55, 0.7, 0.8):
         world = await world_of(encoder, validation, generalist=generalist)
-        for label, options in {
+        ways: dict[str, dict[str, Any]] = {
             "shrunk, global_weight 0": {"global_weight": 0.0},
             "shrunk, 0.01 (default)": {},
             "shrunk, 0.1": {"global_weight": 0.1},
             "shrunk, 2 (the paper's)": {"global_weight": 2.0},
             "symbolic": {"scoring": "symbolic"},
-        }.items():
+        }
+        for label, options in ways.items():
             decisions = [await world.route(messages_of(q), **options) for q in tests]
             right = [d is not None and d.selected[0] == q.domain for d, q in zip(decisions, tests, strict=True)]
             tricky = [ok for ok, q in zip(right, tests, strict=True) if q.tricky]
@@ -138,7 +139,7 @@ async def accuracy(console: Console, encoder: Encoder, validation: Sequence[Ques
 
 async def floors(console: Console, encoder: Encoder, validation: Sequence[Question], tests: Sequence[Question]) -> None:
     world = await world_of(encoder, validation)
-    known, unknown = [], []
+    known, unknown = list[float](), list[float]()
     for messages, into in [(messages_of(q), known) for q in tests] + [([{"role": "user", "content": t}], unknown) for t in UNKNOWN]:
         decision = await world.route(messages, floor=-1.0)
         assert decision is not None
@@ -167,6 +168,7 @@ def conversation_cases(tests: Sequence[Question], rng: Random) -> dict[str, list
     brief = [(domain, text) for domain, texts in BRIEF_FOLLOW_UPS.items() for text in texts]
     after_short = [(q, text) for q in short for text in rng.sample(FOLLOW_UPS[q.domain], 2)]
     changes = [(first, rng.choice(openings)) for first in rng.sample(openings, 400)]
+    leaves = [(first, second) for first, second in changes if first.domain != second.domain][:300]
     long_unknown = [text for text in UNKNOWN if text not in NOTHING and len(text.split()) > 3]
     brief_unknown = [*BRIEF_UNKNOWN, *(text for text in UNKNOWN if text not in NOTHING and len(text.split()) <= 3)]
     return {
@@ -180,7 +182,7 @@ def conversation_cases(tests: Sequence[Question], rng: Random) -> dict[str, list
             for domain, text in follow_ups
             for q in rng.sample(own[domain], 2)
         ],
-        "new topic leaves": [((first, second), second.domain) for first, second in changes if first.domain != second.domain][:300],
+        "new topic leaves": [((first, second), second.domain) for first, second in leaves],
         "new topic in 5 words leaves": [((other(q.domain), q), q.domain) for q in short],
         "unknown is refused": [((q, text), None) for text in long_unknown for q in rng.sample(openings, 3)],
         "unknown in 3 words is refused": [((q, text), None) for text in brief_unknown for q in rng.sample(openings, 3)],

@@ -174,6 +174,10 @@ class NewFile:
         """Append *piece*. Raises ``StorageError`` when the disk is full."""
         await self._content.write(piece)
 
+    async def discard(self) -> None:
+        """Nothing of it stays, and nothing more may be written."""
+        await self._content.discard()
+
     async def keep(self, filename: str, purpose: FilePurpose, *, expires_at: float | None = None) -> StoredFile:
         """From now on it exists, whatever happens. Raises ``StorageError``."""
         await self._content.keep()

@@ -39,7 +39,7 @@ _FORM = {
 @router.post("/v1/files", openapi_extra=_FORM, responses=ERRORS)
 async def create_file(request: Request, services: StoredServices) -> dict[str, Any]:
     """Upload the input of a batch."""
-    return file_object(await receive_file(request, services.file_store, services.settings))
+    return file_object(await receive_file(request, services.file_store, services.upload_room, services.settings))
 
 
 @router.get("/v1/files", responses=ERRORS)

@@ -17,6 +17,11 @@ class Server:
     memory_mb: float
     load_s: float
     """Measured seconds until it answers: a start when it is gone, a wake when it sleeps."""
+    devices: frozenset[str] | None = None
+    """Where it may be loaded, by id; None: on any."""
+
+    def may_use(self, device: Device) -> bool:
+        return self.devices is None or device.id in self.devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class Host:
                 raise InvalidRequest(f"device {device.id!r} needs one slot at least, and memory that is not negative")
             if unknown := [server for server in device.resident if server not in self.servers]:
                 raise InvalidRequest(f"server {unknown[0]!r} is said to be loaded on {device.id!r}, and is not described")
+            if wrong := [server for server in device.resident if not self.servers[server].may_use(device)]:
+                raise InvalidRequest(f"server {wrong[0]!r} is said to be loaded on {device.id!r}, and may not be there")
 
     def room_mb(self, device: Device) -> float:
         """Memory of *device* beside what is pinned there."""
@@ -81,7 +88,7 @@ class Host:
 
     def fits(self, server: Server, device: Device) -> bool:
         """Whether *server* can be loaded on *device* at all; one that is there already fits."""
-        return server.id in device.resident or server.memory_mb <= self.room_mb(device)
+        return server.may_use(device) and (server.id in device.resident or server.memory_mb <= self.room_mb(device))
 
     def obstacle(self, expert_id: str) -> str | None:
         """Why no call of this expert can be made on this host; None when there is no reason.
@@ -96,5 +103,6 @@ class Host:
         server = self.servers[expert.server]
         if any(self.fits(server, device) for device in self.devices):
             return None
-        most = max((self.room_mb(device) for device in self.devices), default=0.0)
-        return f"its server {server.id!r} needs {server.memory_mb:,.0f} MB, and no device has more than {most:,.0f} MB for it"
+        most = max((self.room_mb(device) for device in self.devices if server.may_use(device)), default=0.0)
+        where = "no device" if server.devices is None else f"none of its devices ({', '.join(sorted(server.devices))})"
+        return f"its server {server.id!r} needs {server.memory_mb:,.0f} MB, and {where} has more than {most:,.0f} MB for it"

@@ -24,12 +24,15 @@ class BatchLimits:
     max_outage_s: float = 600.0
     """How long an expert that answers nobody is tried again; then what is left of its bucket has failed. Longer than a restart of a
     server, a circuit's longest cool-down or a provider's minute."""
+    max_failed_loads: int = 6
+    """Loads of one server that fail in a way that may pass; then its experts' calls have failed."""
     first_pause_s: float = 1.0
     """Before the second round. Doubled each time."""
     max_pause_s: float = 30.0
     """Longest pause between rounds; a circuit's cool-down is about as long."""
     load_timeout_s: float = 900.0
-    """Longest wait for a server, other batches and requests before it included. A large model takes minutes from a cold disk."""
+    """Longest wait for a server, other batches and requests before it, failed loads and the pauses after them included. A large
+    model takes minutes from a cold disk."""
     max_unwritten: int = 1024
     """Ended calls and lines that are not durable yet; beyond it no further call ends."""
     write_every_s: float = 0.05

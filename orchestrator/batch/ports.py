@@ -119,6 +119,11 @@ class BatchFiles(Protocol):
 class Fleet(Protocol):
     """The managed servers of this host."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why no server can be started by this process at all, for now; None when that is not so."""
+        ...
+
     def host(self, expert_ids: Sequence[str]) -> Host:
         """These experts as a plan sees them, and the devices as they are now."""
         ...

@@ -29,8 +29,18 @@ class BatchService:
     """
 
     def __init__(
-        self, engine: BatchEngine, store: BatchStore, *, owner: str, limits: BatchLimits, clock: Callable[[], float] = time.monotonic
+        self,
+        engine: BatchEngine,
+        store: BatchStore,
+        *,
+        owner: str,
+        limits: BatchLimits,
+        clock: Callable[[], float] = time.monotonic,
+        obstacle: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """*obstacle* says why this process could not carry a batch out for now, None when it can. While there is one no batch is
+        taken up, so that another process may; those that only have to be ended are."""
+        self._obstacle, self._told_obstacle = obstacle, ""
         self._engine, self._store, self._owner, self._limits, self._clock = engine, store, owner, limits, clock
         self._retries = Retries(limits)
         self._woken = [asyncio.Event() for _ in range(limits.max_batches + 1)]
@@ -82,6 +92,8 @@ class BatchService:
 
     async def _next(self, *, ending: bool) -> bool:
         """Whether there was a batch."""
+        if not ending and self._is_hindered():
+            return False
         # What another lane works on is left to it even when the lease has run out, while the database was away.
         besides = self._working | self._retries.resting(self._clock())
         # What only has to be ended may be a command's, which nobody goes on with.
@@ -96,6 +108,14 @@ class BatchService:
             self._working.discard(batch.id)
             self._news.pop(batch.id, None)
         return True
+
+    def _is_hindered(self) -> bool:
+        """Whether batches are left to others, or for later; the log says so once."""
+        why = self._obstacle() or ""
+        if why != self._told_obstacle:
+            log.warning("%s", f"no batch is taken up: {why}" if why else "batches are taken up again")
+            self._told_obstacle = why
+        return bool(why)
 
     async def _carry_out(self, batch: Batch) -> None:
         try:

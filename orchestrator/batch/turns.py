@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from domain.deadline import Deadline
-from domain.errors import ExpertError
+from domain.errors import ExpertError, NotReady
 from domain.plan import CallRole, ExpertFailure
-from orchestrator.batch.bucket_run import BucketReport, BucketRun
+from orchestrator.batch.bucket_run import MAY_PASS, BucketReport, BucketRun, Sleep
 from orchestrator.batch.buckets import Bucket
 from orchestrator.batch.cursor import PlanCursor
 from orchestrator.batch.limits import BatchLimits
@@ -21,6 +22,8 @@ from orchestrator.batch.progress import CallState
 from orchestrator.batch.together import together
 from orchestrator.batch.work import BatchWork, BudgetSpent
 
+log = logging.getLogger(__name__)
+
 MakeRun = Callable[[Bucket, Callable[[], None]], BucketRun]
 _MIN_CALLS_MEASURED = 8
 """Fewer calls say little about how long a bucket takes."""
@@ -29,9 +32,20 @@ _MIN_CALLS_MEASURED = 8
 class Turns:
     """One plan, carried out once."""
 
-    def __init__(self, plan: BatchPlan, work: BatchWork, fleet: Fleet, limits: BatchLimits, *, make_run: MakeRun, on_news: OnNews) -> None:
+    def __init__(
+        self,
+        plan: BatchPlan,
+        work: BatchWork,
+        fleet: Fleet,
+        limits: BatchLimits,
+        *,
+        make_run: MakeRun,
+        on_news: OnNews,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
         """*make_run* gives what makes a bucket's calls; it is told whom to call when one has ended."""
         self._plan, self._work, self._fleet, self._limits, self._make_run, self._on_news = plan, work, fleet, limits, make_run, on_news
+        self._sleep = sleep
         self._cursor = PlanCursor(plan.turns, plan.slots)
         self._began = time.perf_counter()
         self._failed: dict[str, ExpertFailure] = {}
@@ -45,8 +59,8 @@ class Turns:
         """How far the plan is, in its own predicted seconds."""
 
     async def run(self) -> None:
-        """Return when every turn has ended. Raises as ``BucketRun.run`` does, ``BudgetSpent`` when those that run have ended. Cancelling it
-        cancels everything that runs."""
+        """Return when every turn has ended. Raises as ``BucketRun.run`` does, ``BudgetSpent`` when those that run have ended, and
+        ``NotReady`` when this process cannot start servers for now. Cancelling it cancels everything that runs."""
         running: dict[asyncio.Task[None], tuple[Turn, bool]] = {}
         try:
             while not self._cursor.finished:
@@ -96,12 +110,29 @@ class Turns:
         self._working[-1 - turn.number] = f"loading {turn.server}"
         self._tell()
         try:
-            async with self._fleet.hold(turn.server, Deadline.after(self._limits.load_timeout_s)):
-                pass
-        except ExpertError as error:
-            self._failed[turn.server] = ExpertFailure("", error.code, error.message, expert_at_fault=error.expert_at_fault)
+            if (error := await self._not_up(turn.server)) is not None:
+                self._failed[turn.server] = ExpertFailure("", error.code, error.message, expert_at_fault=error.expert_at_fault)
         finally:
             del self._working[-1 - turn.number]
+
+    async def _not_up(self, server: str) -> ExpertError | None:
+        """None when *server* is up; else what its load failed with last, when it fails for good or has failed often enough. One that
+        may pass is waited for as a call's would be: a whole bucket is at stake. Raises ``NotReady``."""
+        limits = self._limits
+        deadline, pause_s, num_failed = Deadline.after(limits.load_timeout_s), limits.first_pause_s, 0
+        while True:
+            try:
+                async with self._fleet.hold(server, deadline):
+                    return None
+            except ExpertError as error:
+                if (why := self._fleet.trouble) is not None:  # the lines are not at fault, and another process may be able to
+                    raise NotReady(f"no server can be loaded for now: {why}") from error
+                num_failed += 1
+                if error.code not in MAY_PASS or num_failed >= limits.max_failed_loads or deadline.expired:
+                    return error
+                log.warning("%s; it is tried again in %g s", error.message, pause_s)
+            await self._sleep(min(pause_s, deadline.remaining_s))
+            pause_s = min(2 * pause_s, limits.max_pause_s)
 
     async def _turn(self, turn: Turn) -> None:
         self._working[turn.number] = ", ".join(sorted({bucket.expert_id for bucket in turn.buckets}))

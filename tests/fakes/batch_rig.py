@@ -12,7 +12,7 @@ from typing import Any
 from domain.batch import Batch, BatchOptions, BatchState, FilePurpose, LineResult
 from domain.chat import ChatRequest, RequestOptions
 from domain.deadline import Deadline
-from domain.errors import ConsiliumError, InvalidRequest
+from domain.errors import ConsiliumError, ExpertUnavailable, InvalidRequest
 from domain.experts import ExpertCard
 from experts_registry.batches import BatchStore
 from experts_registry.database import Database
@@ -76,6 +76,11 @@ class Fleet:
         """Servers in the order in which they were loaded."""
         self.broken: dict[str, ConsiliumError] = {}
         """Servers that cannot be loaded."""
+        self.fails_first: dict[str, list[ConsiliumError]] = {}
+        """What the next loads of a server fail with."""
+        self.trouble: str | None = None
+        """Why none can be loaded."""
+        self.num_tried = 0
         self.expected: Sequence[str] = ()
         self.measures: list[tuple[str, bool]] = []
         self._resident: list[str] = []
@@ -91,6 +96,11 @@ class Fleet:
 
     @asynccontextmanager
     async def _held(self, server_id: str) -> AsyncIterator[None]:
+        self.num_tried += 1
+        if self.trouble is not None:
+            raise ExpertUnavailable(self.trouble)
+        if self.fails_first.get(server_id):
+            raise self.fails_first[server_id].pop(0)
         if server_id in self.broken:
             raise self.broken[server_id]
         if server_id not in self._resident:

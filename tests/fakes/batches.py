@@ -56,10 +56,15 @@ def turns_of(plan: BatchPlan) -> list[str]:
 def batches(draw: st.DrawFn, *, max_servers: int = 5, max_lines: int = 10, max_devices: int = 1) -> tuple[RouteTable, Host]:
     """A table and a host that has room for the two largest servers or just for the largest. Nothing is loaded.
 
-    Experts share servers; some run elsewhere; an aggregator may be a candidate too, of the same line even.
+    Experts share servers; some servers may not be everywhere; some experts run elsewhere; an aggregator may be a candidate too, of
+    the same line even.
     """
-    num_servers = draw(st.integers(1, max_servers))
-    servers = {f"s{i}": Server(f"s{i}", draw(st.integers(1, 4)), draw(st.sampled_from([1.0, 10.0]))) for i in range(num_servers)}
+    num_servers, num_devices = draw(st.integers(1, max_servers)), draw(st.integers(1, max_devices))
+    devices = [f"d{i}" for i in range(num_devices)]
+    places_of = st.none() | st.frozensets(st.sampled_from(devices), min_size=1)
+    servers = {
+        f"s{i}": Server(f"s{i}", draw(st.integers(1, 4)), draw(st.sampled_from([1.0, 10.0])), draw(places_of)) for i in range(num_servers)
+    }
     places = [f"s{i}" for i in range(num_servers)] + draw(st.lists(st.sampled_from([*servers, None]), max_size=2))
     seconds = st.sampled_from([0.0, 0.1, 1.0, 7.0])
     experts = {f"e{i}": BatchExpert(f"e{i}", draw(seconds), place, draw(st.none() | seconds)) for i, place in enumerate(places)}
@@ -67,8 +72,8 @@ def batches(draw: st.DrawFn, *, max_servers: int = 5, max_lines: int = 10, max_d
     lines = draw(st.lists(st.tuples(st.lists(some, min_size=1, max_size=3), st.none() | some), min_size=1, max_size=max_lines))
     sizes = sorted(server.memory_mb for server in servers.values())
     room = draw(st.sampled_from([sizes[-1], sum(sizes[-2:]), sum(sizes[-2:]) + 1, sum(sizes)]))
-    num_devices, num_slots = draw(st.integers(1, max_devices)), draw(st.integers(1, 2))
-    return table_of(*lines), Host(tuple(Device(f"d{i}", room, num_slots) for i in range(num_devices)), servers, experts)
+    num_slots = draw(st.integers(1, 2))
+    return table_of(*lines), Host(tuple(Device(device, room, num_slots) for device in devices), servers, experts)
 
 
 def loaded_before(draw: st.DrawFn, host: Host) -> Host:
@@ -77,7 +82,7 @@ def loaded_before(draw: st.DrawFn, host: Host) -> Host:
     for device in host.devices:
         resident, left = [], device.memory_mb
         for server in draw(st.permutations(list(host.servers))):
-            if host.servers[server].memory_mb <= left and draw(st.booleans()):
+            if host.servers[server].memory_mb <= left and host.servers[server].may_use(device) and draw(st.booleans()):
                 resident.append(server)
                 left -= host.servers[server].memory_mb
         devices.append(Device(device.id, device.memory_mb, device.num_slots, tuple(resident)))

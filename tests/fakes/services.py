@@ -15,6 +15,7 @@ from api.metrics import Metrics
 from api.readiness import Readiness
 from api.services import Services
 from api.settings import Settings
+from api.upload_room import UploadRoom
 from domain.errors import ConsiliumError
 from domain.experts import Backend, Capability, ExpertCard, ExpertRole, HealthState
 from domain.plan import Outcome
@@ -132,6 +133,7 @@ class Parts:
     limits: Limits = field(default_factory=Limits)
     file_store: Any = None
     batch_store: Any = None
+    upload_room: UploadRoom = field(default_factory=UploadRoom)
     num_wakes: int = 0
     """How often whoever runs batches was told to look."""
 
@@ -159,6 +161,7 @@ class Parts:
                 trace_store=unused,
                 file_store=self.file_store,
                 batch_store=self.batch_store,
+                upload_room=self.upload_room,
                 directory=cast(Any, self.directory),
                 encoder=cast(Any, FakeEncoder()),
                 index_holder=unused,

@@ -66,7 +66,10 @@ class Handler(BaseHTTPRequestHandler):
                     self.server.adapters[told["lora_name"]] = told["lora_path"]
                     self._answer(200)
             case "/v1/unload_lora_adapter":
-                self._answer(200 if self.server.adapters.pop(told["lora_name"], None) else 404)
+                if "--keeps-adapters" in sys.argv:
+                    self._answer(500, {"error": {"message": "it is kept"}})
+                else:
+                    self._answer(200 if self.server.adapters.pop(told["lora_name"], None) else 404)
             case "/v1/chat/completions":
                 self._chat(told)
             case "/crash":
@@ -154,6 +157,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--deaf", action="store_true", help="ignore SIGTERM")
     parser.add_argument("--sleep-without-answer", action="store_true")
     parser.add_argument("--sleepless", action="store_true")
+    parser.add_argument("--keeps-adapters", action="store_true")
     parser.add_argument("--children", nargs="*", choices=("plain", "deaf", "apart"), default=[], help="apart: in a session of its own")
     return parser.parse_args()
 

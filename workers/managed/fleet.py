@@ -182,6 +182,9 @@ class Fleet:
         try:
             async with told(card.id, tell, self._limits.progress_s) as on_progress, self._up(seat.server_id, deadline, on_progress):
                 base_url = self._address(seat.server_id)
+                now = self.seat_of(card.id)
+                if now is not None and now.server_id == seat.server_id:
+                    seat = now  # its adapter may have changed while the server was waited for
                 if seat.adapter is not None:
                     await self._adapters.loaded(seat.server_id, card.id, seat.adapter, deadline)
                 yield Address(base_url, seat.model)

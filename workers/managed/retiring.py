@@ -56,6 +56,9 @@ class Retirement:
         server = self._placement().servers.get(server_id)
         return server is not None and server.pool == self._pools.pool_of(server_id) and not self._supervisor.status(server_id).is_outdated
 
+    def _is_over(self, server_id: str) -> bool:
+        return self._pools.pool_of(server_id) is None or self._is_in_place(server_id)
+
     def _declare(self, server: PlacedServer) -> None:
         self._supervisor.declare(server.launch)
         self._pools.declare(server)
@@ -70,8 +73,11 @@ class Retirement:
             residency.unpin(server.id)
 
     async def _retire(self, server_id: str) -> None:
-        """Stop it as soon as it is idle. Of one that is declared still, the next request starts it as it is to be now."""
-        while self._pools.pool_of(server_id) is not None and not self._is_in_place(server_id):
+        """Stop it as soon as it is idle. Of one that is declared still, the next request starts it as it is to be now.
+
+        A round that changes nothing, for whatever reason, is followed by a pause: it need not have waited for anything itself.
+        """
+        while not self._is_over(server_id):
             residency = self._pools.of(server_id)
             residency.unpin(server_id)
             try:
@@ -86,6 +92,7 @@ class Retirement:
                 log.warning("a server that has to go still serves: %s", error.message)
             except ConsiliumError as error:  # somebody else stops it, or it cannot be killed yet
                 log.info("server %r cannot go yet: %s", server_id, error.message)
+            if not self._is_over(server_id):
                 await asyncio.sleep(self._limits.retry_s)
         if (server := self._placement().servers.get(server_id)) is not None:
             self._settle(server)

@@ -5,7 +5,8 @@
 known before anything runs make the plan). For servers of one size that gives the fewest loads there can be; for several
 sizes it is a good heuristic, and the best choice is NP-hard (Folwarczný and Sgall 2015).
 ``cost``: what is least expected to be missed goes: load time × probability of reuse, as a knapsack (CoServe evicts by
-probability of use rather than by recency).
+probability of use rather than by recency); of what a plan names, load time ÷ the uses until its own, and only when the rest
+is not enough.
 
 Asleep is cheaper than gone: a server is put to sleep instead of stopped where that frees enough.
 """
@@ -95,7 +96,11 @@ class Cost:
     """The smallest expected loss that frees enough.
 
     Stopping loses load time × probability of reuse; sleeping loses the time to fall asleep, surely, and the time to wake ×
-    the same probability. A server that the plan names is sure to be needed.
+    the same probability.
+
+    A server that the plan names is sure to be needed, and goes only when all others together are not enough: how much the
+    others were used was often the plan's own doing. Its loss counts for each use until its own, since that is how long the
+    memory serves others: of equal servers the one that is needed last goes, as with ``Belady``.
     """
 
     name = "cost"
@@ -103,17 +108,30 @@ class Cost:
     weighs_reuse = True
 
     def choose(self, evictable: Sequence[Resident], shortfall_mb: float) -> tuple[Eviction, ...]:
-        order = sorted(evictable, key=lambda resident: (resident.last_use, resident.id))
-        ways = [_ways(resident) for resident in order]
-        chosen = cheapest_cover([[option for _, option in found] for found in ways], shortfall_mb)
-        return tuple(Eviction(order[i].id, ways[i][chosen[i]][0], ways[i][chosen[i]][1].freed) for i in range(len(order)) if i in chosen)
+        order = sorted(evictable, key=lambda resident: (-resident.next_use, resident.last_use, resident.id))
+        planned = [resident for resident in order if math.isfinite(resident.next_use)]
+        others = [resident for resident in order if not math.isfinite(resident.next_use)]
+        missing_mb = total_mb([shortfall_mb, *(-resident.memory_mb for resident in others)])
+        # Half a rounding more than is missing: otherwise the others could end up short by the sum of two roundings.
+        first = _cheapest(planned, missing_mb + ROUNDING_MB / 2) if missing_mb > ROUNDING_MB else ()
+        rest_mb = total_mb([shortfall_mb, *(-eviction.freed_mb for eviction in first)])
+        return (*_cheapest(others, rest_mb), *first)
+
+
+def _cheapest(order: Sequence[Resident], shortfall_mb: float) -> tuple[Eviction, ...]:
+    ways = [_ways(resident) for resident in order]
+    chosen = cheapest_cover([[option for _, option in found] for found in ways], shortfall_mb)
+    return tuple(Eviction(order[i].id, ways[i][chosen[i]][0], ways[i][chosen[i]][1].freed) for i in range(len(order)) if i in chosen)
 
 
 def _ways(resident: Resident) -> list[tuple[Action, Option]]:
-    probability = 1.0 if math.isfinite(resident.next_use) else resident.reuse_probability
-    ways = [(Action.STOP, Option(resident.memory_mb, probability * resident.load_s))]
+    probability, uses_until = resident.reuse_probability, 1.0
+    if math.isfinite(resident.next_use):
+        probability, uses_until = 1.0, 1.0 + resident.next_use
+    ways = [(Action.STOP, Option(resident.memory_mb, probability * resident.load_s / uses_until))]
     if resident.frees_asleep_mb > 0:
-        ways.append((Action.SLEEP, Option(resident.frees_asleep_mb, resident.sleep_s + probability * resident.wake_s)))
+        loss = (resident.sleep_s + probability * resident.wake_s) / uses_until
+        ways.append((Action.SLEEP, Option(resident.frees_asleep_mb, loss)))
     return ways
 
 

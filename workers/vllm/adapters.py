@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from domain.errors import Conflict, InvalidRequest
@@ -20,8 +21,9 @@ class Adapters:
         self._folders: dict[str, str] = {}
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._folders))
+    def folders(self) -> dict[str, str]:
+        """Name to folder, as they are now."""
+        return dict(self._folders)
 
     def replace(self, folders: Mapping[str, str]) -> None:
         """These, name to folder, are what the server has now."""
@@ -43,7 +45,8 @@ class Adapters:
     async def unload(self, name: str, control: ServerControl) -> None:
         """Return when the server has forgotten it; at once when it does not have it."""
         if name in self._folders:
-            await control.unload_adapter(name)
+            with suppress(InvalidRequest):  # it says that it does not have it
+                await control.unload_adapter(name)
             del self._folders[name]
 
     async def restore(self, control: ServerControl) -> str:

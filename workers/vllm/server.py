@@ -44,6 +44,8 @@ class ManagedServer:
         self._failed_at = 0.0
         self._talk = asyncio.Lock()
         self._num_starting = 0
+        self._is_handed_over = False
+        """Whether somebody was told, since it was started, that it is up."""
 
     @property
     def status(self) -> ServerStatus:
@@ -52,7 +54,7 @@ class ManagedServer:
             self._status,
             base_url=process.record.base_url if process is not None else None,
             pid=process.pid if process is not None else None,
-            adapters=self._adapters.names,
+            adapter_folders=self._adapters.folders,
             num_failures=self._row.num,
             is_outdated=process is not None and self._running_launch != self.launch,
         )
@@ -71,6 +73,7 @@ class ManagedServer:
         if self._status.state is ServerState.ASLEEP:
             await self.wake()
         if self._status.state is ServerState.READY:
+            self._is_handed_over = True
             return
         if self._task is None or self._task.done():
             self._begin(None)
@@ -79,7 +82,8 @@ class ManagedServer:
             while self._status.state in {ServerState.STARTING, ServerState.STOPPING}:
                 await self._changed.wait()
         except asyncio.CancelledError:
-            if self._num_starting == 1 and self._status.state is ServerState.STARTING:
+            came_up_for_nobody = self.status.state is ServerState.READY and not self._is_handed_over
+            if self._num_starting == 1 and (came_up_for_nobody or self._status.state is ServerState.STARTING):
                 await self.stop()
             raise
         finally:
@@ -87,12 +91,14 @@ class ManagedServer:
         if self._status.state not in RUNNING:
             message, _, detail = self._status.reason.partition("\n")
             raise StartFailed(message, detail=detail)
+        self._is_handed_over = True
 
     def take_over(self, process: ServerProcess, adapters: Mapping[str, str], *, asleep: bool) -> None:
         """Go on with a process that was found well, started by an earlier service with this very launch."""
         self._adapters.replace(adapters)
         self._process, self._running_launch = process, self.launch
         self._begin(process)
+        self._is_handed_over = True
         self._enter(ServerState.ASLEEP if asleep else ServerState.READY, "was running when the service started")
         self._status = replace(self._status, is_adopted=True)
 
@@ -116,6 +122,7 @@ class ManagedServer:
     def _begin(self, found: ServerProcess | None) -> None:
         if found is None:
             self._adapters.replace({})
+        self._is_handed_over = False
         self._enter(ServerState.STARTING, "was asked to start")
         self._task = asyncio.create_task(self._run(found), name=f"vllm server {self.launch.server_id}")
         self._task.add_done_callback(self._finished)

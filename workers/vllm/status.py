@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -56,8 +57,8 @@ class ServerStatus:
     """For calls, with ``/v1``; None while there is no process."""
     pid: int | None = None
     """Of its first process, whose group holds the others."""
-    adapters: tuple[str, ...] = ()
-    """LoRA adapters that it serves beside the model itself, by name."""
+    adapter_folders: Mapping[str, str] = field(default_factory=dict)
+    """LoRA adapters that it serves beside the model itself: name to the folder that it came from."""
     num_failures: int = 0
     """Crashes and failed starts since it last ran well."""
     is_adopted: bool = False
@@ -65,3 +66,8 @@ class ServerStatus:
     is_outdated: bool = False
     """Whether another launch was declared since it was started; the next start takes it up."""
     measured: Measured = Measured()
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Their names, sorted."""
+        return tuple(sorted(self.adapter_folders))

@@ -19,7 +19,7 @@ import openai
 import pytest
 
 from api.batch_output import output_line
-from domain.batch import BatchError, BatchLine, BatchRunner, BatchState, InputLine, LineResult
+from domain.batch import BatchError, BatchLine, BatchRunner, BatchState, FilePurpose, InputLine, LineResult
 from experts_registry import file_contents
 from experts_registry.batches import BatchStore
 from experts_registry.database import Database
@@ -211,6 +211,62 @@ async def test_files_together_have_a_bound(client: openai.AsyncOpenAI) -> None:
     await uploaded(client, b"x" * 60_000)
 
 
+class Upload:
+    """One that is sent in two halves, so that several run at once."""
+
+    def __init__(self, http: httpx.AsyncClient, size: int) -> None:
+        self._half, self._rest = b"x" * (size // 2), asyncio.Event()
+        self._request = asyncio.create_task(
+            http.post("/v1/files", content=self._pieces(), headers={"content-type": "multipart/form-data; boundary=x"})
+        )
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        yield b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n' + self._half
+        await self._rest.wait()
+        yield self._half + b"\r\n--x--\r\n"
+
+    async def finish(self) -> int:
+        """The status that it is answered with."""
+        self._rest.set()
+        return (await self._request).status_code
+
+
+async def until_received(made: Parts, num_bytes: int) -> None:
+    """But for the last few of each upload, which may be the beginning of its end."""
+    async with asyncio.timeout(WAIT_S):
+        while abs(made.upload_room._num_taken - num_bytes) > 100:
+            await asyncio.sleep(0.01)
+
+
+async def test_uploads_that_run_at_once_have_the_bound_together(made: Parts, http: httpx.AsyncClient, tmp_path: Path) -> None:
+    """Together too large, and each alone not: the one that comes too far is refused, the others are not for its sake."""
+    uploads = [Upload(http, 80_000) for _ in range(3)]
+    await until_received(made, 120_000)
+
+    assert await uploads[0].finish() == 413
+    await until_received(made, 80_000)
+    assert len(list((tmp_path / "files").iterdir())) == 2, "what is refused takes no room while it is read to its end"
+    assert await uploads[1].finish() == 200
+    assert await uploads[2].finish() == 413
+    await until_received(made, 0)
+    assert await Upload(http, 70_000).finish() == 200
+
+
+async def test_an_upload_is_refused_when_another_process_has_filled_the_room_meanwhile(
+    made: Parts, http: httpx.AsyncClient, database: Database, tmp_path: Path
+) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+
+    upload = Upload(http, 80_000)
+    await until_received(made, 40_000)
+    other = await FileStore(database, tmp_path / "files").create("other", FilePurpose.BATCH_OUTPUT, content())
+
+    assert await upload.finish() == 413
+    assert [path.name for path in (tmp_path / "files").iterdir()] == [other.id]
+
+
 @pytest.mark.usefixtures("nothing_stored")
 async def test_an_upload_that_stalls_is_ended(made: Parts, serving: Any) -> None:
     head = "POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=x\r\ncontent-length: 1000\r\n\r\n"
@@ -269,6 +325,7 @@ async def test_nothing_stays_of_an_upload_that_is_broken_off(
         ({"sec-fetch-site": "same-site"}, 403),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
     ],
 )
 async def test_a_page_of_another_site_uploads_nothing(http: httpx.AsyncClient, url: str, headers: dict[str, str], status: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shlex
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -77,6 +80,35 @@ async def test_without_vllm_the_expert_says_how_to_get_it(no_models: None, monke
     assert [answer.status_code for answer in asked] == [502, 503]
     assert "run `make vllm`" in asked[0].text
     assert "CONSILIUM_GPU_MEMORY_MB" in asked[1].text
+
+
+async def test_a_batch_is_left_to_the_service_that_manages_the_servers(
+    no_models: None, python: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two on one data dir: the one that takes batches up is not the one that may start servers, until the other has gone."""
+    settings = settings_in(tmp_path / "data", vllm_python=python)
+    body = {"model": "a", "messages": USER}
+    line = json.dumps({"custom_id": "x", "method": "POST", "url": "/v1/chat/completions", "body": body}).encode() + b"\n"
+    async with AsyncExitStack() as others:
+        first = await others.enter_async_context(running(settings.model_copy(update={"run_batches": False})))
+        await until_ready(first)
+        await declare(first, "a")
+        async with running(settings) as http:
+            await until_ready(http)
+            file = (await http.post("/v1/files", files=[("purpose", (None, "batch")), ("file", ("in.jsonl", line))])).json()["id"]
+            asked = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+            batch = (await http.post("/v1/batches", json=asked)).json()["id"]
+            async with asyncio.timeout(30):
+                while "no batch is taken up: another process manages" not in caplog.text:
+                    await asyncio.sleep(0.02)
+            before = (await http.get(f"/v1/batches/{batch}")).json()
+            await others.aclose()
+            async with asyncio.timeout(60):
+                while (after := (await http.get(f"/v1/batches/{batch}")).json())["status"] != "completed":
+                    await asyncio.sleep(0.1)
+
+    assert before["status"] == "validating", "nobody has touched it"
+    assert after["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
 
 
 async def test_a_start_loads_nothing(no_models: None, python: Path, tmp_path: Path) -> None:

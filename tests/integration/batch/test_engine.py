@@ -13,13 +13,24 @@ import pytest
 
 from domain.batch import BatchState, RequestCounts
 from domain.chat import ChatRequest, Usage
-from domain.errors import ExpertOverloaded, ExpertProtocolError, ExpertRejected, ExpertUnavailable, ExpertUnreachable, Overloaded
+from domain.errors import (
+    ExpertAuthFailed,
+    ExpertError,
+    ExpertOverloaded,
+    ExpertProtocolError,
+    ExpertRejected,
+    ExpertTimeout,
+    ExpertUnavailable,
+    ExpertUnreachable,
+    NotReady,
+    Overloaded,
+)
 from domain.experts import HealthState
 from domain.plan import CallRole, Candidate, ExpertCall
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 from domain.strategy import Strategy
-from tests.fakes.batch_rig import body_of, chat_line
+from tests.fakes.batch_rig import QUICK, body_of, chat_line
 from tests.fakes.directory import FakeDirectory, card
 from tests.fakes.workers import Fails, Stalls
 from tests.integration.batch.conftest import MakeRig
@@ -272,6 +283,53 @@ async def test_a_server_that_cannot_be_loaded_fails_its_lines_with_the_reason(ma
     assert batch.counts == RequestCounts(2, 1, 1)
     assert "the weights are not there" in (await rig.errors())["a"]["error"]["message"]
     assert rig.workers.called() == ["b"]  # type: ignore[attr-defined]
+
+
+async def test_a_load_that_fails_once_or_twice_costs_no_line(make_rig: MakeRig) -> None:
+    rig = make_rig(ECHOES, choose=named_in_the_text)
+    rig.fleet.fails_first["a"] = [ExpertUnreachable("no memory left"), ExpertTimeout("it hung")]
+    await rig.submit(chat_line("a", "a 1"), chat_line("b", "b 1"))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(2, 2, 0)
+    assert sorted(rig.fleet.loaded) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("error", "num_tries"), [(ExpertUnreachable("gone"), QUICK.max_failed_loads), (ExpertAuthFailed("no"), 1)])
+async def test_a_load_that_keeps_failing_is_tried_as_often_as_a_bucket_and_one_that_cannot_pass_once(
+    make_rig: MakeRig, error: ExpertError, num_tries: int
+) -> None:
+    rig = make_rig(ECHOES, "a")
+    rig.fleet.broken["a"] = error
+    await rig.submit(chat_line("a", "a 1"))
+
+    assert (await rig.run()).counts == RequestCounts(1, 0, 1)
+    assert rig.fleet.num_tried == num_tries
+
+
+async def test_the_pauses_between_loads_end_with_the_wait_for_a_server(make_rig: MakeRig) -> None:
+    """A pause of an hour, cut short by the time that there is for a server."""
+    limits = replace(QUICK, first_pause_s=3600.0, max_pause_s=3600.0, max_failed_loads=100, load_timeout_s=0.05)
+    rig = make_rig(ECHOES, "a", limits=limits)
+    rig.fleet.broken["a"] = ExpertUnreachable("gone")
+    await rig.submit(chat_line("a", "a 1"))
+
+    assert (await rig.run()).counts == RequestCounts(1, 0, 1)
+    assert rig.fleet.num_tried == 2, "before the first pause, which ends with the deadline, and after it"
+
+
+async def test_a_process_that_cannot_start_servers_fails_no_line(make_rig: MakeRig) -> None:
+    rig = make_rig(ECHOES, choose=named_in_the_text)
+    rig.fleet.trouble = "another process manages them"
+    await rig.submit(chat_line("a", "a 1"), chat_line("b", "b 1"))
+
+    with pytest.raises(NotReady, match="another process manages them"):
+        await rig.run()
+    assert (await rig.store.get("batch_1")).counts == RequestCounts(2, 0, 0)
+    rig.fleet.trouble = None
+
+    assert (await rig.engine().run(await rig.store.get("batch_1"))).counts == RequestCounts(2, 2, 0)
 
 
 async def test_an_expert_that_fits_nowhere_fails_its_lines_with_the_figures(make_rig: MakeRig) -> None:

@@ -109,6 +109,43 @@ async def test_a_service_that_stops_gives_its_batch_up_at_once(make_rig: MakeRig
     assert len(rig.workers.calls_to("a")) == 1  # type: ignore[attr-defined]
 
 
+async def test_a_process_that_cannot_start_servers_takes_no_batch_up_but_ends_what_is_cancelled(make_rig: MakeRig) -> None:
+    rig = make_rig({"a": "fine"}, "a", limits=EAGER)
+    trouble: list[str | None] = ["another process manages them"]
+    asked = asyncio.Event()
+
+    def obstacle() -> str | None:
+        asked.set()
+        return trouble[0]
+
+    await rig.submit(chat_line("x", "hello"))
+    await rig.submit(chat_line("y", "hello"), batch_id="batch_2")
+    await rig.store.cancel("batch_2")
+    async with served(rig, obstacle=obstacle):
+        assert (await over(rig, "batch_2")).state is BatchState.CANCELLED
+        async with asyncio.timeout(WITHIN_S):
+            for _ in range(3):
+                asked.clear()
+                await asked.wait()
+        assert await rig.store.claim("two", lease_s=0, runner=BatchRunner.SERVICE) is not None, "nobody has it"
+        await rig.store.release("batch_1", "two")
+        trouble[0] = None
+        assert (await over(rig)).counts == RequestCounts(1, 1, 0)
+
+
+async def test_trouble_in_the_middle_gives_the_batch_back_as_it_is(make_rig: MakeRig) -> None:
+    """However often: it is no fault of the batch's, and no line's."""
+    rig = make_rig({"a": "fine"}, "a", limits=EAGER)
+    rig.fleet.trouble = "another process manages them"
+    await rig.submit(chat_line("x", "hello"))
+    async with served(rig):
+        async with asyncio.timeout(WITHIN_S):
+            while rig.fleet.num_tried <= EAGER.max_breaks:
+                await asyncio.sleep(0.01)
+        rig.fleet.trouble = None
+        assert (await over(rig)).counts == RequestCounts(1, 1, 0)
+
+
 async def test_a_batch_that_breaks_by_a_bug_is_given_up_and_stops_no_other(make_rig: MakeRig, caplog: pytest.LogCaptureFixture) -> None:
     """Three attempts, then it has failed: it says so, the log says why, and what was answered is in its output file."""
     rig = make_rig({"a": "fine"}, "a", limits=EAGER, shapes={CHAT: Breaks("poison")})

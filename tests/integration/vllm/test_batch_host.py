@@ -36,11 +36,25 @@ async def test_servers_devices_and_experts_are_told_as_they_are_now(root: Path, 
         "here": BatchExpert("here", DEFAULT_CALL_S),
         "wrong": BatchExpert("wrong", DEFAULT_CALL_S),
     }
-    assert before.servers["base"] == Server("base", 80, 1.0)
-    assert before.servers["other"].load_s == 7.0
+    assert before.servers["base"] == Server("base", 80, 1.0, frozenset({"processors"}))
+    assert (before.servers["other"].load_s, before.servers["other"].devices) == (7.0, {"gpu 0"})
     assert before.devices == (Device("gpu 0", 100), Device("processors", 100))
     assert during.devices == (Device("gpu 0", 100), Device("processors", 100, resident=("base",)))
     assert during.servers["base"].load_s != 1.0, "measured"
+
+
+async def test_a_process_that_does_not_manage_the_servers_says_so(root: Path) -> None:
+    first, second = fleet_in(root), fleet_in(root)
+    try:
+        for fleet in (first, second):
+            await fleet.update([managed("a")])
+        assert BatchFleet(first).trouble is None
+        assert "another process manages" in str(BatchFleet(second).trouble)
+        await second.update([])
+        assert BatchFleet(second).trouble is None, "nothing is left that it could not do"
+    finally:
+        await second.close()
+        await first.close()
 
 
 async def test_what_is_pinned_is_told(root: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -202,6 +203,68 @@ async def test_an_adapter_that_its_server_refuses_fails_alone(opened: OpenFleet,
     with pytest.raises(ExpertUnavailable, match="its rank is 64"):
         await answer(pool, card)
     assert (await answer(pool, base)).startswith("base on")
+
+
+def adapters_at(fleet: Fleet, server_id: str) -> dict[str, str]:
+    """What the server itself says that it serves: name to folder."""
+    url = server(fleet, server_id).status.base_url
+    models = httpx.get(f"{url}/models", timeout=30, trust_env=False).json()["data"]
+    return {model["id"]: model["root"] for model in models if model["parent"]}
+
+
+async def test_an_adapter_that_changed_while_its_server_slept_is_loaded_anew(opened: OpenFleet, tmp_path: Path) -> None:
+    base = managed("base", serving=ServingOptions(gpus=("0",), asleep_mb=5.0))
+    v1, v2 = (replace(adapter_on(base, "chess", tmp_path / name), serving=base.serving) for name in ("v1", "v2"))
+    fleet, pool = await opened(base, v1)
+    await answer(pool, v1)
+    await fleet.operations.sleep("base", Deadline.after(30))
+
+    await fleet.update([base, v2])
+    await asyncio.gather(*(answer(pool, v2) for _ in range(3)))
+
+    assert adapters_at(fleet, "base") == {"chess": v2.model}
+    assert server(fleet, "base").status.adapters == ("chess",)
+    assert fleet.num_loads == 1, "woken"
+
+
+async def test_an_adapter_that_changed_while_no_service_ran_is_loaded_anew(opened: OpenFleet, tmp_path: Path) -> None:
+    """The second service takes the server over, with what it has."""
+    base = managed("base")
+    v1, v2 = (adapter_on(base, "chess", tmp_path / name) for name in ("v1", "v2"))
+    first, pool = await opened(base, v1)
+    await answer(pool, v1)
+    assert first._supervisor._ownership is not None
+    first._supervisor._ownership.release()
+
+    second, other_pool = await opened(base, v2)
+    await answer(other_pool, v2)
+
+    assert server(second, "base").status.is_adopted
+    assert adapters_at(second, "base") == {"chess": v2.model}
+
+
+async def test_a_call_fails_whose_changed_adapter_cannot_replace_the_old_one(opened: OpenFleet, tmp_path: Path) -> None:
+    base = managed("base", serving=ServingOptions(extra_arguments=("--keeps-adapters",)))
+    v1, v2 = (adapter_on(base, "chess", tmp_path / name) for name in ("v1", "v2"))
+    fleet, pool = await opened(base, v1)
+    await answer(pool, v1)
+    await fleet.update([base, v2])
+
+    with pytest.raises(ExpertUnavailable, match=r"'chess' has changed, and its server does not let the old one go: .*it is kept"):
+        await answer(pool, v2)
+    assert adapters_at(fleet, "base") == {"chess": v1.model}
+
+
+async def test_calls_to_one_adapter_from_two_folders_get_what_they_ask_for(opened: OpenFleet, tmp_path: Path) -> None:
+    base = managed("base")
+    v1, v2 = (adapter_on(base, "chess", tmp_path / name) for name in ("v1", "v2"))
+    fleet, _ = await opened(base, v1)
+
+    async with fleet.hold("base", Deadline.after(60)):
+        calls = [fleet._adapters.loaded("base", "chess", card.model, Deadline.after(60)) for card in (v1, v2, v2)]
+        await asyncio.gather(*calls)
+
+        assert adapters_at(fleet, "base") == {"chess": v2.model}
 
 
 async def test_a_card_that_is_news_waits_for_its_place(opened: OpenFleet) -> None:

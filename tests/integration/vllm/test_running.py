@@ -296,6 +296,28 @@ async def test_a_start_that_nobody_waits_for_any_more_leaves_nothing(opened: Ope
     assert supervised.status("stand-in").state is ServerState.STOPPED
 
 
+@pytest.mark.parametrize("another_waits", [False, True])
+async def test_a_start_that_is_given_up_in_the_moment_in_which_it_succeeds_leaves_nothing_either(
+    opened: Open, root: Path, monkeypatch: pytest.MonkeyPatch, another_waits: bool
+) -> None:
+    """Unless another waits for it as well."""
+    supervised = await opened(stand_in())
+    server = supervised._servers["stand-in"]
+    enter, starting = server._enter, [asyncio.create_task(supervised.start("stand-in")) for _ in range(1 + another_waits)]
+
+    def enter_and_cancel(state: ServerState, reason: str) -> None:
+        enter(state, reason)
+        if state is ServerState.READY:
+            starting[-1].cancel()
+
+    monkeypatch.setattr(server, "_enter", enter_and_cancel)
+    await asyncio.wait(starting)
+
+    assert starting[-1].cancelled()
+    assert supervised.status("stand-in").state is (ServerState.READY if another_waits else ServerState.STOPPED)
+    assert bool(processes(root)) is another_waits
+
+
 # --- sleep and adapters ---------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.errors import InvalidRequest
 from orchestrator.batch.host import Device, Host
 from orchestrator.batch.placement import Share, Work, place
 from orchestrator.batch.planning import plan_batch
@@ -43,6 +44,30 @@ def test_a_server_goes_only_where_it_fits() -> None:
     host = replace(host_of("ab", sizes={"a": 8, "b": 8}), devices=(Device("small", 4), Device("large", 8)))
 
     assert place({"a": Work(5, 5), "b": Work(5, 5)}, host) == {"a": (Share("large"),), "b": (Share("large"),)}
+
+
+def only_on(host: Host, **devices: str) -> Host:
+    """*host* with servers that may be loaded on one device each."""
+    bound = {name: replace(host.servers[name], devices=frozenset({device})) for name, device in devices.items()}
+    return replace(host, servers={**host.servers, **bound})
+
+
+def test_a_server_goes_only_where_it_may_and_gets_no_second_copy_elsewhere() -> None:
+    """However busy its own device is: who loads it knows that one only."""
+    work = {"a": Work(500, 500), "b": Work(400, 400), "free": Work(300, 300)}
+    shares = place(work, only_on(host_of(work, num_devices=2, load_s=1), a="d1", b="d1"))
+
+    assert shares == {"a": (Share("d1"),), "b": (Share("d1"),), "free": (Share("d0"),)}
+
+
+def test_a_server_that_is_too_large_for_its_own_devices_is_impossible_although_another_has_room() -> None:
+    host = replace(host_of("a", sizes={"a": 8}), devices=(Device("small", 4), Device("large", 8)))
+
+    assert host.obstacle("a") is None
+    why = only_on(host, a="small").obstacle("a")
+    assert why == "its server 'a' needs 8 MB, and none of its devices (small) has more than 4 MB for it"
+    with pytest.raises(InvalidRequest, match="'a' is said to be loaded on 'large', and may not be there"):
+        replace(only_on(host, a="small"), devices=(Device("large", 8, resident=("a",)),))
 
 
 def test_an_overloaded_server_gets_a_second_copy_when_that_saves_more_than_its_load() -> None:
