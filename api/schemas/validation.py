@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -74,9 +75,15 @@ def _check_keys(payload: object, model: type[BaseModel], path: tuple[str, ...]) 
     if model.model_config.get("extra") == "forbid" and (unknown := next((key for key in payload if key not in known), None)) is not None:
         param = _dotted((*path, unknown))
         raise InvalidRequest(f"{param}: unknown key{_hint(unknown, list(known))}", param=param)
-    for name, field in known.items():
-        if (inner := _model_in(field.annotation)) is not None:
-            _check_keys(payload.get(name), inner, (*path, name))
+    for name, inner in _models_of(model):
+        if name in payload:
+            _check_keys(payload[name], inner, (*path, name))
+
+
+@cache
+def _models_of(model: type[BaseModel]) -> tuple[tuple[str, type[BaseModel]], ...]:
+    """The fields of *model* that hold objects, with what those are. Looked for once: every request asks."""
+    return tuple((name, inner) for name, field in model.model_fields.items() if (inner := _model_in(field.annotation)) is not None)
 
 
 def first_problem(found: Iterable[Any], payload: object, model: type[BaseModel] | None = None) -> Problem:

@@ -35,8 +35,9 @@ class BatchLimits:
     model takes minutes from a cold disk."""
     max_unwritten: int = 1024
     """Ended calls and lines that are not durable yet; beyond it no further call ends."""
-    write_every_s: float = 0.05
-    """Longest that something ended waits for others to be written with it."""
+    write_every_s: float = 0.5
+    """Longest that something ended waits for others to be written with it. A kill costs at most the calls of that time;
+    more commits take processor time from the servers beside them."""
     storage_patience_s: float = 300.0
     """How long a database that is away is tried again before the batch is given up, to be taken on later by whoever can."""
     lease_s: float = 60.0
