@@ -97,7 +97,7 @@ class Orchestrator:
         """The candidate that is the answer: the only one, the chosen one, or what the aggregator wrote."""
         match settle(prepared, candidates):
             case None:
-                recorder.aggregated("single", why_single(prepared))
+                recorder.aggregated("single", why_single(len(prepared.plan.calls)))
                 return candidates[0]
             case Chosen(candidate=chosen, why=why, by=name):
                 recorder.aggregated(name, why)

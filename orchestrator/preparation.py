@@ -66,9 +66,8 @@ def settle(prepared: Prepared, candidates: Sequence[Candidate]) -> Chosen | Synt
     return verdict
 
 
-def why_single(prepared: Prepared) -> str:
-    """Why nothing had to be aggregated."""
-    num_calls = len(prepared.plan.calls)
+def why_single(num_calls: int) -> str:
+    """Why nothing had to be aggregated, when so many candidates were asked."""
     return "one expert was asked" if num_calls == 1 else f"one of {num_calls} candidates answered"
 
 

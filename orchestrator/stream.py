@@ -208,7 +208,7 @@ async def _last_step(
 
 
 async def _single(prepared: Prepared, call: ExpertCall, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
-    recorder.aggregated("single", why_single(prepared))
+    recorder.aggregated("single", why_single(len(prepared.plan.calls)))
     try:
         async with aclosing(_relay(call, "experts", recorder, workers)) as chunks:
             async for chunk in chunks:
@@ -235,7 +235,7 @@ async def _panel(
         raise _NoAnswer(failures_of(outcomes))
     match settle(prepared, candidates):
         case None:
-            recorder.aggregated("single", why_single(prepared))
+            recorder.aggregated("single", why_single(len(prepared.plan.calls)))
             yield _whole(candidates[0])
         case Chosen(candidate=chosen, why=why, by=name):
             recorder.aggregated(name, why)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from domain.batch import LineRoute
 from domain.chat import ChatRequest
+from domain.deadline import Deadline
 from domain.errors import ConsiliumError, NoEligibleExpert
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
@@ -101,7 +102,7 @@ class Lines:
         for stage, seconds in waits.items():
             recorder.took(stage, seconds)
         try:
-            final = self._final(self._prepared(request, route), route, outcomes, recorder)
+            final = self._final(request, route, outcomes, recorder)
         except ConsiliumError as error:
             recorder.finish(error)
             raise
@@ -109,14 +110,17 @@ class Lines:
         trace = recorder.finish()
         return Answer(request.id, request.model, final.choices, trace.usage, trace, final.extra)
 
-    def _final(self, prepared: Prepared, route: LineRoute, outcomes: Mapping[int, Outcome], recorder: TraceRecorder) -> Candidate:
+    def _final(self, request: ChatRequest, route: LineRoute, outcomes: Mapping[int, Outcome], recorder: TraceRecorder) -> Candidate:
         candidates = _candidates(route, outcomes)
         if not candidates:
             failures = [outcome for outcome in outcomes.values() if isinstance(outcome, ExpertFailure)]
-            raise error_for(failures, prepared.plan.deadline)
+            raise error_for(failures, Deadline.after(self._wait_s))
+        if len(candidates) == 1:  # it stands, whatever the registry has become since
+            recorder.aggregated("single", why_single(len(route.selected)))
+            return candidates[0]
+        prepared = self._prepared(request, route)
         match settle(prepared, candidates):
             case None:
-                recorder.aggregated("single", why_single(prepared))
                 return candidates[0]
             case Chosen(candidate=chosen, why=why, by=name):
                 recorder.aggregated(name, why)
