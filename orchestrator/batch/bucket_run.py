@@ -147,7 +147,7 @@ class BucketRun:
         outcome = await self._outcome(ready, this)
         if isinstance(outcome, ExpertFailure) and outcome.code in MAY_PASS:
             this.failed.append((ready, outcome))
-            this.is_closed = this.is_closed or not outcome.called
+            this.is_closed = this.is_closed or outcome.code in _BUSY  # nothing more is sent until it has had its pause
             return
         this.num_settled += 1
         await self._settle(ready, outcome)

@@ -194,6 +194,17 @@ async def test_an_expert_with_too_many_calls_is_given_the_time_that_it_asks_for(
     assert time.monotonic() - began >= 0.1
 
 
+async def test_an_expert_that_is_busy_is_not_sent_the_whole_bucket_again_and_again(make_rig: MakeRig) -> None:
+    """The calls that were under way are refused, the others are not even made until it had its pause."""
+    rig = make_rig({"a": Fails(ExpertOverloaded("slow down"))}, "a", cards=(card("a", max_in_flight=2),))
+    await rig.submit(*(chat_line(str(n), f"a {n}") for n in range(200)))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(200, 0, 200)
+    assert len(rig.workers.calls) < 100  # type: ignore[attr-defined]
+
+
 async def test_calls_of_the_router_count(make_rig: MakeRig) -> None:
     """They stand in the trace, the batch's calls and its tokens, and take their part of the budget."""
     asked = Candidate("c", (), Usage(10, 5), latency_s=0.1)
