@@ -32,22 +32,9 @@ CHAT = "/v1/chat/completions"
 WAIT_S = 10.0
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sqlite") / "template.db"
-
-    async def migrate() -> None:
-        made = Database.connect(f"sqlite:///{path}")
-        await made.upgrade()
-        await made.close()
-
-    asyncio.run(migrate())
-    return path
-
-
 @pytest.fixture
-async def database(tmp_path: Path, migrated: Path) -> AsyncIterator[Database]:
-    connected = Database.connect(f"sqlite:///{shutil.copy(migrated, tmp_path / 'consilium.db')}", busy_timeout_s=0.2)
+async def database(tmp_path: Path, sqlite_template: Path) -> AsyncIterator[Database]:
+    connected = Database.connect(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'consilium.db')}", busy_timeout_s=0.2)
     yield connected
     await connected.close()
 

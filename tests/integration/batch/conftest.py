@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -25,22 +24,9 @@ CARDS = (*(card(name) for name in "abcd"), card("fuser", roles=frozenset({Expert
 MakeRig = Callable[..., Rig]
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("batches") / "template.db"
-
-    async def migrate() -> None:
-        database = Database.connect(f"sqlite:///{path}")
-        await database.upgrade()
-        await database.close()
-
-    asyncio.run(migrate())
-    return path
-
-
 @pytest.fixture
-async def database(template: Path, tmp_path: Path) -> AsyncIterator[Database]:
-    shutil.copy(template, tmp_path / "test.db")
+async def database(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Database]:
+    shutil.copy(sqlite_template, tmp_path / "test.db")
     made = Database.connect(f"sqlite:///{tmp_path / 'test.db'}")
     yield made
     await made.close()

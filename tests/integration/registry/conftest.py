@@ -15,14 +15,7 @@ from experts_registry.schema import known_revisions
 from experts_registry.stores import Stores
 from experts_registry.tables import metadata, registry_state
 from tests.fakes.postgres import PostgresServer
-
-
-async def _migrate(url: str) -> None:
-    database = Database.connect(url)
-    try:
-        await database.upgrade()
-    finally:
-        await database.close()
+from tests.integration.conftest import migrated
 
 
 async def _clear(url: str) -> None:
@@ -42,15 +35,8 @@ async def _clear(url: str) -> None:
 def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A migrated database, made for this run."""
     with postgres.new_database() as url:
-        asyncio.run(_migrate(url))
+        asyncio.run(migrated(url))
         yield url
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("sqlite") / "template.db"
-    asyncio.run(_migrate(f"sqlite:///{path}"))
-    return path
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
