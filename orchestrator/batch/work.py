@@ -176,9 +176,11 @@ class BatchWork:
             self._over.append(line)
 
     async def fail(self, calls: Sequence[int], failure: ExpertFailure) -> None:
-        """These calls cannot be made, for one reason."""
-        for ready in await self.ready(calls):
-            await self.settle(ready, failure)
+        """These calls cannot be made, for one reason. There may be as many as the batch has: their lines are read chunk by chunk."""
+        size = self._limits.chunk_lines
+        for start in range(0, len(calls), size):
+            for ready in await self.ready(calls[start : start + size]):
+                await self.settle(ready, failure)
 
     def pending_of(self, expert_id: str) -> list[int]:
         """The calls of an expert that are not settled."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
-from domain.batch import BatchState, RequestCounts
+from domain.batch import BatchState, InputLine, RequestCounts
 from domain.chat import ChatRequest, Usage
 from domain.errors import (
     ExpertAuthFailed,
@@ -30,6 +30,7 @@ from domain.plan import CallRole, Candidate, ExpertCall
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 from domain.strategy import Strategy
+from orchestrator.batch.input_file import InputFile
 from tests.fakes.batch_rig import QUICK, body_of, chat_line
 from tests.fakes.directory import FakeDirectory, card
 from tests.fakes.workers import Fails, Stalls
@@ -350,6 +351,25 @@ async def test_an_expert_that_fits_nowhere_fails_its_lines_with_the_figures(make
     await rig.run()
 
     assert "needs 1 MB" in (await rig.errors())["x"]["error"]["message"]
+
+
+async def test_however_many_lines_fail_together_they_are_read_chunk_by_chunk(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of 100,000 lines for an expert that fits nowhere must not be in memory at once."""
+    sizes: list[int] = []
+    read = InputFile.bodies
+
+    async def counted(file: InputFile, lines: Sequence[InputLine]) -> list[Any]:
+        sizes.append(len(lines))
+        return await read(file, lines)
+
+    monkeypatch.setattr(InputFile, "bodies", counted)
+    rig = make_rig(ECHOES, "a", memory_mb=0.5)
+    await rig.submit(*(chat_line(str(n), f"a {n}") for n in range(50)))
+
+    batch = await rig.run()
+
+    assert batch.counts == RequestCounts(50, 0, 50)
+    assert max(sizes) <= rig.limits.chunk_lines
 
 
 async def test_wrong_lines_fail_the_batch_before_anything_is_run(make_rig: MakeRig) -> None:
