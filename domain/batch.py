@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from domain.cascade import CascadeRule
 from domain.chat import Usage
 from domain.errors import Conflict
 from domain.plan import ExpertFailure, Outcome
@@ -146,6 +147,8 @@ class StoredFile:
     created_at: float
     expires_at: float | None = None
     """When it is deleted; None keeps it."""
+    key_id: str | None = None
+    """The key that it belongs to; None: everybody who may come in without a stored one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,20 @@ class Batch:
     """Why its input was refused."""
     output_file_id: str | None = None
     error_file_id: str | None = None
+    key_id: str | None = None
+    """The key that made it, and with whose rights it runs; None without a stored one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """Of a line whose next calls depend on what the ones before have answered."""
+
+    max_calls: int
+    """Calls that it may come to, its router's apart."""
+    first: tuple[str, ...]
+    """The experts that are asked at first, one for each call."""
+    others: tuple[str, ...] = ()
+    """Experts that may be asked beside those that were selected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +232,15 @@ class LineRoute:
     fallback: bool = False
     calls: tuple[Outcome, ...] = ()
     """Calls that the router made to decide; they count like the line's own."""
+    cascade: CascadeRule | None = None
+    """``selected`` are asked one after the other."""
+    vector: bytes | None = field(default=None, repr=False)
+    """What was routed, as the encoder saw it (``RoutingDecision.vector``); None where feedback is not learnt from. Kept until the line
+    is over, then the trace has it."""
+    encoder_id: str | None = None
+    """Whose vector it is: a batch may outlive the encoder that it was routed with."""
+    waves: Waves | None = None
+    """None: ``selected`` are asked at once, then ``aggregator``."""
 
     @property
     def num_router_calls(self) -> int:
@@ -240,8 +266,8 @@ class RoutedLine:
 
 @dataclass(frozen=True, slots=True)
 class KeptCall:
-    """One call of a line that has ended for good. ``position``: its place among the line's candidates; the aggregator's is behind
-    the last of them."""
+    """One call of a line that has ended for good. ``position``: its place among the line's calls; a panel's aggregator is behind the
+    candidates."""
 
     number: int
     """The line's, in the input file."""

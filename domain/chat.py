@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from domain.access import PUBLIC, Access
+from domain.budget import Budget
+
+if TYPE_CHECKING:
+    from domain.trace import Trace
 
 Message = Mapping[str, Any]
 """One chat message in OpenAI's shape; unknown keys are kept and passed on."""
@@ -18,15 +24,28 @@ class RequestOptions:
     k: int | None = None
     pick: str | None = None
     """``top_k``, ``sample`` or ``dynamic``."""
+    mode: str | None = None
+    mode_options: Mapping[str, Any] | None = None
+    """Over the strategy's, where that has the same mode."""
     aggregator: str | None = None
-    """``fuse``, ``vote`` or ``first``."""
     aggregator_expert: str | None = None
-    """Which expert fuses, instead of the one that the profile chooses."""
+    """Which expert reads the others' answers, instead of the one that the profile chooses."""
+    quorum: int | None = None
+    candidate_timeout_s: float | None = None
     seed: int | None = None
     allow: tuple[str, ...] | None = None
     """Only these experts."""
     deny: tuple[str, ...] = ()
+    boost: Mapping[str, float] | None = None
+    """Expert id to what is added to its score; of an expert that the strategy boosts too, instead of that."""
+    price_weight: float | None = None
+    load_weight: float | None = None
+    session_weight: float | None = None
+    router_options: Mapping[str, Any] | None = None
+    """Options of the router, over the strategy's where that names the same router."""
     max_calls: int | None = None
+    budget: Budget | None = None
+    """Within the strategy's."""
     timeout_s: float | None = None
     explain: bool = False
 
@@ -46,8 +65,12 @@ class ChatRequest:
     """``stream_options.include_usage``."""
     options: RequestOptions = RequestOptions()
     session_id: str | None = None
-    labels: frozenset[str] = frozenset()
-    """Access labels of the caller's key."""
+    access: Access = PUBLIC
+    """What the caller's key may see and use."""
+    key_id: str | None = None
+    """The stored API key that the request came with, to account for it; None without one."""
+    on_trace: Callable[[Trace], None] | None = field(default=None, compare=False, repr=False)
+    """Hears the finished trace, once; must not raise."""
 
 
 def text_of(message: Message) -> str:

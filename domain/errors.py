@@ -10,7 +10,10 @@ ConsiliumError
 │   │   └── ModelNotFound         the name given as ``model``
 │   ├── Conflict                  the thing exists already, or is in use
 │   ├── PreconditionFailed        If-Match does not name the current version
-│   └── PayloadTooLarge           the body is over the limit
+│   ├── PayloadTooLarge           the body is over the limit
+│   └── LimitReached              a key has used up what it may use
+│       ├── RateLimited           requests or tokens of a minute, or requests at once (says when to come back)
+│       └── QuotaExceeded         its budget of a day or month
 ├── ServiceError                  the request was fine, the service could not
 │   ├── NoEligibleExpert          every expert was filtered out (says why for each)
 │   ├── AllExpertsFailed          every chosen expert failed (names each)
@@ -22,6 +25,7 @@ ConsiliumError
     ├── ExpertUnreachable         refused, reset, unresolvable
     ├── ExpertTimeout             no (further) answer within the limit
     ├── ExpertUnavailable         not called: its circuit is open
+    ├── CallRefused               not called: the request's budget has no room for it
     ├── ExpertOverloaded          429 or a full in-flight queue
     ├── ExpertRejected            the expert refused the input (400, bad schema)
     │   └── ExpertContextTooLong  prompt and completion exceed the expert's context
@@ -93,6 +97,24 @@ class PayloadTooLarge(RequestError):
     code = "payload_too_large"
 
 
+class LimitReached(RequestError):
+    """The request is not run; ``retry_after_s`` says when it may be, None that it never can be as it is."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(LimitReached):
+    code = "rate_limit_exceeded"
+
+
+class QuotaExceeded(LimitReached):
+    code = "insufficient_quota"
+
+
 # --- the service could not ------------------------------------------------------------------------------------------
 
 
@@ -142,10 +164,11 @@ class Overloaded(ServiceError):
 class NotReady(ServiceError):
     code = "not_ready"
 
-    def __init__(self, message: str, *, public: str | None = None) -> None:
+    def __init__(self, message: str, *, public: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.public = public or message
-        """The same for callers who have shown no key: without paths, addresses and names."""
+        """The same for callers: without paths, addresses and names."""
+        self.retry_after_s = retry_after_s
 
 
 class StorageError(ServiceError):
@@ -154,7 +177,7 @@ class StorageError(ServiceError):
     def __init__(self, message: str, *, public: str = "the database cannot be used; the log says why") -> None:
         super().__init__(message)
         self.public = public
-        """The same for callers who have shown no key: without paths, addresses and names."""
+        """The same for callers: without paths, addresses and names."""
 
 
 # --- one expert failed ----------------------------------------------------------------------------------------------
@@ -204,6 +227,11 @@ class ExpertTimeout(ExpertError):
 
 class ExpertUnavailable(ExpertError):
     code = "expert_unavailable"
+    expert_at_fault = False
+
+
+class CallRefused(ExpertError):
+    code = "budget_exceeded"
     expert_at_fault = False
 
 

@@ -21,6 +21,9 @@ class QuestionOutcome:
     latency_ms: float = 0.0
     error: str | None = None
     """Why there is no answer. Such an outcome is kept but counts in no profile: a dead server says nothing about skill."""
+    expert_fingerprint: str | None = None
+    """Of the card as it was when the expert was asked (``ExpertCard.fingerprint``): one of an older card is kept, and counts again when
+    that card comes back. None: the store writes that of the card it has."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -39,6 +42,9 @@ class AggregatorOutcome:
     answer: str = ""
     error: str | None = None
     """Why there is no answer; such an outcome counts in no profile."""
+    expert_fingerprint: str | None = None
+    """Of the card as it was (``ExpertCard.aggregator_fingerprint``); one of an older card counts in no profile. None: the store writes
+    that of the card it has."""
 
 
 class RunState(StrEnum):

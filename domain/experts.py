@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -37,6 +39,8 @@ class ExpertRole(StrEnum):
 
     CANDIDATE = "candidate"
     AGGREGATOR = "aggregator"
+    HELPER = "helper"
+    """Plans, or judges: asked only where a strategy names it, never for an answer of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +131,55 @@ class ExpertCard:
     """Which prompt template this expert reads best as an aggregator (``orchestrator/aggregation/prompts.py``)."""
     max_in_flight: int = 32
     """Calls at once; more wait."""
+    max_queued: int = 256
+    """Calls that may wait for a place among ``max_in_flight``; one more is refused at once. Beyond it waiting is hopeless."""
     queue_timeout_s: float = 10.0
     """Longest wait for a place among ``max_in_flight``."""
     timeout_s: float = 120.0
     """Longest time for one call."""
+    first_token_timeout_s: float | None = None
+    """Longest wait for the first token of a stream; None: as long as the whole call may take."""
+    idle_timeout_s: float = 60.0
+    """Longest silence between two pieces of a stream."""
+    hedge_after_s: float | None = None
+    """Silence after which a call is sent a second time, to whichever of its servers behind the one address is next; None: never."""
     enabled: bool = True
     version: int = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what its answers depend on as far as the card tells: the model and how it is prompted and sampled. What was measured of an
+        expert says nothing of one with another fingerprint.
+
+        Not in it: what an answer costs, who may have it, how long it may take, and where the same model is served.
+        """
+        content = (self.backend, self.model, self.adapter_of, self.sampling, self.extra_body, self.serving.extra_arguments)
+        text = json.dumps(_comparable(content), sort_keys=True)
+        return f"{_FINGERPRINT_SCHEME}-{hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=10).hexdigest()}"
+
+    @property
+    def aggregator_fingerprint(self) -> str:
+        """The same for its answers as an aggregator, which depend on the prompt that it reads candidates in."""
+        return f"{self.fingerprint} {self.aggregation_prompt}"
+
+
+_FINGERPRINT_SCHEME = 1
+"""Changes with what a fingerprint is of: then a migration writes stored ones anew."""
+
+
+def _comparable(value: Any) -> Any:
+    """*value* so that what means the same is the same JSON: 0 and 0.0 are one temperature."""
+    match value:
+        case bool() | str() | None:
+            return value
+        case int() | float():
+            return float(value)
+        case Mapping():
+            return {str(key): _comparable(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_comparable(inner) for inner in value]
+        case _:
+            return str(value)
 
 
 class HealthState(StrEnum):

@@ -9,7 +9,7 @@ from typing import Any
 
 from domain.chat import Choice, Message, Usage
 from domain.deadline import Deadline
-from domain.errors import ExpertUnavailable
+from domain.errors import CallRefused, ExpertUnavailable
 from domain.experts import ExpertCard
 
 
@@ -18,6 +18,8 @@ class CallRole(StrEnum):
     AGGREGATOR = "aggregator"
     JUDGE = "judge"
     ANNOTATOR = "annotator"
+    STEP = "step"
+    """What it writes is for other experts, never told as an answer: drafts, workspaces, plans, evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +35,14 @@ class ExpertCall:
     role: CallRole = CallRole.CANDIDATE
     on_progress: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
     """Hears, in words for the caller, how the wait for the expert goes, while there is one."""
+    again: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
+    """Asked before the call is tried again: whether the request's budget has room for one more attempt, which it takes. None: always."""
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The candidates' calls, which run at once."""
-
-    calls: tuple[ExpertCall, ...]
-    deadline: Deadline
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may be sent a second time, here or to another expert: an answer that the provider is to store would be stored
+        twice."""
+        return not self.params.get("store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,8 @@ class ExpertFailure:
 
     @property
     def called(self) -> bool:
-        """Whether the expert was called at all: not while its circuit is open."""
-        return self.code != ExpertUnavailable.code
+        """Whether the expert was called at all: not while its circuit is open, nor where the request's budget had no room."""
+        return self.code not in (ExpertUnavailable.code, CallRefused.code)
 
 
 Outcome = Candidate | ExpertFailure

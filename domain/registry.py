@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from domain.experts import ExpertCard
+from domain.keys import ApiKey
 from domain.skills import AggregatorProfile, SkillProfile
 from domain.strategy import Strategy
 
@@ -24,3 +25,5 @@ class RegistrySnapshot:
     """Skill name to description; every skill that a profile or labelled question uses is in it."""
     profiles: Mapping[str, SkillProfile] = field(default_factory=dict)
     aggregator_profiles: Mapping[str, AggregatorProfile] = field(default_factory=dict)
+    keys: Mapping[str, ApiKey] = field(default_factory=dict, repr=False)
+    """Stored API keys by id, revoked ones too."""

@@ -6,14 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
+from domain.adjustments import AS_SCORED, UNKNOWN_CIRCUMSTANCES, Circumstances, RoutingAdjustments
+from domain.cascade import CascadeRule
 from domain.chat import ChatRequest
 from domain.deadline import Deadline
 from domain.experts import ExpertCard
 from domain.plan import ExpertFailure, Outcome
 from domain.skills import SkillMatch
 
-PickKind = Literal["top_k", "sample", "dynamic"]
+PickKind = Literal["top_k", "sample", "dynamic", "gate"]
 PICK_KINDS: tuple[str, ...] = get_args(PickKind)
+PICK_THRESHOLDS: Mapping[str, float] = {"dynamic": 0.5, "gate": 0.15}
+"""Of the kinds that have one, where none is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +25,19 @@ class PickRule:
     """How many experts to take from the scores.
 
     ``top_k`` takes the *k* best. ``sample`` draws *k* with replacement, in proportion to the scores (Symbolic-MoE).
-    ``dynamic`` takes the smallest set whose normalised scores reach *threshold*, at most *k* (Huang et al. 2024).
+    ``dynamic`` takes the smallest set whose normalised scores reach *threshold*, at most *k* (Huang et al. 2024). ``gate`` takes those of
+    the *k* best whose own share is above *threshold*, and at least the best (Fusion-𝒳).
     """
 
     kind: str = "dynamic"
     k: int = 3
-    threshold: float = 0.5
-    """Share of the total score that a dynamic set must reach, in (0, 1]."""
+    threshold: float = PICK_THRESHOLDS["dynamic"]
+    """Share of the total score that a dynamic set must reach, or that each expert must pass a gate with, in (0, 1]."""
+
+    @classmethod
+    def of(cls, kind: str, k: int, threshold: float | None = None) -> Self:
+        """With the kind's own threshold where none is given."""
+        return cls(kind, k, PICK_THRESHOLDS.get(kind, PICK_THRESHOLDS["dynamic"]) if threshold is None else threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +104,16 @@ class RoutingDecision:
     fallback: bool = False
     """The query was like nothing known, and the strategy's fallback expert was taken."""
     others_fit: bool = True
-    """Whether an expert that was considered with a score may answer in place of selected ones that cannot be called. Not so where
+    """Whether an expert that was considered with a score may answer in place of selected ones that fail, or are silent. Not so where
     the scores do not speak of this query."""
     calls: tuple[Outcome, ...] = ()
     """Calls that the router itself made to decide, e.g. to name the query's skills."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     """What else this router wants to show (neighbours, thresholds). JSON values only."""
+    cascade: CascadeRule | None = None
+    """``selected`` are asked one after the other, in that order, until an answer is good enough by this rule; None: all at once."""
+    vector: bytes | None = field(default=None, repr=False)
+    """The encoder's vector of the text as it was routed, float16; None where none was made. What feedback is learnt with: never shown."""
 
     @property
     def num_calls(self) -> int:
@@ -127,3 +141,6 @@ class RoutingQuery:
     """Calls that the request may make in all: the router's own count, and one has to be left for a candidate. None: any number."""
     barred: Callable[[ExpertCard], str | None] = lambda _: None
     """Why an expert that the router would call itself may not be called for this request; None when it may. For people."""
+    adjustments: RoutingAdjustments = AS_SCORED
+    """What is laid over the scores; who may be asked at all has been seen to already."""
+    circumstances: Circumstances = UNKNOWN_CIRCUMSTANCES

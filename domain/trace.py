@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 from domain.chat import Message, Usage
 from domain.plan import CallRole
+from domain.random_ids import random_id
 from domain.routing import RoutingDecision
 
 
@@ -23,6 +23,12 @@ class CallRecord:
     error: str | None = None
     text: str | None = None
     """What the expert answered; only kept where prompts may be kept."""
+    stage: int | None = None
+    """Which stage of the mode it belongs to, from 1; None where there is one only."""
+    confidence: float | None = None
+    """How sure that expert's answer was, in [0, 1]; None where it was not judged."""
+    note: str | None = None
+    """What became of its stage, and why: accepted, the next expert was asked, nothing had changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,8 @@ class Trace:
     decision: RoutingDecision | None = None
     calls: tuple[CallRecord, ...] = ()
     aggregator: str | None = None
-    """How the answer was made: ``single``, ``first``, ``vote``, ``fuse:<expert>``, or with `` (fallback)`` behind."""
+    """How the answer was made: ``single``, an aggregator (``vote``, ``fuse:<expert>``) or a mode (``cascade:<expert>``); with
+    `` (fallback)`` behind where the last call came to nothing."""
     aggregator_reason: str | None = None
     """Why so, for people: who agreed, by which measurement the fusing expert was chosen, what failed."""
     timings: Timings = Timings()
@@ -61,9 +68,15 @@ class Trace:
     error_message: str | None = None
     stream: bool = False
     session_id: str | None = None
+    key_id: str | None = None
+    """The stored API key that the request came with."""
     messages: tuple[Message, ...] | None = None
     answer: str | None = None
-    id: str = field(default_factory=lambda: uuid4().hex)
+    answered_by: str | None = None
+    """Whose words the answer is: the expert that was chosen, or that wrote it from the others'."""
+    sequential_tokens: int = 0
+    """Answer tokens that were waited for one after the other; of calls that ran at once the longest counts."""
+    id: str = field(default_factory=random_id)
     """Ours: nobody can write over the trace of another request."""
 
     @property

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.experts import ExpertCard
+from domain.strategy import Strategy
 from experts_registry import references, state
 from experts_registry.database import Database
-from experts_registry.experts import EXPERTS, CardCheck, accept_any
+from experts_registry.experts import EXPERTS, CardCheck, accept_any, recounted
 from experts_registry.manifest import Manifest
 from experts_registry.skills import read_skills, write_skills
 from experts_registry.strategies import STRATEGIES
@@ -27,6 +28,8 @@ class Changes:
     updated: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
+    """Experts that may answer differently now, with what was measured of them and counts no more ("expert numerals: 120 questions")."""
 
     @property
     def any(self) -> bool:
@@ -39,6 +42,7 @@ class Changes:
             self.updated + other.updated,
             self.unchanged + other.unchanged,
             self.removed + other.removed,
+            self.outdated + other.outdated,
         )
 
 
@@ -81,8 +85,8 @@ async def write_manifest(connection: AsyncConnection, manifest: Manifest, *, pru
 
     cards, strategies = manifest.to_cards(), manifest.to_strategies()
     changes = await _write_skills(connection, manifest.skills)
-    changes += await _write(connection, EXPERTS, cards, require_usable)
-    changes += await _write(connection, STRATEGIES, strategies, references.require_experts)
+    changes += await _write(connection, EXPERTS, cards, require_usable, recounted)
+    changes += await _write(connection, STRATEGIES, strategies, references.require_experts, _measures_nothing)
     if not prune:
         return changes
     given = manifest.model_fields_set
@@ -110,7 +114,9 @@ async def _write(
     table: VersionedTable[T],
     items: Sequence[T],
     require_references: Callable[[AsyncConnection, T], Awaitable[None]],
+    outdates: Callable[[AsyncConnection, T | None, T], Awaitable[int]],
 ) -> Changes:
+    """*outdates*: told what took whose place, it says how many measured questions that makes outdated."""
     stored = {item.id: item for item in await table.all(connection)}
     changes = Changes()
     for item in items:
@@ -120,13 +126,15 @@ async def _write(
             changes += Changes(unchanged=name)
             continue
         await require_references(connection, item)
-        if before is None:
-            await table.insert(connection, item)
-            changes += Changes(created=name)
-        else:
-            await table.update(connection, item, None)
-            changes += Changes(updated=name)
+        stored_now = await (table.insert(connection, item) if before is None else table.update(connection, item, None))
+        changes += Changes(created=name) if before is None else Changes(updated=name)
+        if num_outdated := await outdates(connection, before, stored_now):
+            changes += Changes(outdated=(f"{name[0]}: {num_outdated} questions",))
     return changes
+
+
+async def _measures_nothing(_connection: AsyncConnection, _before: Strategy | None, _stored: Strategy) -> int:
+    return 0
 
 
 async def _prune(connection: AsyncConnection, table: VersionedTable[T], kept: Sequence[T]) -> Changes:

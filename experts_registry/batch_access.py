@@ -5,15 +5,18 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.access import OF_ALL, Owner
 from domain.errors import Conflict, NotFound
 from experts_registry.tables import batches
 
 
-async def row_of(connection: AsyncConnection, batch_id: str, *, locked: bool = False, param: str = "batch_id") -> sa.RowMapping:
-    """Raises ``NotFound``. *locked*: nobody else changes this batch until the transaction ends."""
+async def row_of(
+    connection: AsyncConnection, batch_id: str, of: Owner = OF_ALL, *, locked: bool = False, param: str = "batch_id"
+) -> sa.RowMapping:
+    """Raises ``NotFound``, also for a batch that is not *of*'s. *locked*: nobody else changes this batch until the transaction ends."""
     statement = sa.select(batches).where(batches.c.id == batch_id)
     row = (await connection.execute(statement.with_for_update() if locked else statement)).mappings().one_or_none()
-    if row is None:
+    if row is None or not of.owns(row["key_id"]):
         raise NotFound(f"there is no batch {batch_id[:80]!r}; GET /v1/batches lists them", param=param)
     return row
 

@@ -28,11 +28,15 @@ RESULT_PAGE = 100
 """Results read at once: an answer may be many kilobytes."""
 
 _PENDING = batch_lines.c.state == LineState.PENDING.value
-_ROUTED = (batch_lines.c.number, batch_lines.c.custom_id, batch_lines.c.offset, batch_lines.c.num_bytes, batch_lines.c.route)
+_ROUTED = tuple(batch_lines.c[name] for name in ("number", "custom_id", "offset", "num_bytes", "route", "vector", "encoder_id"))
 _STORE_ROUTE = (
     batch_lines.update()
     .where(batch_lines.c.batch_id == sa.bindparam("of_batch"), batch_lines.c.number == sa.bindparam("of_number"), _PENDING)
-    .values(route=sa.bindparam("new_route", type_=batch_lines.c.route.type))
+    .values(
+        route=sa.bindparam("new_route", type_=batch_lines.c.route.type),
+        vector=sa.bindparam("new_vector", type_=batch_lines.c.vector.type),
+        encoder_id=sa.bindparam("new_encoder_id", type_=batch_lines.c.encoder_id.type),
+    )
 )
 _STORE_RESULT = (
     batch_lines.update()
@@ -43,6 +47,8 @@ _STORE_RESULT = (
         status=sa.bindparam("new_status"),
         body=sa.bindparam("new_body", type_=batch_lines.c.body.type),
         error=sa.bindparam("new_error", type_=batch_lines.c.error.type),
+        vector=None,
+        encoder_id=None,
     )
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import Any
 
@@ -62,6 +62,7 @@ def to_row(batch: Batch) -> dict[str, Any]:
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,
         "ended_at": batch.entered.get(batch.state) if batch.state.is_final else None,
+        "key_id": batch.key_id,
     }
 
 
@@ -84,6 +85,7 @@ def from_row(row: sa.RowMapping) -> Batch:
         errors=tuple(BatchError(**error) for error in row["errors"]),
         output_file_id=row["output_file_id"],
         error_file_id=row["error_file_id"],
+        key_id=row["key_id"],
     )
 
 
@@ -112,12 +114,19 @@ def line_row(batch_id: str, line: InputLine) -> dict[str, Any]:
 
 def routed_line(row: sa.RowMapping) -> RoutedLine:
     line = InputLine(BatchLine(row["number"], row["custom_id"]), row["offset"], row["num_bytes"])
-    return RoutedLine(line, None if row["route"] is None else route_from_object(row["route"]))
+    if row["route"] is None:
+        return RoutedLine(line)
+    return RoutedLine(line, replace(route_from_object(row["route"]), vector=row["vector"], encoder_id=row["encoder_id"]))
 
 
 def route_values(number: int, route: LineRoute) -> dict[str, Any]:
     """Parameters of the statement that stores it."""
-    return {"of_number": number, "new_route": to_json(route_to_object(route))}
+    return {
+        "of_number": number,
+        "new_route": to_json(route_to_object(route)),
+        "new_vector": route.vector,
+        "new_encoder_id": route.encoder_id,
+    }
 
 
 def call_row(batch_id: str, call: KeptCall) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.access import OF_ALL, Owner
 from domain.batch import Batch, BatchError, BatchRunner, BatchState, FilePurpose
 from domain.errors import Conflict, InvalidRequest, NotFound
 from experts_registry import batch_rows
@@ -30,35 +33,53 @@ class BatchStore:
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
         self._database, self._now = database, now
 
-    async def create(self, batch: Batch) -> Batch:
-        """A new batch, ready to be claimed. Raises ``NotFound`` or ``InvalidRequest`` when a service's batch has no file of
+    async def create(self, batch: Batch, of: Owner = OF_ALL) -> Batch:
+        """A new batch, ready to be claimed. Raises ``NotFound`` or ``InvalidRequest`` when a service's batch has no file of *of*'s with
         purpose ``batch`` as its input, ``Conflict`` when its id is taken."""
         async with self._database.session() as connection:
             if batch.runner is BatchRunner.SERVICE:
-                await _require_input(connection, batch.input_file_id)
+                await _require_input(connection, batch.input_file_id, of)
             taken = await connection.scalar(sa.select(batches.c.id).where(batches.c.id == batch.id))
             if taken is not None:
                 raise Conflict(f"the batch id {batch.id!r} is taken", param="id")
             await connection.execute(batches.insert(), batch_rows.to_row(batch))
         return batch
 
-    async def get(self, batch_id: str) -> Batch:
-        """Raises ``NotFound``."""
+    async def get(self, batch_id: str, of: Owner = OF_ALL) -> Batch:
+        """Raises ``NotFound``, also for a batch that is not *of*'s."""
         async with self._database.reading() as connection:
-            return batch_rows.from_row(await row_of(connection, batch_id))
+            return batch_rows.from_row(await row_of(connection, batch_id, of))
 
-    async def list(self, *, limit: int = 20, after: str | None = None) -> builtins.list[Batch]:
-        """The newest *limit* batches, newest first; the page behind the batch *after*. Raises ``NotFound`` when there is no such
+    async def list(self, *, limit: int = 20, after: str | None = None, of: Owner = OF_ALL) -> builtins.list[Batch]:
+        """The newest *limit* batches of *of*'s, newest first; the page behind the batch *after*. Raises ``NotFound`` when there is no such
         batch."""
-        conditions = []
+        conditions: builtins.list[sa.ColumnElement[bool]] = []
+        if not of.of_all:
+            conditions.append(batches.c.key_id.is_not_distinct_from(of.key_id))
         async with self._database.reading() as connection:
             if after is not None:
-                last = await row_of(connection, after, param="after")
+                last = await row_of(connection, after, of, param="after")
                 position = sa.tuple_(sa.literal(last["created_at"]), sa.literal(last["id"]))
                 conditions.append(sa.tuple_(batches.c.created_at, batches.c.id) < position)
             newest_first = batches.c.created_at.desc(), batches.c.id.desc()
             statement = sa.select(batches).where(*conditions).order_by(*newest_first).limit(limit)
             return [batch_rows.from_row(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def progress(self, batch_id: str) -> dict[str, Counter[str]]:
+        """Of each expert that lines were routed to, how many of these are in which state (``pending``, ``answered``, ``failed``). Reads
+        every line: for batches of moderate size."""
+        chosen = batch_lines.c.route["selected"].as_string()
+        statement = (
+            sa.select(chosen.label("chosen"), batch_lines.c.state, sa.func.count().label("num"))
+            .where(batch_lines.c.batch_id == batch_id, batch_lines.c.route.is_not(None))
+            .group_by(chosen, batch_lines.c.state)
+        )
+        found: dict[str, Counter[str]] = {}
+        async with self._database.reading() as connection:
+            for row in await connection.execute(statement):
+                for expert_id in dict.fromkeys(json.loads(row.chosen)):
+                    found.setdefault(expert_id, Counter())[row.state] += row.num
+        return dict(sorted(found.items()))
 
     async def undelivered(self, runner: BatchRunner) -> builtins.list[Batch]:
         """Batches for *runner* that are not over, and those whose output or error file is still stored; oldest first."""
@@ -145,10 +166,11 @@ class BatchStore:
                 changes["error_file_id"] = error_file_id
             return await _change(connection, batch_id, changes)
 
-    async def cancel(self, batch_id: str) -> Batch:
-        """Ask that it stops; once more changes nothing. Raises ``NotFound``, or ``Conflict`` when it is over or about to be."""
+    async def cancel(self, batch_id: str, of: Owner = OF_ALL) -> Batch:
+        """Ask that it stops; once more changes nothing. Raises ``NotFound`` as ``get`` does, or ``Conflict`` when it is over or about to
+        be."""
         async with self._database.session() as connection:
-            batch = batch_rows.from_row(await row_of(connection, batch_id, locked=True))
+            batch = batch_rows.from_row(await row_of(connection, batch_id, of, locked=True))
             if batch.state is BatchState.CANCELLING:
                 return batch
             if not batch.state.may_become(BatchState.CANCELLING):
@@ -183,9 +205,12 @@ async def _change(connection: AsyncConnection, batch_id: str, changes: Mapping[s
     return batch_rows.from_row(await row_of(connection, batch_id))
 
 
-async def _require_input(connection: AsyncConnection, file_id: str) -> None:
+async def _require_input(connection: AsyncConnection, file_id: str, owner: Owner) -> None:
     """The file is locked, so that nobody deletes it before the batch is there."""
-    purpose = await connection.scalar(sa.select(files.c.purpose).where(files.c.id == file_id).with_for_update())
+    found = (
+        await connection.execute(sa.select(files.c.purpose, files.c.key_id).where(files.c.id == file_id).with_for_update())
+    ).one_or_none()
+    purpose = None if found is None or not owner.owns(found.key_id) else found.purpose
     if purpose is None:
         message = f"there is no file {file_id[:80]!r}: upload it with POST /v1/files and purpose 'batch' first"
         raise NotFound(message, param="input_file_id")

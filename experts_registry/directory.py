@@ -16,6 +16,7 @@ from experts_registry import aggregator_rows, outcome_rows, state
 from experts_registry.database import Database
 from experts_registry.experts import EXPERTS
 from experts_registry.health import HealthBoard, HealthPolicy
+from experts_registry.keys import KEYS
 from experts_registry.skills import read_skills
 from experts_registry.strategies import STRATEGIES
 from experts_registry.tally import to_profiles
@@ -34,7 +35,7 @@ async def read_snapshot(database: Database, *, known: RegistrySnapshot | None = 
         cards = {card.id: card for card in await EXPERTS.all(connection)}
         strategies = {strategy.id: strategy for strategy in await STRATEGIES.all(connection)}
         profiles = to_profiles(await outcome_rows.read_counts(connection))
-        aggregators = await aggregator_rows.read_profiles(connection)
+        aggregators = await aggregator_rows.read_profiles(connection, cards)
         return RegistrySnapshot(
             version=versions.registry,
             questions_version=versions.questions,
@@ -44,6 +45,7 @@ async def read_snapshot(database: Database, *, known: RegistrySnapshot | None = 
             # What was measured outlives its expert, but only experts that are there take part.
             profiles={expert_id: profile for expert_id, profile in profiles.items() if expert_id in cards},
             aggregator_profiles={expert_id: profile for expert_id, profile in aggregators.items() if expert_id in cards},
+            keys={key.id: key for key in await KEYS.all(connection)},
         )
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
-from experts_registry import references, state
+from experts_registry import outcome_rows, references, state
 from experts_registry.database import Database
-from experts_registry.tables import experts
+from experts_registry.skills import add_missing_skills
+from experts_registry.tables import experts, profile_counts
 from experts_registry.versioned import VersionedTable
 
 _DEFAULT_SERVING = asdict(ServingOptions())
@@ -59,6 +61,10 @@ def _to_row(card: ExpertCard) -> dict[str, Any]:
         "max_in_flight": card.max_in_flight,
         "queue_timeout_s": card.queue_timeout_s,
         "timeout_s": card.timeout_s,
+        "max_queued": card.max_queued,
+        "first_token_timeout_s": card.first_token_timeout_s,
+        "idle_timeout_s": card.idle_timeout_s,
+        "hedge_after_s": card.hedge_after_s,
     }
 
 
@@ -90,6 +96,10 @@ def _from_row(row: sa.RowMapping) -> ExpertCard:
         max_in_flight=row["max_in_flight"],
         queue_timeout_s=row["queue_timeout_s"],
         timeout_s=row["timeout_s"],
+        max_queued=row["max_queued"],
+        first_token_timeout_s=row["first_token_timeout_s"],
+        idle_timeout_s=row["idle_timeout_s"],
+        hedge_after_s=row["hedge_after_s"],
     )
 
 
@@ -103,12 +113,30 @@ def accept_any(_: ExpertCard) -> None: ...
 EXPERTS = VersionedTable(kind="expert", table=experts, to_row=_to_row, from_row=_from_row)
 
 
+async def recounted(connection: AsyncConnection, before: ExpertCard | None, stored: ExpertCard) -> int:
+    """After *stored* took the place of *before* (None: it is new): where its answers may be others, what was measured of the old card
+    counts no more, and what was measured of this one counts again. How many questions were answered by other cards alone."""
+    if before is not None and before.fingerprint == stored.fingerprint:
+        return 0
+    num_outdated = await outcome_rows.recount(connection, stored.id, stored.fingerprint)
+    counted = await outcome_rows.read_counts(connection, profile_counts.c.expert_id == stored.id)
+    await add_missing_skills(connection, (skill for _, skill in counted if skill))  # one that nobody had any more may have been removed
+    return num_outdated
+
+
+async def read_fingerprints(connection: AsyncConnection, expert_ids: Collection[str]) -> dict[str, str]:
+    """Of the cards of those that there are."""
+    return {card.id: card.fingerprint for card in await EXPERTS.some(connection, expert_ids)}
+
+
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A card as it is stored now, and the skills that became known with it."""
+    """A card as it is stored now, the skills that became known with it, and what it made of measurements."""
 
     card: ExpertCard
     new_skills: tuple[str, ...] = ()
+    num_outdated: int = 0
+    """Questions that were answered by an older card of the expert alone, where this one answers differently."""
 
 
 class ExpertStore:
@@ -159,7 +187,8 @@ class ExpertStore:
             declared = []
             for card in cards:
                 new_skills = await references.add_declared_skills(connection, card)
-                declared.append(Declared(await EXPERTS.insert(connection, card), new_skills))
+                stored = await EXPERTS.insert(connection, card)
+                declared.append(Declared(stored, new_skills, await recounted(connection, None, stored)))
             if declared:
                 await state.bump(connection)
         return declared
@@ -170,9 +199,11 @@ class ExpertStore:
         async with self._database.session() as connection:
             await state.lock(connection)
             new_skills = await references.add_declared_skills(connection, card)
+            before = await EXPERTS.one(connection, card.id)
             stored = await EXPERTS.update(connection, card, if_version)
+            num_outdated = await recounted(connection, before, stored)
             await state.bump(connection)
-        return Declared(stored, new_skills)
+        return Declared(stored, new_skills, num_outdated)
 
     async def delete(self, expert_id: str, if_version: int | None = None) -> None:
         """Remove a card. What was measured stays, and counts again when the id comes back.

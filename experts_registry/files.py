@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.access import OF_ALL, Owner
 from domain.batch import FilePurpose, StoredFile
 from domain.errors import Conflict, NotFound, PayloadTooLarge, StorageError
 from experts_registry.batch_rows import UNFINISHED
@@ -60,30 +61,31 @@ class FileStore:
         *,
         max_bytes: int | None = None,
         expires_at: float | None = None,
+        key_id: str | None = None,
     ) -> StoredFile:
-        """A new file; it exists when all of it is written. Raises ``PayloadTooLarge`` beyond *max_bytes*, ``StorageError`` when the
-        disk is full."""
+        """A new file, of the key *key_id*; it exists when all of it is written. Raises ``PayloadTooLarge`` beyond *max_bytes*,
+        ``StorageError`` when the disk is full."""
         async with self.new() as made:
             async for piece in pieces:
                 if max_bytes is not None and made.num_bytes + len(piece) > max_bytes:
                     raise PayloadTooLarge(f"the file is larger than {max_bytes:,} bytes: make several of it")
                 await made.write(piece)
-            return await made.keep(filename, purpose, expires_at=expires_at)
+            return await made.keep(filename, purpose, expires_at=expires_at, key_id=key_id)
 
-    async def write(self, filename: str, lines: AsyncIterator[bytes]) -> StoredFile:
+    async def write(self, filename: str, lines: AsyncIterator[bytes], *, key_id: str | None = None) -> StoredFile:
         """A new ``batch_output`` file; it exists when all of it is written. Raises ``StorageError`` when the disk is full."""
         expires_at = None if self._keep_s is None else self._now() + self._keep_s
-        return await self.create(filename, FilePurpose.BATCH_OUTPUT, lines, expires_at=expires_at)
+        return await self.create(filename, FilePurpose.BATCH_OUTPUT, lines, expires_at=expires_at, key_id=key_id)
 
-    async def get(self, file_id: str) -> StoredFile:
-        """Raises ``NotFound``."""
+    async def get(self, file_id: str, owner: Owner = OF_ALL) -> StoredFile:
+        """Raises ``NotFound``, also for a file that is not *owner*'s."""
         async with self._database.reading() as connection:
-            return _from_row(await _row(connection, file_id))
+            return _from_row(await _row(connection, file_id, owner))
 
-    async def open(self, file_id: str) -> BinaryIO:
-        """Its content, open for reading in a thread; the caller closes it. Raises ``NotFound``, or ``StorageError`` when the
-        database knows the file and the folder does not."""
-        await self.get(file_id)
+    async def open(self, file_id: str, owner: Owner = OF_ALL) -> BinaryIO:
+        """Its content, open for reading in a thread; the caller closes it. Raises ``NotFound`` as ``get`` does, or
+        ``StorageError`` when the database knows the file and the folder does not."""
+        await self.get(file_id, owner)
         try:
             return await self._folder.open(file_id)
         except StorageError as error:
@@ -93,15 +95,23 @@ class FileStore:
             raise
 
     async def list(
-        self, *, purpose: FilePurpose | None = None, limit: int = 10_000, after: str | None = None, oldest_first: bool = False
+        self,
+        *,
+        purpose: FilePurpose | None = None,
+        limit: int = 10_000,
+        after: str | None = None,
+        oldest_first: bool = False,
+        owner: Owner = OF_ALL,
     ) -> builtins.list[StoredFile]:
-        """At most *limit* files, newest first unless *oldest_first*; the page behind the file *after*. Raises ``NotFound`` when there
-        is no such file."""
+        """At most *limit* files of *owner*'s, newest first unless *oldest_first*; the page behind the file *after*. Raises
+        ``NotFound`` when there is no such file."""
         conditions: builtins.list[sa.ColumnElement[bool]] = [] if purpose is None else [files.c.purpose == purpose.value]
+        if not owner.of_all:
+            conditions.append(files.c.key_id.is_not_distinct_from(owner.key_id))
         key, columns = sa.tuple_(files.c.created_at, files.c.id), (files.c.created_at, files.c.id)
         async with self._database.reading() as connection:
             if after is not None:
-                last = await _row(connection, after, param="after")
+                last = await _row(connection, after, owner, param="after")
                 position = sa.tuple_(sa.literal(last["created_at"]), sa.literal(last["id"]))
                 conditions.append(key > position if oldest_first else key < position)
             order = [column if oldest_first else column.desc() for column in columns]
@@ -113,10 +123,10 @@ class FileStore:
         async with self._database.reading() as connection:
             return int(await connection.scalar(sa.select(sa.func.coalesce(sa.func.sum(files.c.num_bytes), 0))) or 0)
 
-    async def delete(self, file_id: str) -> None:
-        """Raises ``NotFound``, or ``Conflict`` while a batch that is not over reads it."""
+    async def delete(self, file_id: str, owner: Owner = OF_ALL) -> None:
+        """Raises ``NotFound`` as ``get`` does, or ``Conflict`` while a batch that is not over reads it."""
         async with self._database.session() as connection:
-            await _row(connection, file_id, locked=True)
+            await _row(connection, file_id, owner, locked=True)
             needs = sa.select(batches.c.id).where(batches.c.input_file_id == file_id, batches.c.state.in_(UNFINISHED)).limit(1)
             batch_id = await connection.scalar(needs)
             if batch_id is not None:
@@ -178,20 +188,20 @@ class NewFile:
         """Nothing of it stays, and nothing more may be written."""
         await self._content.discard()
 
-    async def keep(self, filename: str, purpose: FilePurpose, *, expires_at: float | None = None) -> StoredFile:
+    async def keep(self, filename: str, purpose: FilePurpose, *, expires_at: float | None = None, key_id: str | None = None) -> StoredFile:
         """From now on it exists, whatever happens. Raises ``StorageError``."""
         await self._content.keep()
-        stored = StoredFile(self._id, purpose, filename[:_NAME_CHARS], self.num_bytes, self._now(), expires_at)
+        stored = StoredFile(self._id, purpose, filename[:_NAME_CHARS], self.num_bytes, self._now(), expires_at, key_id)
         async with self._database.session() as connection:
             await connection.execute(files.insert(), _to_row(stored))
         self.stored = stored
         return stored
 
 
-async def _row(connection: AsyncConnection, file_id: str, *, locked: bool = False, param: str = "file_id") -> sa.RowMapping:
+async def _row(connection: AsyncConnection, file_id: str, owner: Owner, *, locked: bool = False, param: str = "file_id") -> sa.RowMapping:
     statement = sa.select(files).where(files.c.id == file_id)
     row = (await connection.execute(statement.with_for_update() if locked else statement)).mappings().one_or_none()
-    if row is None:
+    if row is None or not owner.owns(row["key_id"]):
         raise NotFound(f"there is no file {file_id[:80]!r}; GET /v1/files lists them", param=param)
     return row
 
@@ -204,8 +214,11 @@ def _to_row(file: StoredFile) -> dict[str, Any]:
         "num_bytes": file.num_bytes,
         "created_at": file.created_at,
         "expires_at": file.expires_at,
+        "key_id": file.key_id,
     }
 
 
 def _from_row(row: sa.RowMapping) -> StoredFile:
-    return StoredFile(row["id"], FilePurpose(row["purpose"]), row["filename"], row["num_bytes"], row["created_at"], row["expires_at"])
+    return StoredFile(
+        row["id"], FilePurpose(row["purpose"]), row["filename"], row["num_bytes"], row["created_at"], row["expires_at"], row["key_id"]
+    )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 from domain.errors import InvalidRequest
 from domain.experts import ExpertCard
 from domain.nearest import did_you_mean
+from domain.routing import PickRule
 from domain.strategy import Strategy
 from experts_registry.models import ExpertModel, Name, StrategyModel, Text
 
@@ -92,7 +93,7 @@ def export(cards: Iterable[ExpertCard], strategies: Iterable[Strategy], skills: 
     """A manifest that declares exactly these; what equals its default is left out, and so are versions."""
     document = {
         "experts": [_sparse(ExpertModel.from_card(card)) for card in sorted(cards, key=lambda card: card.id)],
-        "strategies": [_sparse(StrategyModel.from_strategy(item)) for item in sorted(strategies, key=lambda item: item.id)],
+        "strategies": [_strategy_row(item) for item in sorted(strategies, key=lambda item: item.id)],
         "skills": dict(sorted(skills.items())),
     }
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
@@ -156,6 +157,13 @@ def _model_in(annotation: Any) -> Any:
     """The model that *annotation* is or is a list of."""
     arguments = getattr(annotation, "__args__", ())
     return _model_in(arguments[0]) if arguments else annotation
+
+
+def _strategy_row(strategy: Strategy) -> dict[str, Any]:
+    row = _sparse(StrategyModel.from_strategy(strategy))
+    if strategy.pick == PickRule.of(strategy.pick.kind, strategy.pick.k):
+        del row["pick"]["threshold"]  # the kind's own
+    return {name: value for name, value in row.items() if name != "pick" or value}
 
 
 def _sparse(model: BaseModel) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
+from domain.adjustments import AS_SCORED, MAX_BOOST, MAX_PRICE_WEIGHT, RoutingAdjustments
+from domain.budget import Budget
 from domain.experts import SERVING_DTYPES, Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
 from domain.routing import PICK_KINDS, PickKind, PickRule
-from domain.strategy import AGGREGATOR_NAMES, AggregatorName, Strategy
+from domain.strategy import AGGREGATOR_NAMES, MODE_NAMES, AggregatorName, ModeName, Strategy
 from experts_registry.fields import (
     distinct,
     environment_reference,
@@ -159,10 +161,18 @@ class ExpertModel(_Model):
     """Which prompt template this expert reads best as an aggregator."""
     max_in_flight: int = Field(default=_CARD.max_in_flight, ge=1, le=100_000)
     """Calls at once; more wait."""
+    max_queued: int = Field(default=_CARD.max_queued, ge=0, le=100_000)
+    """Calls that may wait for a place among ``max_in_flight``; one more is refused at once."""
     queue_timeout_s: float = Field(default=_CARD.queue_timeout_s, ge=0, le=86_400)
     """Longest wait for a place among ``max_in_flight``."""
     timeout_s: float = Field(default=_CARD.timeout_s, gt=0, le=86_400)
     """Longest time for one call."""
+    first_token_timeout_s: float | None = Field(default=_CARD.first_token_timeout_s, gt=0, le=86_400)
+    """Longest wait for the first token of a stream. Left out: as long as the whole call may take."""
+    idle_timeout_s: float = Field(default=_CARD.idle_timeout_s, gt=0, le=86_400)
+    """Longest silence between two pieces of a stream."""
+    hedge_after_s: float | None = Field(default=_CARD.hedge_after_s, gt=0, le=86_400, validate_default=True)
+    """Silence after which a call is sent a second time: for an address with several servers behind it. Left out: never."""
     enabled: bool = _CARD.enabled
 
     @field_validator("base_url")
@@ -214,6 +224,13 @@ class ExpertModel(_Model):
             raise ValueError("is only for backend 'vllm', whose servers the service starts: leave it out")
         return value
 
+    @field_validator("hedge_after_s")
+    @classmethod
+    def _hedge_fits_backend(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("backend") in {Backend.EMBEDDED, Backend.VLLM}:
+            raise ValueError("is only for the backends 'openai' and 'litellm': behind the others there is one server, and it is busy")
+        return value
+
     @classmethod
     def from_card(cls, card: ExpertCard) -> ExpertModel:
         """The card as people write it; sets come out sorted. Not checked: what is stored can always be shown."""
@@ -241,8 +258,12 @@ class ExpertModel(_Model):
             extra_body=dict(card.extra_body),
             aggregation_prompt=card.aggregation_prompt,
             max_in_flight=card.max_in_flight,
+            max_queued=card.max_queued,
             queue_timeout_s=card.queue_timeout_s,
             timeout_s=card.timeout_s,
+            first_token_timeout_s=card.first_token_timeout_s,
+            idle_timeout_s=card.idle_timeout_s,
+            hedge_after_s=card.hedge_after_s,
             enabled=card.enabled,
         )
 
@@ -272,8 +293,12 @@ class ExpertModel(_Model):
             extra_body=dict(self.extra_body),
             aggregation_prompt=self.aggregation_prompt,
             max_in_flight=self.max_in_flight,
+            max_queued=self.max_queued,
             queue_timeout_s=self.queue_timeout_s,
             timeout_s=self.timeout_s,
+            first_token_timeout_s=self.first_token_timeout_s,
+            idle_timeout_s=self.idle_timeout_s,
+            hedge_after_s=self.hedge_after_s,
             enabled=self.enabled,
         )
 
@@ -282,10 +307,62 @@ class PickModel(_Model):
     """How many experts to take from the scores."""
 
     kind: Annotated[PickKind, BeforeValidator(one_of(PICK_KINDS))] = "dynamic"
-    """``top_k``: the k best. ``sample``: k draws with replacement. ``dynamic``: as few as reach the threshold, at most k."""
+    """``top_k``: the k best. ``sample``: k draws with replacement. ``dynamic``: as few as reach the threshold, at most k. ``gate``: those
+    of the k best that pass the threshold, at least one."""
     k: int = Field(default=_STRATEGY.pick.k, ge=1, le=64)
-    threshold: float = Field(default=_STRATEGY.pick.threshold, gt=0, le=1)
-    """Share of the total score that a dynamic set must reach."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """Share of the total score that a dynamic set must reach (0.5 when left out), or that an expert must be above to pass a gate (0.15)."""
+
+
+class AdjustmentsModel(_Model):
+    """Who may be asked, and what is laid over the scores of whichever router the strategy has."""
+
+    allow: Annotated[list[ExpertId], Field(max_length=1024), AfterValidator(distinct)] | None = None
+    """Only these experts, in every role. Left out: any."""
+    deny: Annotated[list[ExpertId], Field(max_length=1024), AfterValidator(distinct)] = []
+    """Never these, in any role."""
+    boost: Annotated[dict[ExpertId, Annotated[float, Field(ge=-MAX_BOOST, le=MAX_BOOST)]], Field(max_length=1024)] = {}
+    """Expert to what is added to its score."""
+    price_weight: float = Field(default=AS_SCORED.price_weight, ge=0, le=MAX_PRICE_WEIGHT)
+    """What the score loses for each US dollar that a million tokens cost, three quarters of them prompt."""
+    load_weight: float = Field(default=AS_SCORED.load_weight, ge=0, le=1)
+    """What the score loses when all places of the expert are taken; at most twice that with a queue."""
+    session_weight: float = Field(default=AS_SCORED.session_weight, ge=0, le=1)
+    """What the expert gains that answered the whole session so far; others by their share."""
+
+    @classmethod
+    def from_adjustments(cls, adjustments: RoutingAdjustments) -> AdjustmentsModel:
+        """Not checked: what is stored can always be shown."""
+        return cls.model_construct(
+            allow=None if adjustments.allow is None else list(adjustments.allow),
+            deny=list(adjustments.deny),
+            boost=dict(adjustments.boost),
+            price_weight=adjustments.price_weight,
+            load_weight=adjustments.load_weight,
+            session_weight=adjustments.session_weight,
+        )
+
+    def to_adjustments(self) -> RoutingAdjustments:
+        found = RoutingAdjustments(
+            allow=None if self.allow is None else tuple(self.allow),
+            deny=tuple(self.deny),
+            boost=dict(self.boost),
+            price_weight=self.price_weight,
+            load_weight=self.load_weight,
+            session_weight=self.session_weight,
+        )
+        return AS_SCORED if found == AS_SCORED else found
+
+
+class BudgetModel(_Model):
+    """What one request may use in all, beside ``max_calls`` and ``timeout_s``."""
+
+    max_tokens: int | None = Field(default=_STRATEGY.budget.max_tokens, ge=1, le=_MAX_INTEGER)
+    """Of prompts and answers of all calls together. A call that has no room is not made, and the answer so far is told."""
+    max_sequential_tokens: int | None = Field(default=_STRATEGY.budget.max_sequential_tokens, ge=1, le=_MAX_INTEGER)
+    """Of answers that are waited for one after the other; of calls that run at once the longest counts."""
+    max_price: float | None = Field(default=_STRATEGY.budget.max_price, gt=0)
+    """US dollars, by the prices of the cards."""
 
 
 class StrategyModel(_Model):
@@ -299,6 +376,17 @@ class StrategyModel(_Model):
     router_options: JsonObject = dict(_STRATEGY.router_options)
     """Settings of that router."""
     pick: PickModel = PickModel()
+    adjustments: AdjustmentsModel = AdjustmentsModel()
+    mode: Annotated[ModeName, BeforeValidator(one_of(MODE_NAMES))] = "panel"
+    """How the experts work together."""
+    mode_options: JsonObject = dict(_STRATEGY.mode_options)
+    """Settings of that mode and of the aggregator."""
+    prompts: dict[Name, Text] = dict(_STRATEGY.prompts)
+    """Prompt templates by name, instead of those that are built in."""
+    quorum: int | None = Field(default=_STRATEGY.quorum, ge=1, le=64)
+    """So many candidates are enough: who has not answered by then is given up. Left out: all are waited for."""
+    candidate_timeout_s: float | None = Field(default=_STRATEGY.candidate_timeout_s, gt=0, le=86_400)
+    """Longest wait for one of several candidates; left out: as long as the request has."""
     aggregator: Annotated[AggregatorName, BeforeValidator(one_of(AGGREGATOR_NAMES))] = "fuse"
     """What makes one answer of several candidates."""
     aggregator_expert: ExpertId | None = _STRATEGY.aggregator_expert
@@ -308,6 +396,9 @@ class StrategyModel(_Model):
     max_calls: int = Field(default=_STRATEGY.max_calls, ge=1, le=1000)
     """Hard cap on calls for one request: the router's own, the candidates' and the aggregator's."""
     timeout_s: float = Field(default=_STRATEGY.timeout_s, gt=0, le=86_400)
+    hedge_after_s: float | None = Field(default=_STRATEGY.hedge_after_s, gt=0, le=86_400)
+    """Silence of the only expert that was chosen after which the next best is asked as well. Left out: never."""
+    budget: BudgetModel = BudgetModel()
     enabled: bool = _STRATEGY.enabled
 
     @classmethod
@@ -320,11 +411,19 @@ class StrategyModel(_Model):
             router=strategy.router,
             router_options=dict(strategy.router_options),
             pick=PickModel.model_construct(kind=cast(Any, strategy.pick.kind), k=strategy.pick.k, threshold=strategy.pick.threshold),
-            aggregator=cast(Any, strategy.aggregator),  # any text when not checked
+            adjustments=AdjustmentsModel.from_adjustments(strategy.adjustments),
+            mode=cast(Any, strategy.mode),  # any text when not checked
+            mode_options=dict(strategy.mode_options),
+            prompts=dict(strategy.prompts),
+            quorum=strategy.quorum,
+            candidate_timeout_s=strategy.candidate_timeout_s,
+            aggregator=cast(Any, strategy.aggregator),
             aggregator_expert=strategy.aggregator_expert,
             fallback_expert=strategy.fallback_expert,
             max_calls=strategy.max_calls,
             timeout_s=strategy.timeout_s,
+            hedge_after_s=strategy.hedge_after_s,
+            budget=BudgetModel.model_construct(**asdict(strategy.budget)),
             enabled=strategy.enabled,
         )
 
@@ -336,12 +435,20 @@ class StrategyModel(_Model):
             description=self.description,
             router=self.router,
             router_options=dict(self.router_options),
-            pick=PickRule(kind=self.pick.kind, k=self.pick.k, threshold=self.pick.threshold),
+            pick=PickRule.of(self.pick.kind, self.pick.k, self.pick.threshold),
+            adjustments=self.adjustments.to_adjustments(),
+            mode=self.mode,
+            mode_options=dict(self.mode_options),
+            prompts=dict(self.prompts),
+            quorum=self.quorum,
+            candidate_timeout_s=self.candidate_timeout_s,
             aggregator=self.aggregator,
             aggregator_expert=self.aggregator_expert,
             fallback_expert=self.fallback_expert,
             max_calls=self.max_calls,
             timeout_s=self.timeout_s,
+            hedge_after_s=self.hedge_after_s,
+            budget=Budget(**self.budget.model_dump()),
             enabled=self.enabled,
         )
 

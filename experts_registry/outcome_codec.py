@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from domain.batch import LineRoute
+from domain.batch import LineRoute, Waves
+from domain.cascade import CascadeRule
 from domain.chat import Choice, Usage
 from domain.plan import Candidate, ExpertFailure, Outcome
 from domain.skills import SkillMatch
@@ -76,6 +78,8 @@ def route_to_object(route: LineRoute) -> dict[str, Any]:
         category=route.category,
         fallback=route.fallback or None,
         calls=[outcome_to_object(outcome) for outcome in route.calls] or None,
+        cascade=None if route.cascade is None else asdict(route.cascade),
+        waves=None if route.waves is None else asdict(route.waves),
     )
 
 
@@ -91,7 +95,13 @@ def route_from_object(found: Mapping[str, Any]) -> LineRoute:
         category=found.get("category"),
         fallback=found.get("fallback", False),
         calls=tuple(outcome_from_object(outcome) for outcome in found.get("calls", ())),
+        cascade=CascadeRule(**found["cascade"]) if "cascade" in found else None,
+        waves=_waves_from_object(found["waves"]) if "waves" in found else None,
     )
+
+
+def _waves_from_object(found: Mapping[str, Any]) -> Waves:
+    return Waves(found["max_calls"], tuple(found["first"]), tuple(found["others"]))
 
 
 def _choice_to_object(choice: Choice) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,12 +14,30 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.errors import Conflict, InvalidRequest, NotFound
 from domain.evaluation import AggregatorOutcome, ProfileRunRecord, QuestionOutcome, RunState
 from domain.nearest import did_you_mean
+from domain.outcomes import OutcomeTable
 from domain.skills import AggregatorProfile, SkillProfile
-from experts_registry import aggregator_rows, outcome_rows, state
+from experts_registry import aggregator_rows, outcome_matrix, outcome_rows, state
 from experts_registry.database import Database
+from experts_registry.experts import EXPERTS, read_fingerprints
+from experts_registry.outcome_matrix import OutcomesVersion
 from experts_registry.skills import add_missing_skills
 from experts_registry.tables import experts, labelled_questions, profile_outcomes, profile_runs
 from experts_registry.tally import to_profiles
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One answer that counts, and what was asked."""
+
+    outcome: QuestionOutcome
+    question: str | None
+    """None when the question is gone."""
+    expected: str | None
+
+    @property
+    def place(self) -> str:
+        """Its place in the order of examples."""
+        return f"{self.outcome.question_id} {self.outcome.expert_id}"
 
 
 async def insert_run(connection: AsyncConnection, *, expert_ids: Sequence[str], question_ids: Sequence[str], note: str, now: float) -> str:
@@ -39,7 +59,8 @@ async def record(connection: AsyncConnection, run_id: str, outcomes: Sequence[Qu
     """Write outcomes and what they count; of two for one expert and question the later stands."""
     versions = await state.read_versions(connection)
     distinct = {(outcome.expert_id, outcome.question_id): outcome for outcome in outcomes}
-    await outcome_rows.insert(connection, run_id, list(distinct.values()), recorded=versions.registry + 1)
+    cards = await read_fingerprints(connection, {outcome.expert_id for outcome in outcomes})
+    await outcome_rows.insert(connection, run_id, list(distinct.values()), recorded=versions.registry + 1, cards=cards)
     await add_missing_skills(connection, (label for outcome in distinct.values() for label in outcome.labels))
 
 
@@ -61,7 +82,8 @@ async def set_run_state(connection: AsyncConnection, run_id: str, run_state: Run
 class ProfileStore:
     """Runs by id; outcomes per run, expert and question; profiles over all runs that were not rolled back.
 
-    Of overlapping runs the newest answer counts, so each question counts once. An outcome with an error counts for nothing.
+    Of overlapping runs the newest answer counts, so each question counts once. An outcome with an error counts for nothing, and so does
+    one of a card that its expert has no more (``ExpertCard.fingerprint``).
     """
 
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
@@ -130,7 +152,8 @@ class ProfileStore:
             run = await _one_run(connection, run_id)
             require(run)
             if run.state is not RunState.ROLLED_BACK:
-                await outcome_rows.retire(connection, run_id)
+                cards = await read_fingerprints(connection, run.expert_ids)
+                await outcome_rows.retire(connection, run_id, cards=cards)
                 await set_run_state(connection, run_id, RunState.ROLLED_BACK, now=self._now())
                 await state.bump(connection)
             return await _one_run(connection, run_id)
@@ -159,10 +182,65 @@ class ProfileStore:
             await _one_run(connection, run_id)
             return await outcome_rows.select(connection, profile_outcomes.c.run_id == run_id)
 
+    async def examples(
+        self,
+        *,
+        expert_id: str | None = None,
+        skill: str | None = None,
+        correct: bool | None = None,
+        limit: int = 20,
+        after: str | None = None,
+    ) -> list[Example]:
+        """Answers that count in the profiles, with their questions, by question and expert; the page behind the one that ended with
+        ``Example.place`` *after*. Questions that are gone are told by their id alone."""
+        outcome, asked = profile_outcomes.c, labelled_questions.c
+        conditions: list[sa.ColumnElement[bool]] = [outcome.counts]
+        if expert_id is not None:
+            conditions.append(outcome.expert_id == expert_id)
+        if correct is not None:
+            conditions.append(outcome.correct if correct else ~outcome.correct)
+        if after is not None:
+            question, _, expert = after.rpartition(" ")
+            conditions.append(sa.tuple_(outcome.question_id, outcome.expert_id) > sa.tuple_(sa.literal(question), sa.literal(expert)))
+        if skill is not None:
+            # As JSON lists, skills cannot be asked for with an index: what holds the quoted name is looked at more closely below.
+            conditions.append(sa.cast(outcome.skills, sa.Text).contains(json.dumps(skill), autoescape=True) | (outcome.category == skill))
+        statement = (
+            sa.select(profile_outcomes, asked.question, asked.answer.label("expected"))
+            .outerjoin(labelled_questions, outcome.question_id == asked.id)
+            .where(*conditions)
+            .order_by(outcome.question_id, outcome.expert_id)
+            .limit(limit)
+        )
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+        return [Example(outcome_rows.from_row(row), row["question"], row["expected"]) for row in rows]
+
+    async def outcome_table(self, expert_ids: Sequence[str]) -> OutcomeTable:
+        """What counts of *expert_ids* on the labelled questions that are there, 8 bytes a cell; neither questions nor experts
+        without any. Read in pages, all of one moment."""
+        async with self._database.reading() as connection:
+            return await outcome_matrix.read_table(connection, expert_ids)
+
+    async def outcomes_version(self) -> OutcomesVersion:
+        """Equal as long as the same outcomes count."""
+        async with self._database.reading() as connection:
+            return await outcome_matrix.read_version(connection)
+
+    async def mean_latencies(self) -> dict[str, float]:
+        """Expert id to the mean latency of the outcomes that count, in milliseconds."""
+        async with self._database.reading() as connection:
+            return await outcome_matrix.read_latencies(connection)
+
     async def profiles(self) -> dict[str, SkillProfile]:
         """Expert id to its measured skills."""
         async with self._database.reading() as connection:
             return to_profiles(await outcome_rows.read_counts(connection))
+
+    async def outdated(self) -> dict[str, int]:
+        """Expert id to the number of questions that only older cards of it have answered; experts without any are left out."""
+        async with self._database.reading() as connection:
+            return await outcome_rows.read_outdated(connection)
 
     async def set_aggregator_outcomes(self, outcomes: Sequence[AggregatorOutcome]) -> None:
         """Replace what was measured about the experts in *outcomes* as aggregators; others keep theirs."""
@@ -177,9 +255,10 @@ class ProfileStore:
             return await aggregator_rows.select(connection)
 
     async def aggregator_profiles(self) -> dict[str, AggregatorProfile]:
-        """Expert id to how well it aggregates, per category."""
+        """Expert id to how well it aggregates, per category; older cards' answers count for nothing."""
         async with self._database.reading() as connection:
-            return await aggregator_rows.read_profiles(connection)
+            cards = {card.id: card for card in await EXPERTS.all(connection)}
+            return await aggregator_rows.read_profiles(connection, cards)
 
 
 async def _require_known(connection: AsyncConnection, table: sa.Table, ids: Sequence[str], noun: str) -> None:
@@ -199,18 +278,19 @@ async def _one_run(connection: AsyncConnection, run_id: str) -> ProfileRunRecord
 
 
 async def _read_runs(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> list[ProfileRunRecord]:
-    counts = (
-        sa.select(
-            profile_outcomes.c.run_id,
-            sa.func.count().label("num_recorded"),
-            sa.func.sum(sa.case((profile_outcomes.c.correct & profile_outcomes.c.error.is_(None), 1), else_=0)).label("num_correct"),
-        )
-        .group_by(profile_outcomes.c.run_id)
+    outcome = profile_outcomes.c
+    # Each from an index of its own: of large runs, reading the rows takes a hundred times as long.
+    recorded = sa.select(outcome.run_id, sa.func.count().label("num")).group_by(outcome.run_id).subquery()
+    right = (
+        sa.select(outcome.run_id, sa.func.count().label("num"))
+        .where(sa.text("correct AND error IS NULL"))
+        .group_by(outcome.run_id)
         .subquery()
     )
     statement = (
-        sa.select(profile_runs, counts.c.num_recorded, counts.c.num_correct)
-        .outerjoin(counts, counts.c.run_id == profile_runs.c.id)
+        sa.select(profile_runs, recorded.c.num.label("num_recorded"), right.c.num.label("num_correct"))
+        .outerjoin(recorded, recorded.c.run_id == profile_runs.c.id)
+        .outerjoin(right, right.c.run_id == profile_runs.c.id)
         .where(*conditions)
     )
     return [

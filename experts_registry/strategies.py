@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
+from domain.budget import Budget
 from domain.routing import PickRule
-from domain.strategy import Strategy
+from domain.strategy import DEFAULT_MODE, Strategy
 from experts_registry import references, state
+from experts_registry.adjustments import adjustments_from_object, adjustments_to_object
 from experts_registry.database import Database
 from experts_registry.tables import strategies
 from experts_registry.versioned import VersionedTable
@@ -26,11 +30,14 @@ def _to_row(strategy: Strategy) -> dict[str, Any]:
         "pick_kind": strategy.pick.kind,
         "pick_k": strategy.pick.k,
         "pick_threshold": strategy.pick.threshold,
+        "adjustments": adjustments_to_object(strategy.adjustments),
+        "mode": _mode_to_object(strategy),
         "aggregator": strategy.aggregator,
         "aggregator_expert": strategy.aggregator_expert,
         "fallback_expert": strategy.fallback_expert,
         "max_calls": strategy.max_calls,
         "timeout_s": strategy.timeout_s,
+        "hedge_after_s": strategy.hedge_after_s,
     }
 
 
@@ -43,12 +50,33 @@ def _from_row(row: sa.RowMapping) -> Strategy:
         router=row["router"],
         router_options=row["router_options"],
         pick=PickRule(kind=row["pick_kind"], k=row["pick_k"], threshold=row["pick_threshold"]),
+        adjustments=adjustments_from_object(row["adjustments"]),
         aggregator=row["aggregator"],
         aggregator_expert=row["aggregator_expert"],
         fallback_expert=row["fallback_expert"],
         max_calls=row["max_calls"],
         timeout_s=row["timeout_s"],
+        hedge_after_s=row["hedge_after_s"],
+        **_mode_from_object(row["mode"]),
     )
+
+
+def _mode_to_object(strategy: Strategy) -> dict[str, Any]:
+    """How its experts work together, and its budget: what is not as usual."""
+    found: dict[str, Any] = {
+        "mode": strategy.mode if strategy.mode != DEFAULT_MODE else None,
+        "mode_options": dict(strategy.mode_options) or None,
+        "prompts": dict(strategy.prompts) or None,
+        "quorum": strategy.quorum,
+        "candidate_timeout_s": strategy.candidate_timeout_s,
+        "budget": {name: bound for name, bound in asdict(strategy.budget).items() if bound is not None} or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _mode_from_object(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``_mode_to_object`` was given, as fields of a strategy."""
+    return {**found, "budget": Budget(**found["budget"])} if "budget" in found else dict(found)
 
 
 STRATEGIES = VersionedTable(kind="strategy", table=strategies, to_row=_to_row, from_row=_from_row)

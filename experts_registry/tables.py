@@ -71,6 +71,10 @@ experts = sa.Table(
     sa.Column("max_in_flight", sa.Integer, nullable=False),
     sa.Column("queue_timeout_s", sa.Double, nullable=False),
     sa.Column("timeout_s", sa.Double, nullable=False),
+    sa.Column("max_queued", sa.Integer, nullable=False, server_default="256"),
+    sa.Column("first_token_timeout_s", sa.Double),
+    sa.Column("idle_timeout_s", sa.Double, nullable=False, server_default="60"),
+    sa.Column("hedge_after_s", sa.Double),
 )
 
 strategies = sa.Table(
@@ -85,11 +89,14 @@ strategies = sa.Table(
     sa.Column("pick_kind", sa.String(32), nullable=False),
     sa.Column("pick_k", sa.Integer, nullable=False),
     sa.Column("pick_threshold", sa.Double, nullable=False),
+    sa.Column("adjustments", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("mode", sa.JSON, nullable=False, server_default="{}"),
     sa.Column("aggregator", sa.String(32), nullable=False),
     sa.Column("aggregator_expert", sa.String(64), sa.ForeignKey("experts.id")),
     sa.Column("fallback_expert", sa.String(64), sa.ForeignKey("experts.id")),
     sa.Column("max_calls", sa.Integer, nullable=False),
     sa.Column("timeout_s", sa.Double, nullable=False),
+    sa.Column("hedge_after_s", sa.Double),
 )
 
 retired_versions = sa.Table(
@@ -157,10 +164,18 @@ profile_outcomes = sa.Table(
     sa.Column("answer", LossyText, nullable=False),
     sa.Column("latency_ms", sa.Double, nullable=False),
     sa.Column("error", LossyText),
+    sa.Column("expert_fingerprint", sa.String(64)),
     sa.Index(None, "expert_id", "question_id"),
+    sa.Index(
+        "ix_profile_outcomes_right",
+        "run_id",
+        sqlite_where=sa.text("correct AND error IS NULL"),
+        postgresql_where=sa.text("correct AND error IS NULL"),
+    ),
 )
 """``recorded`` is the registry version of the write: a later outcome of the same expert and question has a higher one.
-``counts`` marks the one outcome per expert and question that is in the profile."""
+``counts`` marks the one outcome per expert and question that is in the profile: the newest answer of the expert's card as it is now, by
+``expert_fingerprint``. Where that is null the card is not known: the expert was gone when fingerprints came."""
 
 profile_counts = sa.Table(
     "profile_counts",
@@ -182,6 +197,7 @@ aggregator_outcomes = sa.Table(
     sa.Column("correct", sa.Boolean, nullable=False),
     sa.Column("answer", LossyText, nullable=False),
     sa.Column("error", LossyText),
+    sa.Column("expert_fingerprint", sa.String(128)),
 )
 
 traces = sa.Table(
@@ -194,17 +210,58 @@ traces = sa.Table(
     sa.Column("status", sa.String(32), nullable=False),
     sa.Column("document", sa.JSON, nullable=False),
     sa.Column("request_id", sa.String(128), nullable=False, server_default="", index=True),
+    sa.Column("minute", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("total_ms", sa.Double),
+    sa.Column("error_code", sa.String(64)),
+    sa.Column("judged", sa.String(8)),
     sa.Index(None, "started_at", "id"),
+    sa.Index(None, "status", "started_at", "id"),
+    sa.Index(None, "strategy", "started_at", "id"),
+    sa.Index(None, "model", "started_at", "id"),
+    sa.Index(None, "error_code", "started_at", "id"),
+    sa.Index(None, "judged", "started_at", "id"),
+    sa.Index(None, "minute", "status", "total_ms"),
 )
-"""``request_id`` is the caller's and may stand in several rows."""
+"""``request_id`` is the caller's and may stand in several rows. ``minute`` is ``started_at`` in whole minutes: what is counted over time
+is read from its index alone, as a row is mostly its document. ``judged`` is ``good`` or ``bad`` by the last feedback that counts."""
 
 trace_experts = sa.Table(
     "trace_experts",
     metadata,
     sa.Column("trace_id", sa.String(128), sa.ForeignKey("traces.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("expert_id", sa.String(64), primary_key=True, index=True),
+    sa.Column("expert_id", sa.String(64), primary_key=True),
+    sa.Column("started_at", sa.Double, nullable=False, server_default="0"),
+    sa.Column("minute", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("num_calls", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("num_failed", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Index(None, "expert_id", "started_at", "trace_id"),
+    sa.Index(None, "minute", "expert_id", "num_calls", "num_failed", "prompt_tokens", "completion_tokens"),
 )
-"""Which experts were called in which request, to filter by."""
+"""Which experts were called in which request, and what for: to filter by, and to add up. The times are those of the request."""
+
+traffic_hours = sa.Table(
+    "traffic_hours",
+    metadata,
+    sa.Column("hour", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("status", sa.String(32), primary_key=True),
+    sa.Column("num_requests", sa.BigInteger, nullable=False),
+)
+"""Requests of each hour since the epoch, by outcome. Added to with the traces, so that weeks are told without reading them."""
+
+traffic_days = sa.Table(
+    "traffic_days",
+    metadata,
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("expert_id", sa.String(64), primary_key=True),
+    sa.Column("num_requests", sa.BigInteger, nullable=False),
+    sa.Column("num_calls", sa.BigInteger, nullable=False),
+    sa.Column("num_failed", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+)
+"""What each expert did on each day since the epoch (UTC)."""
 
 files = sa.Table(
     "files",
@@ -215,6 +272,7 @@ files = sa.Table(
     sa.Column("num_bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("expires_at", sa.Double, index=True),
+    sa.Column("key_id", sa.String(64)),
     sa.Index(None, "created_at", "id"),
 )
 """What is known of each file; its contents are in the data dir, under the id."""
@@ -246,6 +304,7 @@ batches = sa.Table(
     sa.Column("ended_at", sa.Double),
     sa.Column("owner", sa.String(128)),
     sa.Column("leased_until", sa.Double),
+    sa.Column("key_id", sa.String(64)),
     sa.Index(None, "created_at", "id"),
 )
 """``owner`` is who works on it, until ``leased_until`` (seconds since the epoch) unless it says again that it does. A batch's
@@ -261,13 +320,16 @@ batch_lines = sa.Table(
     sa.Column("num_bytes", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("route", sa.JSON(none_as_null=True)),
+    sa.Column("vector", sa.LargeBinary),
+    sa.Column("encoder_id", sa.String(256)),
     sa.Column("request_id", LossyText),
     sa.Column("status", sa.Integer),
     sa.Column("body", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.JSON(none_as_null=True)),
     sa.Index(None, "batch_id", "state", "number"),
 )
-"""The requests of a batch; ``state`` is pending, answered or failed. The index is what each of them is paged by."""
+"""The requests of a batch; ``state`` is pending, answered or failed. The index is what each of them is paged by. ``vector`` is what was
+routed, as the encoder ``encoder_id`` saw it, of lines that are not over; then their traces have it."""
 
 batch_calls = sa.Table(
     "batch_calls",
@@ -281,3 +343,88 @@ batch_calls = sa.Table(
     sa.Column("outcome", sa.JSON, nullable=False),
 )
 """Calls that have ended, of lines that are not over: what a restart does not repeat."""
+
+trace_vectors = sa.Table(
+    "trace_vectors",
+    metadata,
+    sa.Column("trace_id", sa.String(128), sa.ForeignKey("traces.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("encoder_id", sa.String(256), nullable=False),
+    sa.Column("vector", sa.LargeBinary, nullable=False),
+)
+"""What was routed, as the encoder saw it: feedback that comes later is learnt with it. Goes with its trace."""
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("id", sa.String(192), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("changed", sa.BigInteger, nullable=False, index=True),
+    sa.Column("trace_id", sa.String(128), nullable=False, index=True),
+    sa.Column("request_id", sa.String(128), nullable=False, index=True),
+    sa.Column("created_at", sa.Double, nullable=False, index=True),
+    sa.Column("rolled_back_at", sa.Double),
+    sa.Column("document", sa.JSON, nullable=False),
+    sa.Column("encoder_id", sa.String(256)),
+    sa.Column("vector", sa.LargeBinary),
+)
+"""A log: rows are added, taken back, and forgotten when they are old, and never changed otherwise. ``sequence`` is the log's version when
+a row was added, ``changed`` when it was last touched. No foreign key to ``traces``: what was learnt outlives them."""
+
+feedback_experts = sa.Table(
+    "feedback_experts",
+    metadata,
+    sa.Column("feedback_id", sa.String(192), sa.ForeignKey("feedback.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("expert_id", sa.String(64), primary_key=True, index=True),
+)
+"""Which experts each event speaks of, to filter by."""
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("role", sa.String(16)),
+    sa.Column("access", sa.JSON, nullable=False),
+    sa.Column("limits", sa.JSON, nullable=False),
+    sa.Column("secrets", sa.JSON, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("revoked_at", sa.Double),
+)
+"""``secrets`` holds hashes, never a secret. Rows are never deleted: a revoked key still has used something."""
+
+key_usage = sa.Table(
+    "key_usage",
+    metadata,
+    sa.Column("key_id", sa.String(64), primary_key=True),
+    sa.Column("day", sa.String(10), primary_key=True),
+    sa.Column("expert_id", sa.String(64), primary_key=True),
+    sa.Column("num_requests", sa.BigInteger, nullable=False),
+    sa.Column("num_calls", sa.BigInteger, nullable=False),
+    sa.Column("num_failed", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+    sa.Column("nano_usd", sa.BigInteger, nullable=False),
+    sa.Column("last_at", sa.Double, nullable=False),
+)
+"""What each key used on each UTC day: requests under the empty expert, calls under theirs. Processes add to it in groups."""
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("actor", sa.String(64), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("method", sa.String(8), nullable=False),
+    sa.Column("path", LossyText, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("request_id", LossyText, nullable=False),
+    sa.Column("before", sa.JSON(none_as_null=True)),
+    sa.Column("after", sa.JSON(none_as_null=True)),
+    sa.Column("target", sa.String(256), nullable=False, server_default=""),
+    sa.Index(None, "at", "id"),
+    sa.Index(None, "target", "at", "id"),
+)
+"""Who changed what, and when; without secrets."""

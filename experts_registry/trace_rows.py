@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.trace import Trace
 from experts_registry.database import JsonText
 from experts_registry.questions import chunks
-from experts_registry.tables import trace_experts, traces
+from experts_registry.tables import trace_experts, trace_vectors, traces
 
 _MAX_NESTING = 64
 """Deeper values, which no real request has, are cut off rather than overflowing the stack."""
@@ -50,6 +50,7 @@ def size_of(trace: Trace) -> int:
     for call in trace.calls:
         texts += [call.text, call.error]
     num_parts = 1 + len(trace.calls)
+    num_bytes = len(vector_of(trace) or b"")
     for message in trace.messages or ():
         content = message.get("content")
         texts.append(content if isinstance(content, str) else repr(content) if content else None)
@@ -57,7 +58,12 @@ def size_of(trace: Trace) -> int:
     if trace.decision is not None:
         num_parts += len(trace.decision.considered)
         texts += [expert.why for expert in trace.decision.considered]
-    return num_parts * _BYTES_EACH + sum(len(text) for text in texts if text)
+    return num_parts * _BYTES_EACH + num_bytes + sum(len(text) for text in texts if text)
+
+
+def vector_of(trace: Trace) -> bytes | None:
+    """What was routed, as the encoder saw it; kept in a table of its own."""
+    return None if trace.decision is None else trace.decision.vector
 
 
 @cache
@@ -67,6 +73,8 @@ def _adapter() -> TypeAdapter[Trace]:
 
 def to_row(trace: Trace) -> dict[str, Any]:
     """The columns of ``traces``. Never raises on what a client has sent: what JSON cannot hold becomes text or null."""
+    if trace.decision is not None and trace.decision.vector is not None:
+        trace = replace(trace, decision=replace(trace.decision, vector=None))
     return {
         "id": storable(trace.id, 128),
         "request_id": storable(trace.request_id, 128),
@@ -74,8 +82,19 @@ def to_row(trace: Trace) -> dict[str, Any]:
         "model": storable(trace.model, 256),
         "strategy": None if trace.strategy is None else storable(trace.strategy, 64),
         "status": storable(trace.status, 32),
-        "document": JsonText(json.dumps(_plain(_adapter().dump_python(trace, warnings=False), _MAX_NESTING), allow_nan=False)),
+        "minute": minute_of(trace.started_at),
+        "total_ms": trace.timings.total if math.isfinite(trace.timings.total) else None,
+        "error_code": None if trace.error_code is None else storable(trace.error_code, 64),
+        "document": JsonText(_document(trace)),
     }
+
+
+def _document(trace: Trace) -> str:
+    """*trace* as JSON: at once as nearly every one is, value by value where something in it is no JSON or too deep."""
+    try:
+        return _adapter().dump_json(trace, warnings="error").decode()
+    except ValueError:  # pydantic's own errors are such, and so is what it says of depth and half surrogate pairs
+        return json.dumps(_plain(_adapter().dump_python(trace, warnings=False), _MAX_NESTING), allow_nan=False)
 
 
 def from_document(document: Mapping[str, Any], trace_id: str) -> Trace:
@@ -83,16 +102,30 @@ def from_document(document: Mapping[str, Any], trace_id: str) -> Trace:
     return _adapter().validate_python({**document, "id": trace_id})
 
 
-async def write(connection: AsyncConnection, batch: Sequence[tuple[dict[str, Any], Sequence[str]]]) -> None:
-    """Write rows with the ids of the experts that were called. What comes again, after a failure that was none, stands once."""
+Vectors = Mapping[str, tuple[str, bytes]]
+"""By trace: the encoder, and what it made of the text that was routed."""
+
+
+async def write(
+    connection: AsyncConnection, batch: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]], vectors: Vectors | None = None
+) -> None:
+    """Write rows with what ``calls_of`` tells of each. What comes again, after a failure that was none, stands once."""
     distinct = {row["id"]: (row, experts) for row, experts in batch}
     for some in chunks(list(distinct.values())):
         ids = [row["id"] for row, _ in some]
         await connection.execute(traces.delete().where(traces.c.id.in_(ids)))
         await connection.execute(traces.insert(), [row for row, _ in some])
-        called = [{"trace_id": row["id"], "expert_id": expert} for row, experts in some for expert in experts]
+        called = [
+            {"trace_id": row["id"], "started_at": row["started_at"], "minute": row["minute"], **counts}
+            for row, experts in some
+            for counts in experts
+        ]
         if called:
             await connection.execute(trace_experts.insert(), called)
+        known = [(trace_id, *vectors[trace_id]) for trace_id in ids if trace_id in vectors] if vectors else []
+        if known:
+            rows = [{"trace_id": trace_id, "encoder_id": encoder_id, "vector": vector} for trace_id, encoder_id, vector in known]
+            await connection.execute(trace_vectors.insert(), rows)
 
 
 async def select(connection: AsyncConnection, conditions: Sequence[sa.ColumnElement[bool]], *, limit: int) -> list[Trace]:
@@ -102,9 +135,39 @@ async def select(connection: AsyncConnection, conditions: Sequence[sa.ColumnElem
     return [from_document(document, trace_id) for trace_id, document in await connection.execute(statement)]
 
 
-def experts_of(trace: Trace) -> tuple[str, ...]:
-    """Who was called, each once."""
-    return tuple(dict.fromkeys(storable(call.expert_id, 64) for call in trace.calls))
+async def select_called(
+    connection: AsyncConnection, of_expert: Sequence[sa.ColumnElement[bool]], conditions: Sequence[sa.ColumnElement[bool]], *, limit: int
+) -> list[Trace]:
+    """The newest *limit* traces with a call that meets *of_expert*, which meet *conditions* themselves, newest first."""
+    called = trace_experts.c
+    statement = (
+        sa.select(traces.c.id, traces.c.document)
+        .join_from(trace_experts, traces, called.trace_id == traces.c.id)
+        .where(*of_expert, *conditions)
+        .order_by(called.started_at.desc(), called.trace_id.desc())
+        .limit(limit)
+    )
+    return [from_document(document, trace_id) for trace_id, document in await connection.execute(statement)]
+
+
+def calls_of(trace: Trace) -> list[dict[str, Any]]:
+    """What each expert that was called did, as columns of ``trace_experts``; each once."""
+    found: dict[str, dict[str, Any]] = {}
+    for call in trace.calls:
+        expert_id = storable(call.expert_id, 64)
+        row = found.setdefault(
+            expert_id, {"expert_id": expert_id, "num_calls": 0, "num_failed": 0, "prompt_tokens": 0, "completion_tokens": 0}
+        )
+        row["num_calls"] += call.status != "skipped"
+        row["num_failed"] += call.status == "error"
+        row["prompt_tokens"] += call.usage.prompt_tokens
+        row["completion_tokens"] += call.usage.completion_tokens
+    return list(found.values())
+
+
+def minute_of(timestamp: float) -> int:
+    """Whole minutes since the epoch."""
+    return math.floor(timestamp / 60)
 
 
 def storable(text: str, max_length: int) -> str:

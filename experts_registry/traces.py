@@ -7,7 +7,7 @@ import builtins
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import ConsiliumError, InvalidRequest, NotFound
 from domain.trace import Trace
-from experts_registry import trace_rows
+from experts_registry import trace_rows, traffic
 from experts_registry.database import Database
-from experts_registry.tables import trace_experts, traces
+from experts_registry.tables import trace_experts, trace_vectors, traces
+from experts_registry.trace_privacy import hashed
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ _MAX_BATCH_BYTES = 4 * 2**20
 """Their size together: what is written holds the database, and the batch is in memory twice."""
 _MAX_RETRY_S = 30.0
 """Longest pause after a failed write; the pause doubles up to this."""
+_NEWEST_TIMEOUT_S = 5.0
+"""Longest wait for a trace that is on its way to the database."""
+_OTHERS_WRITE_S = 0.3
+"""How long another process of the service may take to write what it has gathered, when it was the one that answered."""
 _RETRY_AT_END_S = 0.1
 """Pause after a failed write while the service ends."""
 
@@ -43,9 +48,9 @@ class _Queued:
 class TraceStore:
     """Satisfies ``orchestrator.ports.TraceSink``: ``emit`` puts into memory, a task of its own writes batches.
 
-    While the database cannot be written, traces wait; when *max_queued* wait, or *max_queued_bytes*, the oldest are dropped
-    and counted in ``num_dropped``. A failed write is tried again after *first_retry_s*, then less and less often. ``close``
-    writes what waits, for at most *close_timeout_s*.
+    A batch takes what comes within *gather_s*. While the database cannot be written, traces wait; when *max_queued* wait, or
+    *max_queued_bytes*, the oldest are dropped and counted in ``num_dropped``. A failed write is tried again after *first_retry_s*,
+    then less and less often. ``close`` writes what waits, for at most *close_timeout_s*.
     """
 
     def __init__(
@@ -56,7 +61,12 @@ class TraceStore:
         max_queued_bytes: int = 64 * 2**20,
         close_timeout_s: float = 5.0,
         first_retry_s: float = 0.5,
+        gather_s: float = 0.2,
+        encoder_id: Callable[[], str] | None = None,
+        content_key: bytes | None = None,
     ) -> None:
+        """*encoder_id*: whose vectors the decisions carry; None: vectors are not kept. *content_key*: texts are kept hashed with it;
+        None: as they come."""
         self._database = database
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
@@ -64,8 +74,12 @@ class TraceStore:
         self._max_queued_bytes = max_queued_bytes
         self._close_timeout_s = close_timeout_s
         self._first_retry_s = first_retry_s
+        self._gather_s = gather_s
+        self._encoder_id = encoder_id
+        self._content_key = content_key
         self._failing = False
         self._arrived = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = asyncio.Event()
@@ -80,13 +94,15 @@ class TraceStore:
 
     def emit(self, trace: Trace) -> None:
         """Take *trace*; never blocks, never raises. To be called on the event loop."""
-        kept = trace_rows.compact(trace)
+        kept = trace_rows.compact(trace if self._content_key is None else hashed(trace, self._content_key))
         queued = _Queued(kept, trace_rows.size_of(kept))
         self._queue.append(queued)
         self._queued_bytes += queued.size
         self._drop_oldest_over_limit()
         self._idle.clear()
         self._arrived.set()
+        if len(self._queue) >= _MAX_BATCH:
+            self._hurry.set()
 
     async def start(self) -> None:
         """Begin to write."""
@@ -96,6 +112,7 @@ class TraceStore:
 
     async def flush(self) -> None:
         """Return when everything emitted so far is written or dropped. Wants a limit of the caller's when the database is down."""
+        self._hurry.set()
         await self._idle.wait()
 
     async def close(self) -> None:
@@ -103,6 +120,7 @@ class TraceStore:
         if self._writer is None:
             return
         self._closing.set()
+        self._hurry.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._close_timeout_s):
                 await self._idle.wait()
@@ -124,6 +142,8 @@ class TraceStore:
         strategy: str | None = None,
         expert_id: str | None = None,
         status: str | None = None,
+        error_code: str | None = None,
+        judged: str | None = None,
         since: float | None = None,
         until: float | None = None,
         limit: int = 50,
@@ -131,8 +151,8 @@ class TraceStore:
     ) -> builtins.list[Trace]:
         """Traces that meet every filter given, newest first; the page after the one that ended with the trace *after*.
 
-        *since* and *until* are seconds since the epoch, the latter exclusive. Raises ``NotFound`` when there is no trace
-        *after* (any more).
+        *judged* is ``good`` or ``bad``. *since* and *until* are seconds since the epoch, the latter exclusive. Raises ``NotFound``
+        when there is no trace *after* (any more).
         """
         conditions = [
             column == wanted
@@ -141,27 +161,46 @@ class TraceStore:
                 (traces.c.model, model),
                 (traces.c.strategy, strategy),
                 (traces.c.status, status),
+                (traces.c.error_code, error_code),
+                (traces.c.judged, judged),
             )
             if wanted is not None
         ]
-        if expert_id is not None:
-            of_expert = sa.select(trace_experts.c.trace_id).where(trace_experts.c.expert_id == expert_id)
-            conditions.append(traces.c.id.in_(of_expert))
-        if since is not None:
-            conditions.append(traces.c.started_at >= since)
-        if until is not None:
-            conditions.append(traces.c.started_at < until)
         async with self._database.reading() as connection:
-            if after is not None:
-                last = await _one(connection, after)
-                position = sa.tuple_(sa.literal(last.started_at), sa.literal(last.id))
-                conditions.append(sa.tuple_(traces.c.started_at, traces.c.id) < position)
-            return await trace_rows.select(connection, conditions, limit=limit)
+            last = None if after is None else await _one(connection, after)
+            if expert_id is None:
+                conditions += _within(traces.c.started_at, traces.c.id, since, until, last)
+                return await trace_rows.select(connection, conditions, limit=limit)
+            # One index of the calls has an expert's in their order: the newest are read from it, not chosen from all that it ever made.
+            called = trace_experts.c
+            of_expert = [called.expert_id == expert_id, *_within(called.started_at, called.trace_id, since, until, last)]
+            return await trace_rows.select_called(connection, of_expert, conditions, limit=limit)
 
     async def get(self, trace_id: str) -> Trace:
         """Raises ``NotFound``."""
         async with self._database.reading() as connection:
             return await _one(connection, trace_id)
+
+    async def newest(self, request_id: str) -> Trace:
+        """The newest trace of the requests with that id, as soon as it is written. Raises ``NotFound``."""
+        if found := await self.list(request_id=request_id, limit=1):
+            return found[0]
+        if not self._idle.is_set():  # the answer may have been given a moment ago
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.flush(), _NEWEST_TIMEOUT_S)
+            if found := await self.list(request_id=request_id, limit=1):
+                return found[0]
+        await asyncio.sleep(self._gather_s + _OTHERS_WRITE_S)
+        if found := await self.list(request_id=request_id, limit=1):
+            return found[0]
+        raise NotFound(f"there is no trace of a request {request_id!r} (any more)", param="request_id")
+
+    async def vector(self, trace_id: str) -> tuple[str, bytes] | None:
+        """The encoder, and what it made of the text that was routed; None where that was not kept."""
+        async with self._database.reading() as connection:
+            statement = sa.select(trace_vectors.c.encoder_id, trace_vectors.c.vector).where(trace_vectors.c.trace_id == trace_id)
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else (row.encoder_id, row.vector)
 
     async def delete(self, trace_id: str) -> None:
         """Forget one request. Raises ``NotFound``."""
@@ -173,6 +212,7 @@ class TraceStore:
         """Forget the traces of requests that began before *timestamp* (seconds since the epoch); returns how many."""
         async with self._database.session() as connection:
             result = await connection.execute(traces.delete().where(traces.c.started_at < timestamp))
+            await traffic.forget(connection, timestamp)
         return result.rowcount
 
     async def _write_forever(self) -> None:
@@ -180,6 +220,7 @@ class TraceStore:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
+            await self._gathered()
             while self._queue:
                 if await self._write_batch():
                     retry_s = self._first_retry_s
@@ -187,6 +228,14 @@ class TraceStore:
                     await self._pause(retry_s)
                     retry_s = min(retry_s * 2, _MAX_RETRY_S)
             self._idle.set()
+
+    async def _gathered(self) -> None:
+        """A moment for others to join, unless somebody waits: one transaction costs as much as fifty traces, and a request that comes
+        while it is made waits for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._gather_s):
+                await self._hurry.wait()
+        self._hurry.clear()
 
     async def _write_batch(self) -> bool:
         """Write the oldest traces that wait; False when they have to wait longer."""
@@ -232,8 +281,17 @@ class TraceStore:
 
     async def _write(self, batch: Sequence[_Queued]) -> None:
         rows = await asyncio.to_thread(_rows_of, batch)
+        vectors = self._vectors_of(batch)
         async with self._database.session() as connection:
-            await trace_rows.write(connection, rows)
+            await trace_rows.write(connection, rows, vectors)
+            await traffic.add(connection, rows)
+
+    def _vectors_of(self, batch: Sequence[_Queued]) -> trace_rows.Vectors:
+        if self._encoder_id is None:
+            return {}
+        found = {queued.trace.id: vector for queued in batch if (vector := trace_rows.vector_of(queued.trace)) is not None}
+        encoder_id = self._encoder_id() if found else ""  # not known before a first vector was made
+        return {trace_id: (encoder_id, vector) for trace_id, vector in found.items()}
 
     def _put_back(self, batch: Sequence[_Queued]) -> None:
         self._queue.extendleft(reversed(batch))
@@ -254,8 +312,22 @@ class TraceStore:
             await asyncio.wait_for(self._closing.wait(), seconds)
 
 
-def _rows_of(batch: Sequence[_Queued]) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
-    return [(trace_rows.to_row(queued.trace), trace_rows.experts_of(queued.trace)) for queued in batch]
+def _rows_of(batch: Sequence[_Queued]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    return [(trace_rows.to_row(queued.trace), trace_rows.calls_of(queued.trace)) for queued in batch]
+
+
+def _within(
+    at: sa.ColumnElement[float], trace_id: sa.ColumnElement[str], since: float | None, until: float | None, last: Trace | None
+) -> list[sa.ColumnElement[bool]]:
+    """From *since* on, before *until*, and behind *last* in a list that begins with the newest."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    if since is not None:
+        conditions.append(at >= since)
+    if until is not None:
+        conditions.append(at < until)
+    if last is not None:
+        conditions.append(sa.tuple_(at, trace_id) < sa.tuple_(sa.literal(last.started_at), sa.literal(last.id)))
+    return conditions
 
 
 async def _one(connection: AsyncConnection, trace_id: str) -> Trace:

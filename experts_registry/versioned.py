@@ -1,8 +1,8 @@
-"""Rows with an id and a version: the part that cards and strategies share, on a connection that a store has opened."""
+"""Rows with an id and a version: the part that cards, strategies and keys share, on a connection that a store has opened."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -11,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import Conflict, NotFound, PreconditionFailed
 from domain.experts import ExpertCard
+from domain.keys import ApiKey
 from domain.nearest import did_you_mean
 from domain.strategy import Strategy
+from experts_registry.questions import chunks
 from experts_registry.tables import retired_versions
 
-T = TypeVar("T", ExpertCard, Strategy)
+T = TypeVar("T", ExpertCard, Strategy, ApiKey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,14 @@ class VersionedTable(Generic[T]):
         """Everything there is, by id."""
         rows = (await connection.execute(sa.select(self.table))).mappings()
         return sorted((self.from_row(row) for row in rows), key=lambda item: item.id)
+
+    async def some(self, connection: AsyncConnection, item_ids: Collection[str]) -> list[T]:
+        """Those of *item_ids* that there are, by id."""
+        found: list[T] = []
+        for ids in chunks(sorted(set(item_ids))):
+            rows = (await connection.execute(sa.select(self.table).where(self.table.c.id.in_(ids)))).mappings()
+            found += [self.from_row(row) for row in rows]
+        return sorted(found, key=lambda item: item.id)
 
     async def one(self, connection: AsyncConnection, item_id: str) -> T:
         """Raises ``NotFound``, with the nearest id, when there is none."""
