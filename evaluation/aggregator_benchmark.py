@@ -137,7 +137,9 @@ class AggregatorBenchmark:
         self, expert: ExpertCard, outcomes: list[AggregatorOutcome], stopped: dict[str, str], turns: asyncio.Semaphore
     ) -> None:
         async def take(asked: QuestionOutcome) -> None:
-            outcome = AggregatorOutcome(expert.id, asked.question_id, asked.category, asked.correct, asked.answer, asked.error)
+            outcome = AggregatorOutcome(
+                expert.id, asked.question_id, asked.category, asked.correct, asked.answer, asked.error, expert.aggregator_fingerprint
+            )
             outcomes.append(outcome)
             if self._on_progress is not None:
                 self._on_progress(outcome)

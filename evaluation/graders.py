@@ -22,7 +22,7 @@ from domain.nearest import did_you_mean
 from domain.skills import GRADER_NAMES, LabelledQuestion
 from evaluation.bounded import ComparisonTimeout, comparer, turns
 from evaluation.choices import chosen_letter, letters_of
-from evaluation.judge import Judge
+from evaluation.judge import AnswerJudge
 from evaluation.numbers import same_number, whole_quantity
 
 _LATEX = re.compile(r"\\[a-zA-Z]+|\^|\$[^$\d]*[\\^_=]")
@@ -63,7 +63,7 @@ def grade(question: LabelledQuestion, answer: str) -> bool:
 class Grader:
     """Grades on an event loop: what may take long waits for its turn in a thread, and ``judge`` asks an expert."""
 
-    def __init__(self, judge: Judge | None = None) -> None:
+    def __init__(self, judge: AnswerJudge | None = None) -> None:
         self._judge = judge
 
     def check(self, question: LabelledQuestion) -> None:
@@ -147,5 +147,5 @@ def _gold_letter(question: LabelledQuestion) -> str | None:
 
 def _unusable(name: str) -> str:
     if name == "judge":
-        return "grader 'judge' needs an expert as judge: name one"
+        return "grader 'judge' needs an expert as judge: name one (--judge EXPERT, or the field judge)"
     return f"unknown grader {name!r}; {did_you_mean(name, GRADER_NAMES)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from domain.chat import Message
 from domain.deadline import Clock, Deadline
@@ -23,6 +25,14 @@ _MAX_TOKENS = 512
 """Room for a judge that cannot help explaining itself."""
 
 
+class AnswerJudge(Protocol):
+    """Decides where no comparison can."""
+
+    async def says_right(self, question: LabelledQuestion, answer: str) -> bool:
+        """The verdict. Raises ``ExpertError`` when there is none."""
+        ...
+
+
 class Judge:
     """Asks one expert whether answers are right; temperature 0 unless its card says otherwise."""
 
@@ -37,16 +47,26 @@ class Judge:
         call = ExpertCall(
             expert=self._expert,
             messages=judge_messages(question, answer),
-            params={"temperature": 0, "max_tokens": _MAX_TOKENS, **self._expert.sampling},
+            params=judge_params(self._expert.sampling),
             deadline=Deadline.after(self._timeout_s, clock=self._clock) if self._clock else Deadline.after(self._timeout_s),
             request_id=f"judge-{uuid.uuid4().hex[:12]}",
             role=CallRole.JUDGE,
         )
         candidate = await self._workers.complete(call)
-        verdict = parse_verdict(candidate.text)
-        if verdict is None:
-            raise ExpertProtocolError(f"judge {self._expert.id!r} said neither yes nor no: {candidate.text[:80]!r}")
-        return verdict
+        return verdict_of(self._expert.id, candidate.text)
+
+
+def judge_params(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI fields of a judge's call; *sampling* are its card's defaults."""
+    return {"temperature": 0, "max_tokens": _MAX_TOKENS, **sampling}
+
+
+def verdict_of(judge: str, text: str) -> bool:
+    """What *text* says. Raises ``ExpertProtocolError``, which names *judge*, when it says neither yes nor no."""
+    verdict = parse_verdict(text)
+    if verdict is None:
+        raise ExpertProtocolError(f"judge {judge!r} said neither yes nor no: {text[:80]!r}")
+    return verdict
 
 
 def judge_messages(question: LabelledQuestion, answer: str) -> tuple[Message, ...]:

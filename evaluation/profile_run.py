@@ -126,7 +126,7 @@ class ProfileRun:
         return ProfileReport(self._run_id, ordered, num_asked=ledger.num_taken - num_before)
 
     async def _measure(self, expert: ExpertCard, ledger: _Ledger, turns: asyncio.Semaphore) -> None:
-        open_tasks = [task for task in self._tasks if not ledger.has_answer(expert.id, task.question.id)]
+        open_tasks = [task for task in self._tasks if not ledger.has_answer(expert, task.question.id)]
         self._tell(expert.id, ledger)
 
         async def take(outcome: QuestionOutcome) -> None:
@@ -178,9 +178,11 @@ class _Ledger:
             if outcome.expert_id in expert_ids and outcome.question_id in question_ids:
                 self._put(outcome)
 
-    def has_answer(self, expert_id: str, question_id: str) -> bool:
-        outcome = self.newest.get((expert_id, question_id))
-        return outcome is not None and outcome.error is None
+    def has_answer(self, expert: ExpertCard, question_id: str) -> bool:
+        """One of the expert as it is now: a run that is resumed after its card was changed asks anew."""
+        outcome = self.newest.get((expert.id, question_id))
+        is_current = outcome is not None and outcome.expert_fingerprint in (None, expert.fingerprint)
+        return outcome is not None and outcome.error is None and is_current
 
     async def take(self, outcome: QuestionOutcome) -> None:
         self._put(outcome)

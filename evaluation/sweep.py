@@ -103,6 +103,7 @@ class Sweep:
             answer=answer,
             latency_ms=(answered - started) * 1000,
             error=None if failure is None else f"{failure.code}: {failure.message}",
+            expert_fingerprint=expert.fingerprint,
         )
         return outcome, failure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +48,8 @@ class Annotation:
     source: str = "embedding"
     calls: tuple[Outcome, ...] = ()
     """Calls that were made to find out."""
+    vector: bytes | None = field(default=None, repr=False)
+    """(D) float16: the text as it was read; None where none was encoded."""
     notes: tuple[str, ...] = ()
     """What else a person should know: a fallback that was taken, keywords that are no known skill."""
 
@@ -98,6 +100,7 @@ class EmbeddingAnnotator:
             text=read_by_others,
             neighbours=neighbours,
             category=majority_category(neighbours, skills),
+            vector=reading.vector.astype("<f2").tobytes(),
         )
 
     async def _with_context(self, text: RoutedText, readings: Sequence[_Reading], index: RoutingIndex) -> tuple[int, _Reading, _Reading]:
@@ -119,8 +122,9 @@ class EmbeddingAnnotator:
         return num_turns, context, together
 
     async def _read(self, texts: Sequence[str], index: RoutingIndex) -> list[_Reading]:
-        compared = index.compare(await self._encoder.encode(texts))
-        return [_Reading(*of_text) for of_text in zip(*compared, strict=True)]
+        vectors = await self._encoder.encode(texts)
+        compared = index.compare(vectors)
+        return [_Reading(*of_text) for of_text in zip(*compared, vectors, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,7 @@ class _Reading:
 
     similarities: Floats
     neighbours: Sequence[Neighbour]
+    vector: Floats
 
     @property
     def best(self) -> float:
@@ -165,3 +170,8 @@ def majority_category(neighbours: Sequence[Neighbour], skills: Sequence[SkillMat
         if category and wanted.intersection(neighbour.question.labels):
             votes[category] = votes.get(category, 0.0) + max(neighbour.similarity, 0.0)
     return max(votes, key=lambda category: votes[category]) if votes else None
+
+
+def fell_back(annotation: Annotation, reason: str) -> Annotation:
+    """*annotation*, which was made by similarity because of *reason*."""
+    return replace(annotation, notes=(*annotation.notes, f"{reason}, so skills were found by similarity"))

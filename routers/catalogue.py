@@ -10,6 +10,8 @@ from domain.nearest import did_you_mean
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
+from domain.strategy import Strategy
+from routers.adjust import UNSCORED
 
 
 class Router(Protocol):
@@ -34,6 +36,16 @@ class RouterCatalogue(Mapping[str, Router]):
             return self._routers[name]
         hint = did_you_mean(name, sorted(self._routers), always_list=True)
         raise InvalidRequest(f"unknown router {quoted(name)}; {hint}", param="consilium.router")
+
+    def check(self, strategy: Strategy) -> None:
+        """Raise ``InvalidRequest`` for what every request of *strategy* would be refused for, or would not do what it says: options
+        that its router does not take, adjustments of scores where there are none."""
+        self[strategy.router].check_options(strategy.router_options)
+        if strategy.router in UNSCORED and strategy.adjustments.moves_scores:
+            raise InvalidRequest(
+                f"adjustments: the router {strategy.router!r} scores nobody, so boost and weights change nothing; leave them out",
+                param="adjustments",
+            )
 
     def __contains__(self, name: object) -> bool:
         return name in self._routers

@@ -38,12 +38,21 @@ class TextModel(Protocol):
     def dimensions(self) -> int: ...
 
     @property
+    def early_dimensions(self) -> int:
+        """Of the vector of an early layer, beside the text's; 0 where the model tells none."""
+        ...
+
+    @property
     def max_chars(self) -> int:
         """Only this much of a text counts, from its end."""
         ...
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors (n, dimensions), in the order of *texts*."""
+        ...
+
+    def embed_views(self, texts: Sequence[str]) -> Vectors:
+        """The same with the early layer's unit vectors behind them: (n, dimensions + early_dimensions)."""
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> int:
@@ -62,7 +71,7 @@ class EncoderLimits:
     max_queued: int = 2048
     """Texts that may wait, about 7 s of work; more is refused at once, since a late answer is worse than an early 429."""
     cache_size: int = 8192
-    """Texts whose vectors are kept (1.5 kB each)."""
+    """Texts whose vectors are kept (3 kB each)."""
     timeout_s: float = 30.0
     """Longest wait of one piece; only a stuck machine gets there."""
     load_timeout_s: float = 300.0
@@ -98,6 +107,7 @@ class Encoder:
         self._load = load
         self._limits = limits or EncoderLimits()
         self._model: TextModel | None = None
+        self._id: str | None = None
         self._load_lock = threading.Lock()
         self._cache: OrderedDict[str, Vectors] = OrderedDict()
         self._cache_lock = threading.Lock()
@@ -118,12 +128,18 @@ class Encoder:
 
     @property
     def encoder_id(self) -> str:
-        """Which encoder made a vector. Raises ``NotReady`` before the model is loaded, like everything below."""
-        return self._loaded().encoder_id
+        """Which encoder made a vector; known also after ``close``, when vectors are still being stored. Raises ``NotReady`` before the
+        model is loaded, like everything below."""
+        return self._loaded().encoder_id if self._id is None else self._id
 
     @property
     def dimensions(self) -> int:
         return self._loaded().dimensions
+
+    @property
+    def early_dimensions(self) -> int:
+        """Columns of ``encode_views`` behind the first ``dimensions``."""
+        return self._loaded().early_dimensions
 
     @property
     def num_queued(self) -> int:
@@ -168,9 +184,13 @@ class Encoder:
         Raises ``Overloaded`` when too much waits already, ``NotReady`` before ``start`` and after ``close``,
         ``DeadlineExceeded`` when a piece takes longer than ``timeout_s``.
         """
+        return np.ascontiguousarray((await self.encode_views(texts))[:, : self._loaded().dimensions])
+
+    async def encode_views(self, texts: Sequence[str]) -> Vectors:
+        """The same with the early layer's unit vectors behind them: (n, dimensions + early_dimensions). A text costs no more this way."""
         model = self._loaded()
         clipped = [_clip(text, model.max_chars) for text in texts]
-        vectors = np.empty((len(clipped), model.dimensions), np.float32)
+        vectors = np.empty((len(clipped), model.dimensions + model.early_dimensions), np.float32)
         missing = self._fill_from_cache(clipped, vectors)
         for start in range(0, len(missing), self._limits.max_batch):
             piece = missing[start : start + self._limits.max_batch]
@@ -184,10 +204,14 @@ class Encoder:
         return await asyncio.to_thread(model.count_tokens, [_clip(text, model.max_chars) for text in texts])
 
     def encode_now(self, texts: Sequence[str]) -> Vectors:
-        """The same without queue and thread, for scripts. Loads the model when it is not loaded yet."""
+        """``encode`` without queue and thread, for scripts. Loads the model when it is not loaded yet."""
+        return np.ascontiguousarray(self.encode_views_now(texts)[:, : self._loaded().dimensions])
+
+    def encode_views_now(self, texts: Sequence[str]) -> Vectors:
+        """``encode_views`` without queue and thread."""
         model = self._load_once()
         clipped = [_clip(text, model.max_chars) for text in texts]
-        vectors = np.empty((len(clipped), model.dimensions), np.float32)
+        vectors = np.empty((len(clipped), model.dimensions + model.early_dimensions), np.float32)
         missing = self._fill_from_cache(clipped, vectors)
         for start in range(0, len(missing), self._limits.max_batch):
             piece = missing[start : start + self._limits.max_batch]
@@ -264,7 +288,7 @@ class Encoder:
         known = self._cached(dict.fromkeys(texts))
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
-            vectors = model.embed(missing)
+            vectors = model.embed_views(missing)
             known.update(zip(missing, vectors, strict=True))
             self._remember(zip(missing, vectors, strict=True))
         return [known[text] for text in texts]
@@ -310,6 +334,7 @@ class Encoder:
         with self._load_lock:
             if self._model is None:
                 self._model = self._load()
+                self._id = self._model.encoder_id
             return self._model
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ class Evidence:
 
     skills: Sequence[SkillMatch]
     counts: Counts
+    """As measured."""
+    feedback: Callable[[int], str] | None = None
+    """What users said of the expert in a row, in words; "" where nobody did."""
 
     def why(self, row: int) -> str:
         """What is known of one expert on the query's weightiest skills, and overall."""
@@ -37,6 +40,8 @@ class Evidence:
             parts.append(f"overall {counts.overall_correct[row] / num_answered:.2f} of {num_answered:.0f}")
         elif not parts:
             parts.append("never measured")
+        if self.feedback is not None and (said := self.feedback(row)):
+            parts.append(said)
         return "; ".join(parts)
 
 
@@ -50,16 +55,22 @@ def reason_selected(annotation: Annotation, selected: Sequence[str], why_best: s
     """Why these experts, in one or two sentences."""
     needs = " and ".join(f"{match.skill} (similarity {match.similarity:.2f})" for match in annotation.skills[:_MAX_SKILLS_PER_EXPERT])
     context = ", read with the turns before it," if annotation.with_context else ""
-    if pick.kind == "sample":
-        how = f"drawn in proportion to the scores: {', '.join(selected)}"
-    elif len(selected) == 1:
-        how = f"{selected[0]} is best at that ({why_best})"
-    elif pick.kind == "dynamic":
-        how = f"no single expert stands out, so {', '.join(selected)} are asked; first is {selected[0]} ({why_best})"
-    else:
-        how = f"the best {len(selected)} are {', '.join(selected)}; first is {selected[0]} ({why_best})"
     notes = "".join(f" Note: {note}." for note in annotation.notes)
-    return f"The query{context} needs {needs}; {how}.{notes}"
+    return f"The query{context} needs {needs}; {how_selected(selected, why_best, pick)}.{notes}"
+
+
+def how_selected(selected: Sequence[str], why_best: str, pick: PickRule) -> str:
+    """How *pick* came to *selected*, as a clause."""
+    if pick.kind == "sample":
+        return f"drawn in proportion to the scores: {', '.join(selected)}"
+    if len(selected) == 1:
+        return f"{selected[0]} is best at that ({why_best})"
+    if pick.kind == "dynamic":
+        return f"no single expert stands out, so {', '.join(selected)} are asked; first is {selected[0]} ({why_best})"
+    if pick.kind == "gate":
+        others = ", ".join(selected[1:])
+        return f"{selected[0]} is best at that ({why_best}), and {others} not far behind (each above {pick.threshold:g} of the score)"
+    return f"the best {len(selected)} are {', '.join(selected)}; first is {selected[0]} ({why_best})"
 
 
 def unknown_query(annotation: Annotation, options: SkillsOptions, known_skills: Iterable[str]) -> str:
@@ -70,6 +81,8 @@ def unknown_query(annotation: Annotation, options: SkillsOptions, known_skills: 
     notes = "".join(f"; {note}" for note in annotation.notes)
     if annotation.source == "llm":
         return f"none of the keywords is a known skill{notes}; {skills}"
+    if annotation.source == "menu":
+        return f"no skill of the menu fits the query{notes}; {skills}"
     return f"the query is like no known skill (best similarity {annotation.similarity:.2f}, needed {options.floor:.2f}){notes}; {skills}"
 
 
@@ -89,9 +102,13 @@ def detail_of(annotation: Annotation, options: SkillsOptions, pick: PickRule) ->
         "similarity": round(annotation.similarity, 4),
         "with_context": annotation.with_context,
         "nearest_questions": [_shown(neighbour) for neighbour in annotation.neighbours],
-        "pick": {"kind": pick.kind, "k": pick.k, "threshold": pick.threshold},
+        "pick": pick_object(pick),
         "notes": list(annotation.notes),
     }
+
+
+def pick_object(pick: PickRule) -> dict[str, Any]:
+    return {"kind": pick.kind, "k": pick.k, "threshold": pick.threshold}
 
 
 def _shown(neighbour: Neighbour) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from domain.errors import InvalidRequest, NoEligibleExpert
 from domain.nearest import nearest
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
+from routers.adjust import refuse_adjustments
 from routers.options import check_known
 
 
@@ -23,6 +24,7 @@ class ExplicitRouter:
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """Raises ``NoEligibleExpert`` when a named expert may not be used now, ``InvalidRequest`` when none is named."""
+        refuse_adjustments(query.request.options, router=self.name)
         eligible = [card.id for card in query.experts]
         named, by = self._named(query, snapshot, eligible)
         missing = [name for name in named if name not in eligible]

@@ -8,22 +8,18 @@ count against the request's ``max_calls``; a request that cannot make them and o
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from domain.chat import Message
-from domain.deadline import Deadline
-from domain.errors import ExpertError, ExpertTimeout
 from domain.experts import ExpertCard
-from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
+from domain.plan import Candidate, ExpertFailure, Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingQuery
 from domain.skills import SkillMatch
-from routers.annotators import Annotation, Annotator, majority_category
+from routers.annotators import Annotation, Annotator, fell_back, majority_category
+from routers.expert_calls import TIMEOUT_S, Asking, Completes, Unusable, helper
 from routers.index_holder import RoutingIndex
 from routers.options import SkillsOptions
 from routers.question_index import TextEncoder
@@ -35,10 +31,6 @@ _MAX_KEYWORD_CHARS = 20
 _MIN_NAME_COSINE = 0.42
 """Between a keyword and a skill's name. With the zoo's names, words of other fields reach at most 0.38 ("music"), and words
 of the same field 0.44 and more ("parity" and "even and odd", "periodic table" and "atomic numbers")."""
-_TIMEOUT_S = 20.0
-"""For all samples together. Routing must not eat the request's time: after this the embedding annotator decides."""
-_MAX_SHARE = 0.5
-"""Of the time that the request has left: the other half is for the answer."""
 
 _PROMPT = """What are the core knowledge, subjects or skills needed to solve this problem? List 2-5 keywords separated in comma. \
 Example keywords: psychology, virology, behavioral theory, microbiology, diplomacy, political science, property law, finance, business.
@@ -47,16 +39,10 @@ Give ONLY the keywords, no other words or explanation. Follow this format: Keywo
 Problem: {question}"""
 
 
-class Completes(Protocol):
-    """What runs completions."""
-
-    async def complete(self, call: ExpertCall) -> Candidate: ...
-
-
 class KeywordAnnotator:
     """Asks ``options.keyword_expert``; when that fails or costs too many calls, *fallback* decides and the annotation says so."""
 
-    def __init__(self, workers: Completes, encoder: TextEncoder, fallback: Annotator, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, workers: Completes, encoder: TextEncoder, fallback: Annotator, *, timeout_s: float = TIMEOUT_S) -> None:
         self._workers = workers
         self._encoder = encoder
         self._fallback = fallback
@@ -65,23 +51,18 @@ class KeywordAnnotator:
     async def annotate(self, query: RoutingQuery, snapshot: RegistrySnapshot, index: RoutingIndex, options: SkillsOptions) -> Annotation:
         """``NUM_SAMPLES`` calls at once, and the fallback's annotation beside them for neighbours and category."""
         by_embedding = await self._fallback.annotate(query, snapshot, index, options)
-        expert = snapshot.experts.get(options.keyword_expert or "")
-        problem = "not registered" if expert is None else query.barred(expert)
-        if expert is None or problem is not None:
-            # Who lacks an expert's labels is not told its name.
-            name = "" if expert is not None and expert.labels else f" {options.keyword_expert!r}"
-            return _fell_back(by_embedding, f"the keyword expert{name} is {problem}")
-        if query.max_calls is not None and query.max_calls < NUM_SAMPLES + 1:
-            return _fell_back(by_embedding, f"max_calls is {query.max_calls}, too few for {NUM_SAMPLES} keyword calls and an answer")
+        expert = helper(options.keyword_expert, query, snapshot, role="keyword", num_calls=NUM_SAMPLES)
+        if isinstance(expert, Unusable):
+            return fell_back(by_embedding, expert.why)
         outcomes = await self._samples(expert, query, by_embedding.text)
         by_embedding = replace(by_embedding, calls=tuple(outcomes))
         texts = [outcome.text for outcome in outcomes if isinstance(outcome, Candidate)]
         if len(texts) < 2:
             failure = next((outcome.message for outcome in outcomes if isinstance(outcome, ExpertFailure)), "no answer")
-            return _fell_back(by_embedding, f"the keyword expert {expert.id!r} gave {len(texts)} of {NUM_SAMPLES} answers ({failure})")
+            return fell_back(by_embedding, f"the keyword expert {expert.id!r} gave {len(texts)} of {NUM_SAMPLES} answers ({failure})")
         agreed = agreed_keywords([parse_keywords(text) for text in texts])
         if not agreed:
-            return _fell_back(by_embedding, f"the samples of the keyword expert {expert.id!r} share no keyword")
+            return fell_back(by_embedding, f"the samples of the keyword expert {expert.id!r} share no keyword")
         skills, unknown = await self._map(agreed, index)
         notes = (f"{expert.id} named {', '.join(agreed)}", *((f"no known skill is near {', '.join(unknown)}",) if unknown else ()))
         return replace(
@@ -96,22 +77,10 @@ class KeywordAnnotator:
     async def _samples(self, expert: ExpertCard, query: RoutingQuery, text: str) -> list[Outcome]:
         """One outcome for each sample of the keywords of *text*."""
         messages: tuple[Message, ...] = ({"role": "user", "content": _PROMPT.format(question=text)},)
-        left_s = query.deadline.remaining_s if query.deadline else math.inf
-        timeout_s = min(self._timeout_s, _MAX_SHARE * left_s)
-        deadline = Deadline.after(timeout_s)
+        asking = Asking(self._workers, expert, query, timeout_s=self._timeout_s)
 
         async def ask(number: int) -> Outcome:
-            params = {**expert.sampling, "temperature": _TEMPERATURE, "max_tokens": _MAX_TOKENS, "seed": query.seed + number}
-            call = ExpertCall(expert, messages, params, deadline, query.request.id, CallRole.ANNOTATOR)
-            began = time.perf_counter()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    return await self._workers.complete(call)
-            except ExpertError as error:
-                return ExpertFailure(expert.id, error.code, error.message, time.perf_counter() - began)
-            except TimeoutError:
-                message = f"no answer within {timeout_s:.3g} s"
-                return ExpertFailure(expert.id, ExpertTimeout.code, message, time.perf_counter() - began)
+            return await asking.ask(messages, temperature=_TEMPERATURE, max_tokens=_MAX_TOKENS, seed=query.seed + number)
 
         return list(await asyncio.gather(*(ask(number) for number in range(NUM_SAMPLES))))
 
@@ -144,7 +113,3 @@ def agreed_keywords(samples: Sequence[Sequence[str]]) -> dict[str, int]:
     """Keywords of at most 20 characters that more than one sample names, with the number of samples, most often first."""
     counts = Counter(keyword for sample in samples for keyword in dict.fromkeys(sample) if len(keyword) <= _MAX_KEYWORD_CHARS)
     return {keyword: count for keyword, count in counts.most_common() if count > 1}
-
-
-def _fell_back(annotation: Annotation, reason: str) -> Annotation:
-    return replace(annotation, notes=(*annotation.notes, f"{reason}, so skills were found by similarity"))

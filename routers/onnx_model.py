@@ -25,7 +25,7 @@ Vectors = npt.NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
 
-_RECIPE = 1
+_RECIPE = 2
 """Goes up whenever the graph changes, so that no cache or stored vector of another recipe is used."""
 _MAX_TOKENS = 256
 """What the model was trained for. Of a longer text the last tokens are kept: the question usually stands at the end."""
@@ -61,7 +61,7 @@ class OnnxTextModel:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self.dimensions: int = self._session.get_outputs()[0].shape[1]
+        self.dimensions, self.early_dimensions = (int(output.shape[1]) for output in self._session.get_outputs())
         self._tokenizer = Tokenizer.from_file(str(tokenizer_json))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_MAX_TOKENS, direction="left")
@@ -84,7 +84,12 @@ class OnnxTextModel:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors (n, dimensions) float32 of unit length, in the order of *texts*."""
-        vectors = np.empty((len(texts), self.dimensions), np.float32)
+        return np.ascontiguousarray(self.embed_views(texts)[:, : self.dimensions])
+
+    def embed_views(self, texts: Sequence[str]) -> Vectors:
+        """The same and, behind them, the mean over the tokens after the third layer, of unit length too: (n, dimensions +
+        early_dimensions)."""
+        vectors = np.empty((len(texts), self.dimensions + self.early_dimensions), np.float32)
         encoded = self._tokenizer.encode_batch_fast(list(texts))
         token_ids = [encoding.ids for encoding in encoded]
         chunks = _chunks_of_similar_length([len(ids) for ids in token_ids])
@@ -96,7 +101,7 @@ class OnnxTextModel:
             for row, i in enumerate(chunk):
                 ids[row, : len(token_ids[i])] = token_ids[i]
                 mask[row, : len(token_ids[i])] = 1
-            vectors[list(chunk)] = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+            vectors[list(chunk)] = np.concatenate(self._session.run(None, {"input_ids": ids, "attention_mask": mask}), axis=1)
 
         if self._pool is None or len(chunks) == 1:
             for chunk in chunks:

@@ -2,7 +2,8 @@
 
 ``top_k``: the k best. ``sample``: k draws with replacement in proportion to the scores, as Symbolic-MoE does, so that one
 strong expert may be asked more than once. ``dynamic``: the smallest set of the best whose shares of the total reach the
-threshold, at most k (after Huang et al. 2024, "Harder Tasks Need More Experts"): an easy query gets one expert.
+threshold, at most k (after Huang et al. 2024, "Harder Tasks Need More Experts"): an easy query gets one expert. ``gate``: of the
+k best those whose own share of these k's total is above the threshold (Fusion-𝒳's threshold gate): a panel without stragglers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from domain.nearest import did_you_mean
 from domain.quoting import quoted
 from domain.routing import PICK_KINDS, PickRule
 
-_DYNAMIC_TEMPERATURE = 0.5
+_TEMPERATURE = 0.5
 """Shares are of score ** (1 / temperature), as in the paper's global term: a clear lead becomes a clear majority."""
 _RIVAL_SHARE = 0.5
 """An expert below this part of the best score is no alternative. Without this rule the sum over many weak experts would
@@ -46,6 +47,8 @@ def pick(scores: Sequence[float], rule: PickRule, *, seed: int) -> tuple[int, ..
             return _sample(scores, rule.k, seed)
         case "dynamic":
             return tuple(ranked[: _num_needed([scores[i] for i in ranked], rule)])
+        case "gate":
+            return tuple(ranked[: _num_passing([scores[i] for i in ranked[: rule.k]], rule.threshold)])
         case _:
             return tuple(ranked[: rule.k])
 
@@ -61,10 +64,19 @@ def _num_needed(ranked_scores: Sequence[float], rule: PickRule) -> int:
     best = ranked_scores[0]
     if best <= 0:
         return 1
-    powers = [(score / best) ** (1 / _DYNAMIC_TEMPERATURE) for score in ranked_scores if score >= _RIVAL_SHARE * best]
+    powers = [(score / best) ** (1 / _TEMPERATURE) for score in ranked_scores if score >= _RIVAL_SHARE * best]
     total, reached = math.fsum(powers), 0.0
     for number, power in enumerate(powers[: rule.k], 1):
         reached += power
         if reached >= rule.threshold * total:
             return number
     return min(rule.k, len(powers))
+
+
+def _num_passing(best_scores: Sequence[float], threshold: float) -> int:
+    """Of the k best, best first: how many have more than *threshold* of what they have together; one at least."""
+    if best_scores[0] <= 0:
+        return 1
+    powers = [float((score / best_scores[0]) ** (1 / _TEMPERATURE)) for score in best_scores]
+    total = math.fsum(powers)
+    return max(1, sum(power > threshold * total for power in powers))

@@ -9,6 +9,7 @@ from typing import Any
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
 from routers import pick
+from routers.adjust import refuse_adjustments
 from routers.options import check_known
 
 
@@ -24,6 +25,7 @@ class RandomRouter:
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:  # noqa: ARG002 - the port's signature
         """``top_k`` draws k different experts, ``sample`` k with replacement, ``dynamic`` one: no query looks hard to it."""
         pick.check(query.pick)
+        refuse_adjustments(query.request.options, router=self.name)
         ids = [card.id for card in query.experts]
         rng = Random(query.seed)
         match query.pick.kind:

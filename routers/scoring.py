@@ -17,7 +17,7 @@ _POOL_STRENGTH = 5.0
 """Answers that the pool's mean accuracy is worth in an expert's overall accuracy."""
 _UNMEASURED_POOL = 0.25
 """Taken for the pool's mean accuracy when nobody was ever measured."""
-_UNKNOWN_SHARE = 0.05
+UNKNOWN_SHARE = 0.05
 """Of the pool's mean accuracy, for an expert that was never measured and declares none of the query's skills: no evidence at
 all. More would give a new model the seat of one that was measured, whatever is asked."""
 _PAPER_TEMPERATURE = 0.5
@@ -64,7 +64,7 @@ def skill_accuracy(counts: Counts, overall: Floats, weights: Floats, *, prior_st
         return accuracy
     claimed = (counts.declared @ weights)[:, None]
     least_proven = np.where(counts.num_correct > 0, accuracy, 1.0).min(axis=0, initial=1.0)
-    by_claim = np.where(claimed > 0, claimed * accuracy, np.minimum(_UNKNOWN_SHARE * accuracy, least_proven / 2))
+    by_claim = np.where(claimed > 0, claimed * accuracy, np.minimum(UNKNOWN_SHARE * accuracy, least_proven / 2))
     return np.where(never_measured & (counts.declared == 0), by_claim, accuracy)
 
 

@@ -22,6 +22,8 @@ _UNLIMITED_TOKENS = 8192
 class SentenceModel:
     """Texts to L2-normalised vectors through sentence-transformers."""
 
+    early_dimensions = 0
+
     def __init__(self, name: str) -> None:
         from sentence_transformers import SentenceTransformer
 
@@ -42,6 +44,8 @@ class SentenceModel:
             list(texts), batch_size=_MAX_BATCH, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
         )
         return np.asarray(vectors, np.float32)
+
+    embed_views = embed
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens of *texts* after truncation, the model's own marks included."""

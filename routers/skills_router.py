@@ -3,73 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from domain.errors import InvalidRequest, NoEligibleExpert
+from domain.feedback import FeedbackView
 from domain.registry import RegistrySnapshot
-from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
+from domain.routing import RoutingDecision, RoutingQuery
 from domain.skills import SkillMatch
 from routers import pick
 from routers.annotators import Annotation, Annotator
-from routers.conversation import more_than_text, routed_text
-from routers.explanation import HOW_TO_ADD, Evidence, detail_of, known_skills_text, reason_selected, unknown_query
+from routers.explanation import Evidence, detail_of, known_skills_text, reason_selected, unknown_query
+from routers.feedback import retried, told, with_feedback
 from routers.index_holder import IndexHolder, RoutingIndex
 from routers.options import SkillsOptions, parse_options
+from routers.ranking import rank
 from routers.score_table import ScoreTable
 from routers.scoring import Counts, Floats, overall_accuracy, shrunk_scores, skill_accuracy, symbolic_scores
 from routers.stickiness import SessionMemory
+from routers.unroutable import fallback_expert, require_text
 
 _MIN_SUPPORT = 0.5
 """Share of the query's skills on which some eligible expert was measured, or which one declares. With less, what is left
 would be a part of the query that happens to be known."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """The eligible experts in the order in which they came, with their scores and what is known of them."""
-
-    expert_ids: Sequence[str]
-    scores: Floats
-    evidence: Evidence
-
-    def considered(self, selected: Sequence[str]) -> tuple[ScoredExpert, ...]:
-        """Every expert, best score first; equals in the order in which they came."""
-        chosen = set(selected)
-        values = self.scores.tolist()
-        order = np.argsort(-self.scores, kind="stable").tolist()
-        why = self.evidence.why
-        return tuple(ScoredExpert.explained_by(self.expert_ids[i], values[i], self.expert_ids[i] in chosen, partial(why, i)) for i in order)
-
-
 class SkillsRouter:
     """Annotate, score, pick (docs/adr/0004-routing.md). Calls no candidate, and keeps nothing."""
-
-    name = "skills"
 
     def __init__(
         self,
         index_holder: IndexHolder,
         annotators: Mapping[str, Annotator],
         *,
+        name: str = "skills",
         defaults: SkillsOptions | None = None,
         sessions: SessionMemory | None = None,
+        feedback: Callable[[], FeedbackView] = FeedbackView,
     ) -> None:
-        """*annotators* by the names that the option ``annotator`` knows; *sessions* learns elsewhere who answered."""
+        """*annotators* by the names that the option ``annotator`` knows; *sessions* learns elsewhere who answered, *feedback* what users
+        have said of experts. Under the *name* ``menu`` it is the router that always asks the annotator of *defaults*."""
+        self.name = name
         self._holder = index_holder
         self._annotators = annotators
         self._defaults = defaults or SkillsOptions()
         self._sessions = SessionMemory() if sessions is None else sessions  # an empty one is false
         self._table: tuple[int, RoutingIndex, ScoreTable] | None = None
         self._building = asyncio.Lock()
+        self._feedback = feedback
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raise ``InvalidRequest`` for options of a strategy that every request would refuse."""
-        parse_options(options, self._defaults)
+        parse_options(options, self._defaults, router=self.name)
 
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """1. find the skills, 2. unknown: session, fallback or refusal, 3. score, 4. pick, 5. say why.
@@ -77,31 +64,40 @@ class SkillsRouter:
         Raises ``NotReady`` while there is no index, ``InvalidRequest`` for wrong options or a query without text,
         ``NoEligibleExpert`` when the query is like nothing known and nobody is there to fall back on.
         """
-        options = parse_options(query.options, self._defaults)
+        options = parse_options(query.options, self._defaults, router=self.name)
         pick.check(query.pick)
-        _require_text(query)
+        require_text(query)
         index = self._holder.index()
         annotation = await self._annotators[options.annotator].annotate(query, snapshot, index, options)
         table = await self._table_for(snapshot, index)
         expert_ids = [card.id for card in query.experts]
         session_expert = self._session_expert(query, annotation, options, expert_ids)
-        annotation, counts, unsupported = _supported(annotation, table, expert_ids)
-        scored = _Scored(expert_ids, _scores(annotation.skills, counts, table, options), Evidence(annotation.skills, counts))
+        annotation, measured, unsupported = _supported(annotation, table, expert_ids)
+        view, names = self._feedback(), [match.skill for match in annotation.skills]
+        counts = with_feedback(measured, expert_ids, names, view, weight=options.feedback_weight)
+        evidence = Evidence(annotation.skills, measured, _told(expert_ids, names, view) if counts is not measured else None)
+        ranking = rank(query, _scores(annotation.skills, counts, table, options), evidence.why)
         if session_expert is not None:
             selected: tuple[str, ...] = (session_expert,)
             reason = f"The query is unclear on its own; session {query.request.session_id!r} stays with {session_expert}."
         elif annotation.skills:
-            selected = tuple(expert_ids[i] for i in pick.pick(scored.scores.tolist(), query.pick, seed=query.seed))
-            reason = reason_selected(annotation, selected, scored.evidence.why(expert_ids.index(selected[0])), query.pick)
+            selected = ranking.selected(query.pick, seed=query.seed)
+            reason = reason_selected(annotation, selected, ranking.why_of(selected[0]), query.pick)
+            if counts is not measured and view.drifted:
+                by_measurement = _scores(annotation.skills, measured, table, options).tolist()
+                again = retried(by_measurement, expert_ids, view, share=options.explore, seed=query.seed)
+                if again is not None and again not in selected:
+                    selected = (again, *selected[: query.pick.k - 1])
+                    reason += f" Note: {again} answers worse than it used to, and is tried again on {options.explore:.0%} of such queries."
         else:
             problem = _problem(annotation, options, index, unsupported)
-            selected = (_fallback(query, expert_ids, problem),)
+            selected = (fallback_expert(query, expert_ids, problem),)
             reason = f"{selected[0]} is the strategy's fallback: {problem}."
         fallback = session_expert is None and not annotation.skills
         return RoutingDecision(
             router=self.name,
             selected=selected,
-            considered=scored.considered(selected),
+            considered=ranking.considered(selected),
             reason=reason,
             skills=annotation.skills,
             category=annotation.category,
@@ -110,6 +106,7 @@ class SkillsRouter:
             others_fit=bool(annotation.skills),
             detail=detail_of(annotation, options, query.pick),
             calls=annotation.calls,
+            vector=annotation.vector,
         )
 
     # --- steps ------------------------------------------------------------------------------------------------------
@@ -132,6 +129,10 @@ class SkillsRouter:
             if self._table is None or self._table[0] != snapshot.version or self._table[1] is not index:
                 self._table = (snapshot.version, index, await asyncio.to_thread(ScoreTable.build, snapshot, index))
             return self._table[2]
+
+
+def _told(expert_ids: Sequence[str], skills: Sequence[str], view: FeedbackView) -> Callable[[int], str]:
+    return lambda row: told(expert_ids[row], skills, view)
 
 
 def _scores(skills: tuple[SkillMatch, ...], counts: Counts, table: ScoreTable, options: SkillsOptions) -> Floats:
@@ -170,18 +171,3 @@ def _problem(annotation: Annotation, options: SkillsOptions, index: RoutingIndex
         skills = known_skills_text([match.skill for match in annotation.nearest], index.skills)
         return f"the query needs {', '.join(unsupported)}, and no eligible expert was measured on that or declares it; {skills}"
     return unknown_query(annotation, options, index.skills)
-
-
-def _require_text(query: RoutingQuery) -> None:
-    """Raise ``InvalidRequest`` when there is nothing to route by, unless the fallback expert may look at what is no text."""
-    messages = query.request.messages
-    if not routed_text(messages).last and not (query.fallback_expert and more_than_text(messages)):
-        raise InvalidRequest("messages hold no text to route by; write a question, or ask a model by name", param="messages")
-
-
-def _fallback(query: RoutingQuery, expert_ids: Sequence[str], problem: str) -> str:
-    """The strategy's fallback expert. Raises ``NoEligibleExpert`` with *problem* when there is none to use."""
-    if query.fallback_expert and query.fallback_expert in expert_ids:
-        return query.fallback_expert
-    gone = f"; the fallback expert {query.fallback_expert!r} is not eligible now" if query.fallback_expert else ""
-    raise NoEligibleExpert(f"{problem}{gone}. Ask a model by name, {HOW_TO_ADD}, or give the strategy a fallback expert")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 LANES = (
-    ("generalist", "sequences", "comparison", "text", "logic"),
+    ("generalist", "sequences", "comparison", "text", "logic", "planner"),
     ("numerals", "arithmetic", "calendar", "units", "facts"),
 )
 """An adapter stands behind the model that it sits on."""

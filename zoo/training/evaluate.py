@@ -26,7 +26,7 @@ def merged_model(decoder: Decoder) -> LlamaForCausalLM:
 
 
 @torch.inference_mode()
-def complete(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], *, max_new_tokens: int = 120) -> list[str]:
+def complete(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], *, max_new_tokens: int = 220) -> list[str]:
     """Greedy completions of *prompts*, in order, special tokens dropped."""
     tokenizer.padding_side = "left"
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

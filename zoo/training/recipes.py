@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from zoo.questions import GENERATORS
+from zoo.questions import GENERATORS, multistep
 from zoo.questions.base import Question, Split
 from zoo.training.data import Draw
 
@@ -49,6 +49,10 @@ def _aggregation(split: Split) -> Draw:
     return draw_aggregation(split)
 
 
+def _planning(split: Split) -> Draw:
+    return lambda rng: multistep.planning(rng, split)
+
+
 RECIPES: dict[str, Recipe] = {
     "arithmetic": Recipe(_domain("arithmetic"), minutes=11),
     "numerals": Recipe(_domain("numerals"), minutes=10),
@@ -61,4 +65,5 @@ RECIPES: dict[str, Recipe] = {
     "sequences": Recipe(_domain("sequences"), minutes=10, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
     "comparison": Recipe(_domain("comparison"), minutes=14, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
     "aggregator": Recipe(_aggregation, minutes=32, base="generalist", rows=14, row_length=288, muon_lr=0.015, adamw_lr=2e-3),
+    "planner": Recipe(_planning, minutes=5, rows=17, row_length=240),
 }

@@ -1,0 +1,1 @@
+"""Measured outcomes as tables: reading files, dropping duplicates, splitting by question."""

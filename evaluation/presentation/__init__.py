@@ -1,0 +1,1 @@
+"""A comparison's report as tables, charts and one HTML page."""
