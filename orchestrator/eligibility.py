@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from domain.adjustments import AS_SCORED, RoutingAdjustments
 from domain.chat import ChatRequest, text_of
 from domain.errors import ContextTooLong, InvalidRequest, NoEligibleExpert
 from domain.experts import Capability, ExpertCard, ExpertRole, HealthState
@@ -61,20 +63,27 @@ def fewest_tokens(letters: int, card: ExpertCard) -> int:
 
 
 def visible(card: ExpertCard, request: ChatRequest) -> bool:
-    """Whether the caller may know of *card* at all: it holds every label that the card asks for."""
-    return card.labels <= request.labels
+    """Whether the caller may know of *card* at all."""
+    return request.access.sees(card)
 
 
 def check_names(names: Sequence[str], request: ChatRequest, snapshot: RegistrySnapshot, *, param: str) -> None:
     """Raise ``InvalidRequest`` for the first of *names* that is no expert, as far as the caller may know."""
+    if not names:
+        return
     known = {card.id for card in snapshot.experts.values() if visible(card, request)}
     for name in names:
         if name not in known:
             raise InvalidRequest(f"{param}: there is no expert {quoted(name)}; {did_you_mean(name, sorted(known))}", param=param)
 
 
-def eligible(request: ChatRequest, snapshot: RegistrySnapshot, health_of: Callable[[str], HealthState]) -> Eligibility:
-    """The experts that may be candidates for *request*.
+def eligible(
+    request: ChatRequest,
+    snapshot: RegistrySnapshot,
+    health_of: Callable[[str], HealthState],
+    adjustments: RoutingAdjustments = AS_SCORED,
+) -> Eligibility:
+    """The experts that may be candidates for *request* of a strategy with *adjustments*.
 
     Raises ``InvalidRequest`` for an unknown name in ``allow`` or ``deny``, ``ContextTooLong`` when only the length
     stands in the way, ``NoEligibleExpert`` with every reason otherwise. Experts whose labels the caller lacks are
@@ -83,13 +92,13 @@ def eligible(request: ChatRequest, snapshot: RegistrySnapshot, health_of: Callab
     options = request.options
     check_names(options.allow or (), request, snapshot, param="consilium.allow")
     check_names(options.deny, request, snapshot, param="consilium.deny")
-    check = Check(request, health_of)
+    check = Check(request, health_of, adjustments)
     experts: list[ExpertCard] = []
     rejected: dict[str, str] = {}
     for card in snapshot.experts.values():
         if not visible(card, request):
             continue
-        why = "its role is aggregator only" if ExpertRole.CANDIDATE not in card.roles else check.obstacle(card)
+        why = _role_only(card) or check.obstacle(card)
         if why is None:
             experts.append(card)
         else:
@@ -101,7 +110,7 @@ def eligible(request: ChatRequest, snapshot: RegistrySnapshot, health_of: Callab
     short = [snapshot.experts[expert_id].context_length for expert_id, why in rejected.items() if why.startswith(_CONTEXT)]
     if short and not any(why.startswith(_UNHEALTHY) for why in rejected.values()):
         raise ContextTooLong(
-            f"the conversation fits no eligible expert: the longest context is {max(short)} tokens; "
+            f"the conversation fits no eligible expert: this model's maximum context length is {max(short)} tokens; "
             "shorten it or register an expert with a longer context",
             param="messages",
         )
@@ -109,13 +118,25 @@ def eligible(request: ChatRequest, snapshot: RegistrySnapshot, health_of: Callab
     raise NoEligibleExpert(f"no expert is eligible ({listed})", reasons=rejected)
 
 
+def _role_only(card: ExpertCard) -> str | None:
+    """Why *card* is no candidate by its roles; None when it is."""
+    return None if ExpertRole.CANDIDATE in card.roles else f"its role is {' and '.join(sorted(card.roles))} only"
+
+
 class Check:
     """Whether experts may be called for one request, in whatever role."""
 
-    def __init__(self, request: ChatRequest, health_of: Callable[[str], HealthState]) -> None:
-        self._request, self._health_of = request, health_of
-        self._needed = needed_capabilities(request)
-        self._letters = prompt_letters(request)
+    def __init__(self, request: ChatRequest, health_of: Callable[[str], HealthState], adjustments: RoutingAdjustments = AS_SCORED) -> None:
+        self._request, self._health_of, self._adjustments = request, health_of, adjustments
+
+    @cached_property
+    def _needed(self) -> frozenset[Capability]:
+        return needed_capabilities(self._request)
+
+    @cached_property
+    def letters(self) -> int:
+        """``prompt_letters`` of the request."""
+        return prompt_letters(self._request)
 
     def barred(self, card: ExpertCard) -> str | None:
         """Why *card* may not be called whatever it is asked; None when it may."""
@@ -128,6 +149,10 @@ class Check:
             return "not in consilium.allow"
         if card.id in options.deny:
             return "in consilium.deny"
+        if self._adjustments.allow is not None and card.id not in self._adjustments.allow:
+            return "not in the strategy's allow"
+        if card.id in self._adjustments.deny:
+            return "in the strategy's deny"
         return None
 
     def obstacle(self, card: ExpertCard) -> str | None:
@@ -138,6 +163,6 @@ class Check:
             return f"lacks {', '.join(sorted(missing))}"
         if self._health_of(card.id) is HealthState.OPEN:
             return f"{_UNHEALTHY}: its last calls failed, it is tried again after the cool-down"
-        if (size := fewest_tokens(self._letters, card)) > card.context_length:
+        if (size := fewest_tokens(self.letters, card)) > card.context_length:
             return f"{_CONTEXT} too short: {size} tokens needed at least, it has {card.context_length}"
         return None

@@ -15,6 +15,13 @@ class Limits:
     """Hard cap on calls for one request, whatever their role: cost grows linearly with it."""
     max_experts: int = 8
     """Largest panel: a fusing expert's context and attention give out beyond it."""
+    max_stand_ins: int = 3
+    """Experts that are asked, one after the other, in place of those that failed. When so many fail, more would only be loaded with what
+    the failed ones leave."""
+    hedge_share: float = 0.1
+    """Second calls for silent experts, as a share of the requests: where everybody is slow, asking twice makes all slower."""
+    hedge_burst: float = 10.0
+    """Second calls that may be saved up: a process that was idle, or an expert that suddenly hangs."""
     hold_headers_s: float = 1.0
     """How long a panel's stream is held back, so that an early failure is a real HTTP error and not an event."""
     hold_first_token_s: float = 4.5

@@ -1,24 +1,27 @@
-"""The request's path: prepare (resolve, filter, route, plan), dispatch, aggregate, trace."""
+"""The request's path: prepare (resolve, filter, route, plan), carry the mode out, trace."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from domain.chat import ChatRequest
-from domain.plan import CallRole, Candidate, ExpertFailure
+from domain.deadline import Clock
+from domain.errors import InvalidRequest
 from domain.routing import RoutingDecision
-from orchestrator.aggregation.base import Chosen, Synthesis
-from orchestrator.aggregation.fallback import instead_of, is_answer
 from orchestrator.answer import Answer
-from orchestrator.dispatch import candidates_of, dispatch, failures_of
-from orchestrator.failures import error_for
+from orchestrator.cascade.climb import Climb
+from orchestrator.cascade.ladder import NEVER
 from orchestrator.guard import GuardedWorkers
+from orchestrator.hedging import Hedging
 from orchestrator.limits import Limits
-from orchestrator.planner import aggregator_call
-from orchestrator.ports import Directory, Router, TraceSink, Workers
-from orchestrator.preparation import Preparation, Prepared, settle, stand_in, why_single
+from orchestrator.modes.cascade import Cascade
+from orchestrator.modes.driver import Driver
+from orchestrator.ports import Directory, Load, Router, SessionHistory, TraceSink, Workers
+from orchestrator.preparation import Preparation
 from orchestrator.recorder import TraceRecorder
-from orchestrator.stream import AnswerStream, stream_events
+from orchestrator.stream import AnswerStream
 
 
 class Orchestrator:
@@ -33,14 +36,25 @@ class Orchestrator:
         sinks: Sequence[TraceSink] = (),
         limits: Limits | None = None,
         keep_text: bool = True,
+        load: Load | None = None,
+        history: SessionHistory | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
+        """*clock*: what deadlines are measured by."""
         self._limits = limits or Limits()
         self._workers, self._sinks, self._keep_text = GuardedWorkers(workers, directory), tuple(sinks), keep_text
-        self._preparation = Preparation(directory=directory, routers=routers, limits=self._limits)
+        self._preparation = Preparation(directory=directory, routers=routers, limits=self._limits, load=load, history=history, clock=clock)
+        self._hedging = Hedging(directory, load, self._limits)
 
-    async def decide(self, request: ChatRequest) -> RoutingDecision:
-        """The routing decision for *request*; runs no candidate and leaves no trace."""
-        _, _, decision, _ = await self._preparation.decide(request, TraceRecorder(request, (), keep_text=False))
+    async def decide(self, request: ChatRequest, *, sinks: Sequence[TraceSink] = ()) -> RoutingDecision:
+        """The routing decision for *request*; runs no candidate. Its trace, of the router's calls alone, goes to *sinks* only."""
+        recorder = TraceRecorder(request, sinks, keep_text=False)
+        try:
+            _, _, decision, _ = await self._preparation.decide(request, recorder)
+        except BaseException as error:
+            recorder.finish(error)
+            raise
+        recorder.finish()
         return decision
 
     async def run(self, request: ChatRequest) -> Answer:
@@ -48,9 +62,10 @@ class Orchestrator:
         recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
         try:
             prepared = await self._preparation.prepare(request, recorder)
-            prepared, candidates = await self._candidates(prepared, recorder)
-            final = await self._aggregate(prepared, candidates, recorder)
+            hedge = self._hedging.of(prepared)
+            final = await Driver(prepared, recorder, self._workers, choose_next=self._preparation.next_expert, hedge=hedge).answer()
             recorder.wrote(final.text)
+            recorder.answered_by = final.expert_id
         except BaseException as error:
             recorder.finish(error)
             raise
@@ -67,53 +82,31 @@ class Orchestrator:
         try:
             prepared = await self._preparation.prepare(request, recorder)
             stream = AnswerStream(prepared, recorder, limits=self._limits)
-            stream.start(stream_events(prepared, recorder, self._workers, on_progress=stream.progress, on_stand_in=stream.instead))
+            driver = Driver(
+                prepared,
+                recorder,
+                self._workers,
+                choose_next=self._preparation.next_expert,
+                hedge=self._hedging.of(prepared),
+                on_progress=stream.progress,
+                on_carried=stream.instead,
+            )
+            stream.start(driver.chunks())
         except BaseException as error:
             recorder.finish(error)
             raise
         await stream.hold_for_first_event()
         return stream
 
-    async def _candidates(self, prepared: Prepared, recorder: TraceRecorder) -> tuple[Prepared, list[Candidate]]:
-        """The answers, and what was carried out: *prepared*, or the same with a stand-in where nobody could be called."""
-        failures: list[ExpertFailure] = []
-        while True:
-            with recorder.timing("experts"):
-                outcomes = await dispatch(
-                    prepared.plan.calls,
-                    self._workers,
-                    on_outcome=lambda outcome: recorder.call(outcome, CallRole.CANDIDATE),
-                    on_cancelled=recorder.cancelled,
-                )
-            if candidates := candidates_of(outcomes):
-                return prepared, candidates
-            failures += failures_of(outcomes)
-            instead = stand_in(prepared, failures)
-            if instead is None:
-                raise error_for(failures, prepared.plan.deadline)
-            prepared, recorder.decision = instead, instead.context.decision
+    async def climbed(self, request: ChatRequest) -> Climb:
+        """The calls of *request*'s whole cascade, made: nobody's answer is taken before the last expert's. Leaves no trace.
 
-    async def _aggregate(self, prepared: Prepared, candidates: list[Candidate], recorder: TraceRecorder) -> Candidate:
-        """The candidate that is the answer: the only one, the chosen one, or what the aggregator wrote."""
-        match settle(prepared, candidates):
-            case None:
-                recorder.aggregated("single", why_single(len(prepared.plan.calls)))
-                return candidates[0]
-            case Chosen(candidate=chosen, why=why, by=name):
-                recorder.aggregated(name, why)
-                return chosen
-            case Synthesis(expert=expert, messages=messages, why=why):
-                recorder.aggregated(f"{prepared.aggregator.name}:{expert.id}", why)
-                call = aggregator_call(prepared.request, expert, messages, prepared.plan.deadline)
-                with recorder.timing("aggregate"):
-                    (outcome,) = await dispatch(
-                        [call],
-                        self._workers,
-                        on_outcome=lambda outcome: recorder.call(outcome, CallRole.AGGREGATOR),
-                        on_cancelled=recorder.cancelled,
-                    )
-                if isinstance(outcome, Candidate) and is_answer(outcome):
-                    return outcome
-                chosen, why = instead_of(outcome, candidates)
-                recorder.fell_back(why)
-                return chosen
+        Raises ``InvalidRequest`` where the request leads to no cascade, and what ``run`` raises before any expert is called.
+        """
+        recorder = TraceRecorder(request, (), keep_text=False)
+        mode = (await self._preparation.prepare(request, recorder)).mode
+        if not isinstance(mode, Cascade):
+            raise InvalidRequest(f"the model {request.model!r} leads to no cascade of two or more experts for this question", param="model")
+        climb = Climb(replace(mode.ladder, rule=replace(mode.ladder.rule, threshold=NEVER)))
+        await climb.to_the_end(recorder, self._workers)
+        return climb

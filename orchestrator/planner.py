@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,21 @@ from domain.chat import ChatRequest, Message
 from domain.deadline import Deadline
 from domain.errors import InvalidRequest
 from domain.experts import ExpertCard
-from domain.plan import CallRole, ExpertCall, Plan
+from domain.plan import CallRole, ExpertCall
 from domain.routing import RoutingDecision
+from orchestrator.aggregation.base import AggregationContext
 
 REPEAT_TEMPERATURE = 0.7
 """Of an expert that was drawn again, when the caller asked for none: at 0 a second call would repeat the first.
 Symbolic-MoE samples all its answers at 0.7."""
+
+NumAfter = Callable[[int], int]
+"""Calls that follow from so many candidates."""
+
+
+def no_more(num_candidates: int) -> int:  # noqa: ARG001 - a ``NumAfter``
+    """Nobody is called after the candidates."""
+    return 0
 
 
 def expert_params(card: ExpertCard, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,28 +33,22 @@ def expert_params(card: ExpertCard, params: Mapping[str, Any]) -> dict[str, Any]
     return {**card.sampling, **{name: value for name, value in params.items() if value is not None}}
 
 
-def make_plan(
-    request: ChatRequest,
-    decision: RoutingDecision,
-    experts: Mapping[str, ExpertCard],
-    *,
-    deadline: Deadline,
-    max_calls: int,
-    fused: bool,
-) -> Plan:
-    """The candidates' calls, in the decision's order.
+def candidate_calls(
+    context: AggregationContext, decision: RoutingDecision, *, max_calls: int, num_after: NumAfter = no_more
+) -> tuple[ExpertCall, ...]:
+    """The candidates' calls, in *decision*'s order, as many as leave room within *max_calls* for those that will read them.
 
-    *fused* says that another call will read the candidates: room for it is kept within *max_calls*. In a panel every
-    expert gives one choice; what else shapes the answer (tools, response_format) holds for each, since any of them may
+    In a panel every expert gives one choice; what else shapes the answer (tools, response_format) holds for each, since any of them may
     end up as the answer. An expert that was drawn twice is called twice, the second time with another seed.
 
     Raises ``InvalidRequest`` when a panel is asked for more than one choice.
     """
-    selected = decision.selected
-    if len(selected) > 1 and fused:
-        selected = selected[: max(1, max_calls - 1)]
-    selected = selected[:max_calls]
-    panel = len(selected) > 1
+    request, selected = context.request, decision.selected
+    num = min(len(selected), max_calls)
+    while num > 1 and num + num_after(num) > max_calls:
+        num -= 1
+    selected = selected[:num]
+    panel = num > 1
     if panel and (request.params.get("n") or 1) > 1:
         raise InvalidRequest(
             f"n: several choices come from one expert, and this query goes to {len(selected)} ({', '.join(selected)}); "
@@ -52,26 +56,50 @@ def make_plan(
             param="n",
         )
     calls = []
+    deadline = candidate_deadline(context) if panel else context.deadline
     for position, expert_id in enumerate(selected):
-        card = experts[expert_id]
+        card = context.snapshot.experts[expert_id]
         params = expert_params(card, request.params)
         if panel:
             params.pop("n", None)
             if expert_id in selected[:position]:
-                params["seed"] = (params.get("seed") or request.options.seed or 0) + position
-                if request.params.get("temperature") is None:
-                    params["temperature"] = params.get("temperature") or REPEAT_TEMPERATURE
-        calls.append(ExpertCall(card, request.messages, params, deadline, request.id))
-    return Plan(tuple(calls), deadline)
+                params |= repeated(params, request, position)
+        calls.append(ExpertCall(card, request.messages, params, deadline, request.id, again=context.again))
+    return tuple(calls)
 
 
-def as_planned(decision: RoutingDecision, plan: Plan, *, max_calls: int, fused: bool) -> RoutingDecision:
-    """*decision* as far as *plan* carries it out: whom the cap on calls leaves out is not selected, and the reason says so."""
-    called = tuple(call.expert.id for call in plan.calls)
+def seed_of(request: ChatRequest) -> int:
+    """For everything random in a request; the same request gives the same."""
+    if request.options.seed is not None:
+        return request.options.seed
+    asked = request.params.get("seed")
+    return asked if isinstance(asked, int) else zlib.crc32(request.id.encode())
+
+
+def repeated(params: Mapping[str, Any], request: ChatRequest, sample: int) -> dict[str, Any]:
+    """What makes another *sample* (from 1) of the same expert another answer."""
+    changed: dict[str, Any] = {"seed": (params.get("seed") or request.options.seed or 0) + sample}
+    if request.params.get("temperature") is None:
+        changed["temperature"] = params.get("temperature") or REPEAT_TEMPERATURE
+    return changed
+
+
+def candidate_deadline(context: AggregationContext) -> Deadline:
+    """By which one of several candidates has to have answered."""
+    own_s = context.request.options.candidate_timeout_s or context.strategy.candidate_timeout_s
+    if own_s is None or own_s >= context.deadline.remaining_s:
+        return context.deadline
+    return Deadline.after(own_s, clock=context.deadline.clock)
+
+
+def as_planned(decision: RoutingDecision, calls: Sequence[ExpertCall], *, max_calls: int, num_after: int) -> RoutingDecision:
+    """*decision* as far as *calls* carry it out: whom the cap on calls leaves out is not selected, and the reason says so."""
+    called = tuple(call.expert.id for call in calls)
     if len(called) == len(decision.selected):
         return decision
     missed = ", ".join(expert_id for expert_id in dict.fromkeys(decision.selected) if expert_id not in called)
-    room = f"max_calls leaves {max_calls} call{'s' * (max_calls != 1)}{', one of them to the aggregator' if fused else ''}"
+    kept = f", {'one' if num_after == 1 else num_after} of them to the aggregator" if num_after else ""
+    room = f"max_calls leaves {max_calls} call{'s' * (max_calls != 1)}{kept}"
     said = f"Note: {room}, so {len(called)} of {len(decision.selected)} candidates {'is' if len(called) == 1 else 'are'} asked"
     return replace(
         decision,
@@ -81,6 +109,8 @@ def as_planned(decision: RoutingDecision, plan: Plan, *, max_calls: int, fused: 
     )
 
 
-def aggregator_call(request: ChatRequest, card: ExpertCard, messages: tuple[Message, ...], deadline: Deadline) -> ExpertCall:
-    """The call that fuses the candidates."""
-    return ExpertCall(card, messages, expert_params(card, request.params), deadline, request.id, CallRole.AGGREGATOR)
+def aggregator_call(context: AggregationContext, card: ExpertCard, messages: tuple[Message, ...]) -> ExpertCall:
+    """The call whose words are the answer, made from what others have said."""
+    request = context.request
+    params = expert_params(card, request.params)
+    return ExpertCall(card, messages, params, context.deadline, request.id, CallRole.AGGREGATOR, again=context.again)

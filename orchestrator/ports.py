@@ -55,6 +55,26 @@ class Router(Protocol):
         ...
 
 
+class Load(Protocol):
+    """How busy experts are, in memory. No method waits."""
+
+    def in_flight(self, expert_id: str) -> int:
+        """Calls that run now."""
+        ...
+
+    def queued(self, expert_id: str) -> int:
+        """Calls that wait for a place now."""
+        ...
+
+
+class SessionHistory(Protocol):
+    """Who answered a session, in memory. No method waits."""
+
+    def shares(self, session_id: str) -> Mapping[str, float]:
+        """Expert id to its share of the session's earlier answers, later ones counting more; empty when there are none."""
+        ...
+
+
 class Workers(Protocol):
     """Runs completions. Raises only ``ExpertError`` (and ``CancelledError``); honours the call's deadline."""
 

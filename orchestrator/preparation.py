@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
+from domain.adjustments import UNKNOWN_CIRCUMSTANCES, Circumstances, RoutingAdjustments
+from domain.budget import Budget
 from domain.chat import ChatRequest
-from domain.deadline import Deadline
-from domain.errors import ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
+from domain.deadline import Clock, Deadline
+from domain.errors import ConsiliumError, ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard, HealthState
-from domain.plan import Candidate, ExpertFailure, Plan
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
-from domain.strategy import Strategy
-from orchestrator.aggregation.base import AggregationContext, Aggregator, Chosen, Synthesis
+from domain.strategy import Strategy, experts_in_options
+from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.catalogue import AGGREGATORS, aggregator_named
-from orchestrator.aggregation.vote import Vote
-from orchestrator.eligibility import Check, Eligibility, check_names, eligible, fewest_tokens, prompt_letters
+from orchestrator.aggregation.weighted_vote import POSTERIOR
+from orchestrator.budget import BudgetLedger
+from orchestrator.cascade.ladder import as_laddered, make_ladder
+from orchestrator.eligibility import Check, Eligibility, check_names, eligible, fewest_tokens
 from orchestrator.limits import Limits
-from orchestrator.planner import as_planned, make_plan
-from orchestrator.ports import Directory, Router
+from orchestrator.modes.base import Mode, NextExpert
+from orchestrator.modes.cascade import Cascade
+from orchestrator.modes.catalogue import mode_named
+from orchestrator.options import check as check_options
+from orchestrator.planner import seed_of
+from orchestrator.ports import Directory, Load, Router, SessionHistory
+from orchestrator.posteriors import Posteriors
 from orchestrator.recorder import TraceRecorder
 from orchestrator.resolve import Target, resolve
+from orchestrator.visibility import View, Views
 
 _AS_ROUTED = "it was chosen when the line was routed"
-_NOTHING_TO = {"router": "route", "pick": "pick", "k": "pick", "aggregator": "aggregate", "aggregator_expert": "aggregate"}
+_NOTHING_TO = {
+    "router": "route",
+    "router_options": "route",
+    "pick": "pick",
+    "k": "pick",
+    "boost": "adjust",
+    "price_weight": "adjust",
+    "load_weight": "adjust",
+    "session_weight": "adjust",
+    "mode": "combine",
+    "mode_options": "combine",
+    "quorum": "combine",
+    "aggregator": "aggregate",
+    "aggregator_expert": "aggregate",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,155 +59,197 @@ class Prepared:
     """A request that is ready to run."""
 
     request: ChatRequest
-    plan: Plan
     context: AggregationContext
-    aggregator: Aggregator
-    num_free_calls: int
-    """Calls that may still be made after the candidates'."""
-
-    @property
-    def announced_aggregator(self) -> str:
-        """How the answer will be made if no expert fails; for headers, which go out before the answer does."""
-        if len(self.plan.calls) == 1:
-            return "single"
-        if not self.aggregator.calls_expert:
-            return self.aggregator.name
-        expert = self.aggregator.expert_for(self.context) if self.num_free_calls else None
-        return Vote.name if expert is None else f"{self.aggregator.name}:{expert.id}"
-
-
-def settle(prepared: Prepared, candidates: Sequence[Candidate]) -> Chosen | Synthesis | None:
-    """How *candidates* become the answer; None when only one is left and nothing has to be done.
-
-    An aggregator that would need a call more than the request may make gives way to a vote.
-    """
-    if len(candidates) == 1:
-        return None
-    verdict = prepared.aggregator.decide(prepared.context, candidates)
-    if isinstance(verdict, Synthesis) and prepared.num_free_calls < 1:
-        chosen = Vote().decide(prepared.context, candidates)
-        return Chosen(chosen.candidate, f"max_calls leaves no call to {verdict.expert.id}, so {chosen.why}", chosen.by)
-    return verdict
-
-
-def why_single(num_calls: int) -> str:
-    """Why nothing had to be aggregated, when so many candidates were asked."""
-    return "one expert was asked" if num_calls == 1 else f"one of {num_calls} candidates answered"
-
-
-def stand_in(prepared: Prepared, failures: Sequence[ExpertFailure]) -> Prepared | None:
-    """*prepared* with the next best considered expert instead of those that have failed; None when there is none, or when one of
-    them was called after all: then the request has failed as it would have with healthy circuits.
-
-    Between routing and call a circuit may open, or another request may take the one trial of a half-open one.
-    """
-    context, tried = prepared.context, {failure.expert_id for failure in failures}
-    decision, experts = context.decision, context.snapshot.experts
-    if not decision.others_fit or any(failure.called for failure in failures):
-        return None
-    fits = (e.expert_id for e in decision.considered if e.score > 0 and e.expert_id not in tried and context.usable(experts[e.expert_id]))
-    chosen = next(fits, None)
-    if chosen is None:
-        return None
-    missed = ", ".join(expert_id for expert_id in dict.fromkeys(decision.selected) if expert_id in tried)
-    decision = replace(
-        decision,
-        selected=(chosen,),
-        considered=tuple(_with_selected(expert, expert.expert_id == chosen) for expert in decision.considered),
-        reason=f"{decision.reason} Note: {missed} could not be called, so the next best was asked, {chosen}.",
-    )
-    plan = make_plan(prepared.request, decision, experts, deadline=prepared.plan.deadline, max_calls=1, fused=False)
-    return replace(prepared, plan=plan, context=replace(context, decision=decision))
+    mode: Mode
+    deadline: Deadline
+    ledger: BudgetLedger
+    view: View
+    """The registry as the caller may see it."""
+    num_stand_ins: int = 0
+    """Experts that may still be asked in place of those that fail."""
 
 
 class Preparation:
     """Resolve, filter, route and plan. Holds no per-request state."""
 
-    def __init__(self, *, directory: Directory, routers: Mapping[str, Router], limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        routers: Mapping[str, Router],
+        limits: Limits,
+        load: Load | None = None,
+        history: SessionHistory | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """*load* and *history* are what strategies may weigh in; without them nobody is busy and every session is new. *clock*: what
+        deadlines are measured by."""
+        self._clock = clock
         self._directory, self._routers, self._limits = directory, routers, limits
+        self._load, self._history = load, history
+        self._views = Views()
+        self._posteriors = Posteriors()
 
-    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, RegistrySnapshot, RoutingDecision, Deadline]:
-        """The routing decision alone, with what it was made from and the deadline that began with it."""
-        snapshot = self._directory.snapshot()
-        target = resolve(request.model, snapshot, request.labels)
+    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, View, RoutingDecision, Deadline]:
+        """The routing decision alone, with what it was made from and the deadline that began with it. Nobody is named whom the caller may
+        not see."""
+        view = self._views.view(self._directory.snapshot(), request.access)
+        snapshot = view.seen
+        target = resolve(request.model, snapshot, request.access)
         recorder.strategy = None if target.expert else target.strategy.id
-        check = Check(request, self._directory.health_of)
+        strategy = target.strategy
+        check = Check(request, self._directory.health_of, strategy.adjustments)
         if target.expert:
             _check_options_for_one(target.expert, request, snapshot, check)
-        who = self._only(target.expert, request) if target.expert else eligible(request, snapshot, self._directory.health_of)
-        strategy = target.strategy
+            who = self._only(target.expert, check)
+        else:
+            who = eligible(request, snapshot, self._directory.health_of, strategy.adjustments)
         deadline = self._deadline(request, strategy)
         router = self._routers[request.options.router or strategy.router]
+        adjustments = _adjustments(request, strategy, snapshot)
         _check_aggregation(request, strategy, snapshot, check)
+        if request.options.mode is not None or request.options.mode_options is not None:
+            _check_mode(request, strategy, snapshot)
         query = RoutingQuery(
             request=request,
             experts=who.experts,
             pick=self._pick(request, strategy),
-            seed=_seed(request),
+            seed=seed_of(request),
             fallback_expert=strategy.fallback_expert,
-            # Another router than the strategy's would not understand its options.
-            options=strategy.router_options if router.name == strategy.router else {},
+            options=_router_options(request, strategy, router, snapshot),
             deadline=deadline,
             max_calls=self._max_calls(request, strategy),
             barred=check.barred,
+            adjustments=adjustments,
+            circumstances=self._circumstances(request) if adjustments.moves_scores else UNKNOWN_CIRCUMSTANCES,
         )
         try:
             with recorder.timing("route"):
-                async with asyncio.timeout(deadline.remaining_s):
-                    decision = await router.route(query, snapshot)
+                if target.expert:  # by name, which nobody has to wait for
+                    decision = await router.route(query, view.whole)
+                else:
+                    async with asyncio.timeout(deadline.remaining_s):
+                        decision = await router.route(query, view.whole)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed while the request was being routed") from None
+        except ConsiliumError as error:
+            view.error(error)  # of a router, which knows the whole registry; what the caller named itself is refused before
+            raise
         recorder.routed(decision.calls)
-        filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
-        decision = replace(decision, considered=(*decision.considered, *filtered))
-        recorder.decision = decision
-        return target, snapshot, decision, deadline
+        if who.rejected:
+            filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
+            decision = replace(decision, considered=(*decision.considered, *filtered))
+        if adjustments.moves_scores:
+            decision = replace(decision, detail={**decision.detail, "adjustments": _told(adjustments)})
+        recorder.decision = decision = view.decision(decision)
+        return target, view, decision, deadline
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
-        """Everything up to the plan; raises the request's errors before any expert is called."""
-        target, snapshot, decision, deadline = await self.decide(request, recorder)
-        strategy = target.strategy
-        aggregator = _aggregator(request, strategy)
-        context = AggregationContext(request, strategy, decision, snapshot, self._usable(request))
+        """Everything up to the first call; raises the request's errors before any expert is called."""
+        target, view, decision, deadline = await self.decide(request, recorder)
+        strategy, options = target.strategy, _mode_options(request, target.strategy)
         max_calls = self._max_calls(request, strategy) - decision.num_calls
-        fused = aggregator.expert_for(context) is not None
-        plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=max_calls, fused=fused)
-        recorder.decision = as_planned(decision, plan, max_calls=max_calls, fused=fused)
-        context = replace(context, decision=recorder.decision)
-        return Prepared(request, plan, context, aggregator, max_calls - len(plan.calls))
+        if options.get("weights") == POSTERIOR and decision.cascade is None:
+            scores = {expert.expert_id: expert.score for expert in decision.considered if expert.score > 0}
+            decision = replace(decision, detail={**decision.detail, POSTERIOR: self._posteriors.update(strategy.id, scores)})
+        ledger = BudgetLedger(_budget(request, strategy), max_calls=max_calls)
+        context = AggregationContext(
+            request,
+            strategy,
+            decision,
+            view.seen,
+            self._usable(request, strategy),
+            options=options,
+            deadline=deadline,
+            again=ledger.again,
+        )
+        prepared = _made(context, max_calls, ledger, view, num_stand_ins=self._limits.max_stand_ins)
+        recorder.decision = prepared.context.decision
+        return prepared
 
-    def again(self, request: ChatRequest, decision: RoutingDecision, *, aggregator_expert: str | None, wait_s: float) -> Prepared:
+    async def next_expert(self, prepared: Prepared, asked: NextExpert) -> ExpertCard | None:
+        """The best for *asked*, as the request's router says of those that are eligible; None when nobody is left. The router makes no
+        call of its own for it."""
+        context, strategy = prepared.context, prepared.context.strategy
+        request = replace(prepared.request, messages=asked.messages)
+        router = self._routers[request.options.router or strategy.router]
+        adjustments = _adjustments(request, strategy, context.snapshot)
+        check = Check(request, self._directory.health_of, strategy.adjustments)
+        try:
+            who = eligible(request, context.snapshot, self._directory.health_of, strategy.adjustments)
+            experts = tuple(card for card in who.experts if card.id not in asked.without)
+            if not experts:
+                return None
+            query = RoutingQuery(
+                request=request,
+                experts=experts,
+                pick=PickRule("top_k", 1),
+                seed=seed_of(request),
+                options=_router_options(request, strategy, router, context.snapshot),
+                deadline=prepared.deadline,
+                max_calls=1,
+                barred=check.barred,
+                adjustments=adjustments,
+                circumstances=self._circumstances(request) if adjustments.moves_scores else UNKNOWN_CIRCUMSTANCES,
+            )
+            async with asyncio.timeout(prepared.deadline.remaining_s):
+                decision = await router.route(query, prepared.view.whole)
+        except (ConsiliumError, TimeoutError):  # whoever was found for the question itself is still there
+            left = (expert_id for expert_id in context.decision.selected if expert_id not in asked.without)
+            return next((card for expert_id in left if context.usable(card := context.snapshot.experts[expert_id])), None)
+        return context.snapshot.experts.get(decision.selected[0]) if decision.selected else None
+
+    def again(
+        self, request: ChatRequest, decision: RoutingDecision, *, aggregator_expert: str | None, wait_s: float, in_waves: bool
+    ) -> Prepared:
         """What ``prepare`` gave for *request* when *decision* was made, with a deadline that begins now and leaves *wait_s* more: nobody
         waits for the answer, and its expert may have to be loaded first.
 
         *aggregator_expert* is the one that was to read the candidates; without one no expert does. Raises ``ModelNotFound`` and
         ``InvalidRequest`` when the registry has changed so much that it cannot be carried out any more.
         """
-        snapshot = self._directory.snapshot()
-        target = resolve(request.model, snapshot, request.labels)
+        view = self._views.view(self._directory.snapshot(), request.access)
+        snapshot = view.seen
+        target = resolve(request.model, snapshot, request.access)
+        strategy = target.strategy
         gone = [name for name in (*decision.selected, aggregator_expert) if name is not None and name not in snapshot.experts]
         if gone:
             raise InvalidRequest(f"the expert {gone[0]!r}, which this request was routed to, was removed meanwhile: ask again")
-        deadline = Deadline.after(self._deadline(request, target.strategy).remaining_s + wait_s)
-        plan = make_plan(request, decision, snapshot.experts, deadline=deadline, max_calls=len(decision.selected), fused=False)
+        deadline = Deadline.after(self._deadline(request, strategy).remaining_s + wait_s, clock=self._clock)
+        options = _mode_options(request, strategy)
+        if decision.cascade is not None:
+            if (judge := decision.cascade.judge_expert) is not None and judge not in snapshot.experts:
+                raise InvalidRequest(f"the expert {judge!r}, which judges this cascade, was removed meanwhile: ask again")
+            # The stages that were planned, however many calls that takes: they were counted then.
+            ledger = BudgetLedger(max_calls=self._limits.max_calls)
+            context = AggregationContext(request, strategy, decision, snapshot, lambda _: False, None, options, deadline)
+            return _made(context, self._limits.max_calls, ledger, view)
+        num_calls = len(decision.selected) + (aggregator_expert is not None)
+        if in_waves:
+            num_calls = self._max_calls(request, strategy) - decision.num_calls
+        known = {aggregator_expert}
+        if in_waves:
+            known |= {scored.expert_id for scored in decision.considered} | set(experts_in_options(options).values())
         fixed = replace(request, options=replace(request.options, aggregator_expert=aggregator_expert))
-        context = AggregationContext(fixed, target.strategy, decision, snapshot, lambda card: card.id == aggregator_expert, _AS_ROUTED)
-        return Prepared(request, plan, context, _aggregator(request, target.strategy), int(aggregator_expert is not None))
+        context = AggregationContext(fixed, strategy, decision, snapshot, lambda card: card.id in known, _AS_ROUTED, options, deadline)
+        return _made(context, num_calls, BudgetLedger(max_calls=num_calls), view)
 
     def _deadline(self, request: ChatRequest, strategy: Strategy) -> Deadline:
-        return Deadline.after(min(request.options.timeout_s or strategy.timeout_s, self._limits.max_timeout_s))
+        return Deadline.after(min(request.options.timeout_s or strategy.timeout_s, self._limits.max_timeout_s), clock=self._clock)
 
     def _max_calls(self, request: ChatRequest, strategy: Strategy) -> int:
         return min(request.options.max_calls or strategy.max_calls, strategy.max_calls, self._limits.max_calls)
 
-    def _only(self, card: ExpertCard, request: ChatRequest) -> Eligibility:
+    def _only(self, card: ExpertCard, check: Check) -> Eligibility:
         """The expert that was asked for by name: role and declared capabilities are the caller's own affair."""
         if self._directory.health_of(card.id) is HealthState.OPEN:
             why = "unhealthy: its last calls failed, it is tried again after the cool-down"
             raise NoEligibleExpert(f"the expert {card.id} is {why}", reasons={card.id: why})
-        if (size := fewest_tokens(prompt_letters(request), card)) > card.context_length:
+        if (size := fewest_tokens(check.letters, card)) > card.context_length:
             raise ContextTooLong(
-                f"about {size} tokens are needed at least, the expert {card.id} has a context of {card.context_length}", param="messages"
+                f"this model's maximum context length is {card.context_length} tokens, and the conversation needs about {size} at least: "
+                "shorten it, or ask an expert with a longer context",
+                param="messages",
             )
         return Eligibility((card,), {})
 
@@ -197,16 +263,54 @@ class Preparation:
         if options.k is not None and not 1 <= options.k <= self._limits.max_experts:
             raise InvalidRequest(f"consilium.k must be between 1 and {self._limits.max_experts}, not {options.k}", param="consilium.k")
         kind = options.pick or ("top_k" if options.k is not None and rule.kind == "dynamic" else rule.kind)
-        return PickRule(kind, min(options.k or rule.k, self._limits.max_experts), rule.threshold)
+        threshold = rule.threshold if kind == rule.kind else None  # one kind's threshold says nothing of another's
+        return PickRule.of(kind, min(options.k or rule.k, self._limits.max_experts), threshold)
 
-    def _usable(self, request: ChatRequest) -> Callable[[ExpertCard], bool]:
-        check = Check(request, self._directory.health_of)
+    def _usable(self, request: ChatRequest, strategy: Strategy) -> Callable[[ExpertCard], bool]:
+        check = Check(request, self._directory.health_of, strategy.adjustments)
         return lambda card: check.obstacle(card) is None
 
+    def _circumstances(self, request: ChatRequest) -> Circumstances:
+        load, history, session_id = self._load, self._history, request.session_id
+        found = UNKNOWN_CIRCUMSTANCES
+        if load is not None:
+            found = replace(found, load=lambda card: (load.in_flight(card.id) + load.queued(card.id)) / max(1, card.max_in_flight))
+        if history is not None and session_id is not None:
+            found = replace(found, session_shares=lambda: history.shares(session_id))
+        return found
 
-def _with_selected(expert: ScoredExpert, selected: bool) -> ScoredExpert:
-    """A copy puts its reason into words, so there is none where nothing changes."""
-    return expert if expert.selected is selected else replace(expert, selected=selected)
+
+def _made(context: AggregationContext, max_calls: int, ledger: BudgetLedger, view: View, *, num_stand_ins: int = 0) -> Prepared:
+    """The mode that *context* leads to, ready to run. A cascade has asked those who would stand in."""
+    request, strategy, decision = context.request, context.strategy, context.decision
+    if decision.cascade is not None:
+        ladder = make_ladder(
+            request, decision, decision.cascade, context.snapshot.experts,
+            deadline=context.deadline, max_calls=max_calls, again=context.again, prompts=strategy.prompts,
+        )  # fmt: skip
+        planned, mode = as_laddered(decision, ladder, max_calls), cast(Mode, Cascade(ladder))
+    else:
+        planned, mode = mode_named(_mode_name(request, strategy)).make(context, _aggregator(request, strategy), max_calls)
+    if planned is not decision:
+        context = replace(context, decision=planned)
+    return Prepared(request, context, mode, context.deadline, ledger, view, num_stand_ins if decision.cascade is None else 0)
+
+
+def _mode_name(request: ChatRequest, strategy: Strategy) -> str:
+    return request.options.mode or strategy.mode
+
+
+def _mode_options(request: ChatRequest, strategy: Strategy) -> Mapping[str, Any]:
+    """The strategy's options with the request's over them. Another mode would not understand them."""
+    given = request.options.mode_options
+    if given is None and request.options.mode is None:
+        return strategy.mode_options
+    stored = strategy.mode_options if _mode_name(request, strategy) == strategy.mode else {}
+    return {**stored, **(given or {})}
+
+
+def _budget(request: ChatRequest, strategy: Strategy) -> Budget:
+    return strategy.budget if request.options.budget is None else strategy.budget.within(request.options.budget)
 
 
 def _check_options_for_one(card: ExpertCard, request: ChatRequest, snapshot: RegistrySnapshot, check: Check) -> None:
@@ -214,8 +318,16 @@ def _check_options_for_one(card: ExpertCard, request: ChatRequest, snapshot: Reg
     options = request.options
     choices = {
         "router": options.router is not None,
+        "router_options": options.router_options is not None,
+        "boost": bool(options.boost),
+        "price_weight": options.price_weight is not None,
+        "load_weight": options.load_weight is not None,
+        "session_weight": options.session_weight is not None,
         "pick": options.pick is not None,
         "k": options.k is not None and options.k != 1,
+        "mode": options.mode is not None,
+        "mode_options": options.mode_options is not None,
+        "quorum": options.quorum is not None,
         "aggregator": options.aggregator is not None,
         "aggregator_expert": options.aggregator_expert is not None,
     }
@@ -231,6 +343,49 @@ def _check_options_for_one(card: ExpertCard, request: ChatRequest, snapshot: Reg
     if why := check.barred(card):
         param = "consilium.deny" if card.id in options.deny else "consilium.allow"
         raise InvalidRequest(f"{param}: the model {card.id!r} asks for that expert, which is {why}; change one of them", param=param)
+
+
+def _adjustments(request: ChatRequest, strategy: Strategy, snapshot: RegistrySnapshot) -> RoutingAdjustments:
+    """The strategy's with the request's over them. Raises ``InvalidRequest`` for a boost of who is not there."""
+    options, given = request.options, {}
+    for name in ("price_weight", "load_weight", "session_weight"):
+        if (value := getattr(options, name)) is not None:
+            given[name] = value
+    if options.boost:
+        check_names(tuple(options.boost), request, snapshot, param="consilium.boost")
+        given["boost"] = {**strategy.adjustments.boost, **options.boost}
+    return replace(strategy.adjustments, **given) if given else strategy.adjustments
+
+
+def _told(adjustments: RoutingAdjustments) -> dict[str, object]:
+    """What moves scores, in JSON values."""
+    told = {
+        "boost": dict(adjustments.boost),
+        "price_weight": adjustments.price_weight,
+        "load_weight": adjustments.load_weight,
+        "session_weight": adjustments.session_weight,
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _router_options(request: ChatRequest, strategy: Strategy, router: Router, snapshot: RegistrySnapshot) -> Mapping[str, Any]:
+    """The strategy's options with the request's over them. Another router than the strategy's would not understand its options.
+
+    Raises ``InvalidRequest`` for what the router does not take, as a field of the request.
+    """
+    stored = strategy.router_options if router.name == strategy.router else {}
+    given = request.options.router_options
+    if given is None:
+        return stored
+    for option, expert_id in experts_in_options(given).items():
+        check_names([expert_id], request, snapshot, param=f"consilium.router_options.{option}")
+    options = {**stored, **given}
+    try:
+        router.check_options(options)
+    except InvalidRequest as error:
+        field = f"consilium.{error.param}" if error.param and error.param.startswith("router_options") else "consilium.router_options"
+        raise InvalidRequest(f"{field}: {error.message}", param=field) from error
+    return options
 
 
 def _aggregator(request: ChatRequest, strategy: Strategy) -> Aggregator:
@@ -252,8 +407,12 @@ def _check_aggregation(request: ChatRequest, strategy: Strategy, snapshot: Regis
         raise InvalidRequest(f"{param}: the expert {asked!r} cannot aggregate: {why}", param=param)
 
 
-def _seed(request: ChatRequest) -> int:
-    if request.options.seed is not None:
-        return request.options.seed
-    asked = request.params.get("seed")
-    return asked if isinstance(asked, int) else zlib.crc32(request.id.encode())
+def _check_mode(request: ChatRequest, strategy: Strategy, snapshot: RegistrySnapshot) -> None:
+    """Raise ``InvalidRequest`` for an unknown mode, and for options that neither it nor the aggregator takes."""
+    options = request.options
+    mode = mode_named(_mode_name(request, strategy))
+    if options.mode_options is None:
+        return
+    for option, expert_id in experts_in_options(options.mode_options).items():
+        check_names([expert_id], request, snapshot, param=f"consilium.mode_options.{option}")
+    check_options(options.mode_options, {**mode.options, **_aggregator(request, strategy).options}, field="consilium.mode_options")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 
 from domain.chat import ChatRequest, Message, Usage, text_of
 from domain.errors import ConsiliumError
@@ -20,6 +20,21 @@ MAX_KEPT_ERROR = 1_000
 """Letters of one error: what failed is said in the first of them, the rest is what a caller or a server has sent."""
 
 
+class _Timing:
+    """A class, not a generator: it is entered for every stage, and this takes a third of the time."""
+
+    __slots__ = ("_began", "_recorder", "_stage")
+
+    def __init__(self, recorder: TraceRecorder, stage: str) -> None:
+        self._recorder, self._stage, self._began = recorder, stage, 0.0
+
+    def __enter__(self) -> None:
+        self._began = self._recorder.begins()
+
+    def __exit__(self, *_: object) -> None:
+        self._recorder.ends(self._stage, self._began)
+
+
 class TraceRecorder:
     """Mutable while the request runs. All durations in milliseconds of ``perf_counter``."""
 
@@ -29,6 +44,7 @@ class TraceRecorder:
         self._spent = {"route": 0.0, "experts": 0.0, "aggregate": 0.0, "reader": 0.0}
         self._annotator_ms = 0.0
         self._open_since: float | None = None
+        self._num_open = 0
         self._first_token: float | None = None
         self._calls: list[CallRecord] = []
         self._text: list[str] = []
@@ -37,18 +53,39 @@ class TraceRecorder:
         self.decision: RoutingDecision | None = None
         self._aggregator: str | None = None
         self._aggregator_reason: str | None = None
+        self.answered_by: str | None = None
+        """Whose words the answer is."""
+        self.sequential_tokens = 0
+        """Of answers that were waited for one after the other."""
         self.trace: Trace | None = None
 
-    @contextmanager
-    def timing(self, stage: str) -> Iterator[None]:
-        """Add the block's duration to *stage*: ``route``, ``experts`` (waiting for candidates), ``aggregate``, or ``reader``
-        (waiting until the client has taken what was sent)."""
-        began = self._open_since = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._spent[stage] += (time.perf_counter() - began) * 1e3
-            self._open_since = None
+    def timing(self, stage: str) -> _Timing:
+        """Add the duration of a ``with`` block to *stage*: ``route``, ``experts`` (waiting for candidates), ``aggregate``, or
+        ``reader`` (waiting until the client has taken what was sent)."""
+        return _Timing(self, stage)
+
+    def begins(self) -> float:
+        """A stage begins now."""
+        now = time.perf_counter()
+        if not self._num_open:
+            self._open_since = now
+        self._num_open += 1
+        return now
+
+    def ends(self, stage: str, began: float) -> None:
+        """The *stage* that *began* then ends now. Of waits at the same time, the time counts once: from the first one's beginning to the
+        last one's end."""
+        self._num_open = max(0, self._num_open - 1)
+        if self._num_open:
+            return
+        since = began if self._open_since is None else min(began, self._open_since)
+        self._spent[stage] += (time.perf_counter() - since) * 1e3
+        self._open_since = None
+
+    @property
+    def open_s(self) -> float:
+        """Seconds since the stage began that goes on now."""
+        return 0.0 if self._open_since is None else time.perf_counter() - self._open_since
 
     def took(self, stage: str, seconds: float) -> None:
         """*stage* has taken so long before this recorder was made: of a batch's line, whose calls come in turns."""
@@ -66,15 +103,23 @@ class TraceRecorder:
         waited = self._spent["experts"] + self._spent["aggregate"] + self._spent["reader"] + self._annotator_ms
         return max(0.0, (now - self._began) * 1e3 - waited)
 
-    def call(self, outcome: Outcome, role: CallRole) -> None:
-        """A call has ended."""
+    def call(self, outcome: Outcome, role: CallRole, *, stage: int | None = None) -> None:
+        """A call has ended; of a mode of several stages, one of that *stage*."""
         match outcome:
             case Candidate():
                 text = outcome.text[:MAX_KEPT_TEXT] if self._keep_text else None
-                self._calls.append(CallRecord(outcome.expert_id, role, "ok", outcome.latency_s * 1e3, outcome.usage, text=text))
+                milliseconds = outcome.latency_s * 1e3
+                self._calls.append(CallRecord(outcome.expert_id, role, "ok", milliseconds, outcome.usage, text=text, stage=stage))
             case ExpertFailure():
                 error, status = shortened(f"{outcome.code}: {outcome.message}", MAX_KEPT_ERROR), "error" if outcome.called else "skipped"
-                self._calls.append(CallRecord(outcome.expert_id, role, status, outcome.latency_s * 1e3, error=error))
+                self._calls.append(CallRecord(outcome.expert_id, role, status, outcome.latency_s * 1e3, error=error, stage=stage))
+
+    def judged(self, stage: int, confidence: float | None, note: str) -> None:
+        """What became of the *stage* of a mode; told with each answer of its experts."""
+        note = shortened(note, MAX_KEPT_ERROR)
+        for number, call in enumerate(self._calls):
+            if call.stage == stage and call.role is not CallRole.JUDGE:
+                self._calls[number] = replace(call, confidence=confidence, note=note)
 
     def routed(self, outcomes: Sequence[Outcome]) -> None:
         """The router made these calls, at once; the wait for them is the experts', not ours."""
@@ -90,10 +135,6 @@ class TraceRecorder:
         """The answer is made so: ``single``, the aggregator's name, or that with its expert (``fuse:a``)."""
         self._aggregator, self._aggregator_reason = how, shortened(why, MAX_KEPT_ERROR)
 
-    def fell_back(self, why: str) -> None:
-        """What ``aggregated`` said came to nothing."""
-        self.aggregated(f"{self._aggregator} (fallback)", f"{self._aggregator_reason}; {why}")
-
     def wrote(self, text: str) -> None:
         """A piece of the answer went out."""
         if self._first_token is None and text:
@@ -104,7 +145,8 @@ class TraceRecorder:
 
     @property
     def usage(self) -> Usage:
-        return sum((call.usage for call in self._calls), Usage())
+        told = [call.usage for call in self._calls]
+        return told[0] if len(told) == 1 else sum(told, Usage())
 
     def finish(self, error: BaseException | None = None) -> Trace:
         """The finished trace; emitted on the first call, the same one returned on later calls."""
@@ -130,11 +172,16 @@ class TraceRecorder:
             error_message=shortened(str(error), MAX_KEPT_ERROR) if expected else type(error).__name__ if error is not None else None,
             stream=self._request.stream,
             session_id=self._request.session_id,
+            key_id=self._request.key_id,
             messages=_shortened(self._request.messages) if self._keep_text else None,
             answer="".join(self._text)[:MAX_KEPT_TEXT] if self._keep_text else None,
+            answered_by=self.answered_by,
+            sequential_tokens=self.sequential_tokens,
         )
         for sink in self._sinks:
             sink.emit(self.trace)
+        if self._request.on_trace is not None:
+            self._request.on_trace(self.trace)
         return self.trace
 
 

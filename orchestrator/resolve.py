@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+from domain.access import PUBLIC, Access
 from domain.errors import ModelNotFound
 from domain.experts import ExpertCard
 from domain.nearest import did_you_mean
@@ -26,15 +28,16 @@ class Target:
     expert: ExpertCard | None = None
 
 
-def model_names(snapshot: RegistrySnapshot, labels: frozenset[str] = frozenset()) -> list[str]:
-    """Every name that a request with *labels* may use as ``model``: ``auto``, strategies, experts."""
-    strategies = sorted(f"{STRATEGY_PREFIX}{s.id}" for s in snapshot.strategies.values() if s.enabled)
-    experts = sorted(card.id for card in snapshot.experts.values() if card.enabled and card.labels <= labels)
-    return [DEFAULT_STRATEGY, *strategies, *experts]
+def model_names(snapshot: RegistrySnapshot, access: Access = PUBLIC) -> list[str]:
+    """Every name that a request of a caller with *access* may use as ``model``: ``auto``, strategies, experts."""
+    strategies = sorted(f"{STRATEGY_PREFIX}{s.id}" for s in snapshot.strategies.values() if s.enabled and access.may_use_strategy(s.id))
+    experts = sorted(card.id for card in snapshot.experts.values() if card.enabled and access.sees(card))
+    default = [DEFAULT_STRATEGY] if access.may_use_strategy(DEFAULT_STRATEGY) else []
+    return [*default, *strategies, *experts]
 
 
-def resolve(model: str, snapshot: RegistrySnapshot, labels: frozenset[str] = frozenset()) -> Target:
-    """What *model* stands for, to a caller who holds *labels*.
+def resolve(model: str, snapshot: RegistrySnapshot, access: Access = PUBLIC) -> Target:
+    """What *model* stands for, to a caller with *access*.
 
     1. ``auto`` is the strategy of that name (a built-in one when the registry has none).
     2. ``consilium/<id>`` is that strategy.
@@ -47,20 +50,26 @@ def resolve(model: str, snapshot: RegistrySnapshot, labels: frozenset[str] = fro
         name = STRATEGY_PREFIX + DEFAULT_STRATEGY
     if name.startswith(STRATEGY_PREFIX):
         wanted = name.removeprefix(STRATEGY_PREFIX)
-        strategy = snapshot.strategies.get(wanted)
-        if strategy is None and wanted == DEFAULT_STRATEGY:
+        strategy = snapshot.strategies.get(wanted) if access.may_use_strategy(wanted) else None
+        if strategy is None and wanted == DEFAULT_STRATEGY and access.may_use_strategy(wanted):
             strategy = Strategy(id=DEFAULT_STRATEGY)
         if strategy is not None and strategy.enabled:
             return Target(strategy)
-        raise ModelNotFound(_unknown(model, snapshot, labels, disabled=strategy is not None), param="model")
+        raise ModelNotFound(_unknown(model, snapshot, access, disabled=strategy is not None), param="model")
     card = snapshot.experts.get(name)
-    if card is not None and not card.labels <= labels:
+    if card is not None and not access.sees(card):
         card = None
     if card is not None and card.enabled:
-        return Target(Strategy(id=card.id, router="explicit", aggregator="first", timeout_s=card.timeout_s + LOAD_WAIT_S), card)
-    raise ModelNotFound(_unknown(model, snapshot, labels, disabled=card is not None), param="model")
+        return Target(_strategy_for_one(card.id, card.timeout_s), card)
+    raise ModelNotFound(_unknown(model, snapshot, access, disabled=card is not None), param="model")
 
 
-def _unknown(model: str, snapshot: RegistrySnapshot, labels: frozenset[str], *, disabled: bool) -> str:
+@lru_cache(maxsize=4096)
+def _strategy_for_one(expert_id: str, timeout_s: float) -> Strategy:
+    """Made once for each expert: every request for one by name needs it, twice."""
+    return Strategy(id=expert_id, router="explicit", aggregator="first", timeout_s=timeout_s + LOAD_WAIT_S)
+
+
+def _unknown(model: str, snapshot: RegistrySnapshot, access: Access, *, disabled: bool) -> str:
     state = "is disabled" if disabled else "does not exist"
-    return f"the model {model!r} {state}; {did_you_mean(model, model_names(snapshot, labels), max_suggested=3)}"
+    return f"the model {model!r} {state}; {did_you_mean(model, model_names(snapshot, access), max_suggested=3)}"

@@ -5,62 +5,47 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import replace
-from typing import Any
 
-from domain.chat import Choice, ChoiceDelta, Chunk, Usage, text_of
-from domain.errors import ExpertError, ExpertTimeout
-from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
+from domain.chat import Chunk
+from domain.patience import Patience
 from domain.routing import RoutingDecision
 from domain.trace import Trace
-from orchestrator.aggregation.base import Chosen, Synthesis
-from orchestrator.aggregation.fallback import instead_of, says_something
 from orchestrator.answer import Progress
-from orchestrator.dispatch import candidates_of, dispatch, failures_of
-from orchestrator.failures import error_for
-from orchestrator.guard import failure_of
 from orchestrator.limits import Limits
-from orchestrator.planner import aggregator_call
-from orchestrator.ports import Workers
-from orchestrator.preparation import Prepared, settle, stand_in, why_single
+from orchestrator.modes.relay import text_in
+from orchestrator.preparation import Prepared
 from orchestrator.recorder import TraceRecorder
 
 KEEP_ALIVE_S = 4.5
 """Longest silence on a stream while experts work, before the first token and between tokens: the promised five seconds with some
 room to send, and under the idle limits of common proxies (30 to 60 s)."""
-_MAX_HELD = 256
-"""Chunks held back of an aggregator that has said nothing: its choices' last ones and its usage."""
+_MAX_AHEAD = 64
+"""Chunks that are taken from an expert before the reader has taken those before them: what came in one packet goes out in one."""
 
 Event = Chunk | Progress
 
 
-class _NoAnswer(Exception):
-    """Every expert that was asked has failed; carries the failures out to where somebody else is asked, or the request fails."""
-
-    def __init__(self, failures: Sequence[ExpertFailure]) -> None:
-        super().__init__("no expert answered")
-        self.failures = failures
-
-
-class _Interrupted(Exception):
-    """An expert failed in the middle of its stream; carries the failure out to where it is translated."""
-
-    def __init__(self, failure: ExpertFailure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
 class AnswerStream:
-    """An opened stream. Iterate it to the end or ``aclose()`` it; either way the trace is complete afterwards."""
+    """An opened stream. Iterate it to the end or ``aclose()`` it; either way the trace is complete afterwards.
+
+    One task takes the chunks from the expert, at most ``_MAX_AHEAD`` more than the reader has taken; a task for each would cost more
+    than all else that is done for a token. What counts for the trace is what the reader has taken.
+    """
 
     def __init__(self, prepared: Prepared, recorder: TraceRecorder, *, limits: Limits) -> None:
         self._recorder, self._limits = recorder, limits
-        self._events: AsyncGenerator[Chunk, None] | None = None
-        self._next: asyncio.Future[Chunk | None] | None = None  # None when there is no further chunk
+        self._taker: asyncio.Task[None] | None = None
+        self._chunks: deque[Chunk] = deque()
         self._progress: deque[str] = deque(maxlen=64)
-        self._stirred: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done when there is progress to tell
+        self._stirred: asyncio.Future[None] | None = None
+        """The reader waits for it."""
+        self._room: asyncio.Future[None] | None = None
+        """The taker waits for it."""
+        self._patience = Patience()
+        self._ended_at: float | None = None
+        self._is_closed = False
         self.request_id = prepared.request.id
         self.strategy = recorder.strategy
         self.instead(prepared)
@@ -68,9 +53,8 @@ class AnswerStream:
     def instead(self, prepared: Prepared) -> None:
         """*prepared* is carried out from now on."""
         self._prepared = prepared
-        self.announced_aggregator = prepared.announced_aggregator
-        num_router_calls = prepared.context.decision.num_calls
-        self.num_planned_calls = num_router_calls + len(prepared.plan.calls) + (":" in self.announced_aggregator)
+        self.announced_aggregator = prepared.mode.announced
+        self.num_planned_calls = prepared.context.decision.num_calls + prepared.mode.num_calls
 
     @property
     def decision(self) -> RoutingDecision:
@@ -92,225 +76,124 @@ class AnswerStream:
         """Our own milliseconds so far."""
         return self._recorder.overhead_ms()
 
-    def start(self, events: AsyncGenerator[Chunk, None]) -> None:
-        self._events = events
-        self._next = asyncio.ensure_future(anext(events, None))
+    @property
+    def has_next(self) -> bool:
+        """Whether the next event is a chunk that is there already."""
+        return bool(self._chunks)
+
+    def start(self, chunks: AsyncGenerator[Chunk, None]) -> None:
+        """Begin to take *chunks*, which are closed in every case."""
+        self._taker = asyncio.ensure_future(self._take(chunks))
+        self._taker.add_done_callback(self._on_end)
 
     def progress(self, text: str) -> None:
         """Say that something happened before tokens can flow."""
         self._progress.append(text)
-        if not self._stirred.done():
-            self._stirred.set_result(None)
+        self._stir()
 
     async def hold_for_first_event(self) -> None:
         """Wait for the first token, but only so long that headers are not held back. Raises what failed until then."""
-        if self._next is None:
+        if self._taker is None:
             raise RuntimeError("start() comes first")
-        alone = len(self._prepared.plan.calls) == 1
+        alone = self._prepared.mode.is_alone
+        clock = asyncio.get_running_loop().time
+        until = clock() + (self._limits.hold_first_token_s if alone else self._limits.hold_headers_s)
         try:
-            await asyncio.wait({self._next}, timeout=self._limits.hold_first_token_s if alone else self._limits.hold_headers_s)
+            while not self._chunks and not self._taker.done() and (left := until - clock()) > 0:
+                if not await self._until_stirred(left):
+                    break
         except asyncio.CancelledError:
             await self.aclose()
             raise
-        if self._next.done():
-            self._next.result()  # raises what failed
+        if not self._chunks and self._taker.done():
+            self._raise_failure()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
 
     async def __anext__(self) -> Event:
-        if self._events is None:
+        if self._taker is None or self._is_closed:
             raise StopAsyncIteration
-        if self._next is None:
-            self._next = asyncio.ensure_future(anext(self._events, None))
-        while not self._next.done():
+        while not self._chunks:
             if self._progress:
                 return Progress(self._progress.popleft())
-            if self._stirred.done():
-                self._stirred = asyncio.get_running_loop().create_future()
-            # No task is made for the wait: this is done for every token.
-            waited: list[asyncio.Future[Any]] = [self._next, self._stirred]
-            await asyncio.wait(waited, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
-            if not self._next.done() and not self._progress:
+            if self._taker.done():
+                self._raise_failure()
+                self._finish(None)
+                raise StopAsyncIteration
+            if not await self._until_stirred(KEEP_ALIVE_S):
                 return Progress("working")
-        chunk = self._next.result()
-        self._next = None
-        if chunk is None:
-            raise StopAsyncIteration
+        chunk = self._chunks.popleft()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._recorder.wrote(text_in(chunk))
         return chunk
 
     async def aclose(self) -> None:
         """Cancel what still runs. Safe to call twice and after the end."""
-        pending, events = self._next, self._events
-        self._next = self._events = None
+        self._is_closed, taker, self._taker = True, self._taker, None
+        self._chunks.clear()
         try:
-            if pending is not None and not pending.done():
-                pending.cancel()
-                await asyncio.wait({pending}, timeout=self._limits.close_grace_s)
-            if pending is not None and pending.done() and not pending.cancelled():
-                pending.exception()  # retrieved, so that nobody is warned about it
-            if events is not None and (pending is None or pending.done()):
-                await events.aclose()
+            if taker is not None and not taker.done():
+                taker.cancel()
+                await asyncio.wait({taker}, timeout=self._limits.close_grace_s)
         finally:
-            self._recorder.finish(asyncio.CancelledError())
+            self._finish(asyncio.CancelledError())
 
-
-async def stream_events(
-    prepared: Prepared,
-    recorder: TraceRecorder,
-    workers: Workers,
-    *,
-    on_progress: Callable[[str], None],
-    on_stand_in: Callable[[Prepared], None],
-) -> AsyncGenerator[Chunk, None]:
-    """The chunks of the answer's last step; raises the request's error. Finishes the trace in every case."""
-    try:
-        async with aclosing(_last_step(prepared, recorder, workers, on_progress, on_stand_in)) as chunks:
+    async def _take(self, chunks: AsyncGenerator[Chunk, None]) -> None:
+        async with aclosing(chunks):
             async for chunk in chunks:
-                recorder.wrote("".join(str(choice.delta.get("content") or "") for choice in chunk.choices))
-                with recorder.timing("reader"):
-                    yield chunk
-    except GeneratorExit:
-        recorder.finish(asyncio.CancelledError())
-        raise
-    except BaseException as error:
-        recorder.finish(error)
-        raise
-    recorder.finish()
+                self._chunks.append(chunk)
+                self._stir()
+                if len(self._chunks) >= _MAX_AHEAD:
+                    with self._recorder.timing("reader"):
+                        await self._until_taken()
 
+    async def _until_taken(self) -> None:
+        while len(self._chunks) >= _MAX_AHEAD:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
 
-async def _last_step(
-    prepared: Prepared,
-    recorder: TraceRecorder,
-    workers: Workers,
-    on_progress: Callable[[str], None],
-    on_stand_in: Callable[[Prepared], None],
-) -> AsyncGenerator[Chunk, None]:
-    """The only expert's stream, or the panel's; where nobody could be called, a stand-in's, which *on_stand_in* is told."""
-    failures: list[ExpertFailure] = []
-    while True:
-        calls = [replace(call, on_progress=on_progress) for call in prepared.plan.calls]
-        step = (
-            _single(prepared, calls[0], recorder, workers) if len(calls) == 1 else _panel(prepared, calls, recorder, workers, on_progress)
-        )
+    async def _until_stirred(self, seconds: float) -> bool:
+        """Whether something has happened within *seconds*."""
+        self._stirred = asyncio.get_running_loop().create_future()
         try:
-            async with aclosing(step) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            with self._patience.for_(seconds):
+                await self._stirred
+        except TimeoutError:
+            return False
+        finally:
+            self._stirred = None
+        return True
+
+    def _stir(self) -> None:
+        if self._stirred is not None and not self._stirred.done():
+            self._stirred.set_result(None)
+
+    def _on_end(self, taker: asyncio.Task[None]) -> None:
+        if not taker.cancelled():
+            taker.exception()  # retrieved, so that nobody is warned about it: the reader is told, if it is still there
+        self._ended_at = time.perf_counter()
+        self._stir()
+
+    def _raise_failure(self) -> None:
+        """Raise what the taker has failed with, and let go of both: each holds the other, and with it the whole request until the
+        garbage collector looks."""
+        if self._taker is None:
             return
-        except _NoAnswer as nobody:
-            failures += nobody.failures
-        instead = stand_in(prepared, failures)
-        if instead is None:
-            raise error_for(failures, prepared.plan.deadline)
-        prepared, recorder.decision = instead, instead.context.decision
-        on_stand_in(prepared)
+        error = asyncio.CancelledError() if self._taker.cancelled() else self._taker.exception()
+        if error is None:
+            return
+        self._taker = None
+        self._finish(error)
+        try:
+            raise error
+        finally:
+            del error
 
-
-async def _single(prepared: Prepared, call: ExpertCall, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
-    recorder.aggregated("single", why_single(len(prepared.plan.calls)))
-    try:
-        async with aclosing(_relay(call, "experts", recorder, workers)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-    except _Interrupted as interrupted:
-        raise _NoAnswer([interrupted.failure]) from None
-
-
-async def _panel(
-    prepared: Prepared,
-    calls: Sequence[ExpertCall],
-    recorder: TraceRecorder,
-    workers: Workers,
-    on_progress: Callable[[str], None],
-) -> AsyncGenerator[Chunk, None]:
-    def ended(outcome: Outcome) -> None:
-        recorder.call(outcome, CallRole.CANDIDATE)
-        on_progress(f"{outcome.expert_id} {'answered' if isinstance(outcome, Candidate) else 'failed'}")
-
-    with recorder.timing("experts"):
-        outcomes = await dispatch(calls, workers, on_outcome=ended, on_cancelled=recorder.cancelled)
-    candidates = candidates_of(outcomes)
-    if not candidates:
-        raise _NoAnswer(failures_of(outcomes))
-    match settle(prepared, candidates):
-        case None:
-            recorder.aggregated("single", why_single(len(prepared.plan.calls)))
-            yield _whole(candidates[0])
-        case Chosen(candidate=chosen, why=why, by=name):
-            recorder.aggregated(name, why)
-            yield _whole(chosen)
-        case Synthesis(expert=expert, messages=messages, why=why):
-            recorder.aggregated(f"{prepared.aggregator.name}:{expert.id}", why)
-            call = replace(aggregator_call(prepared.request, expert, messages, prepared.plan.deadline), on_progress=on_progress)
-            outcome: Outcome = Candidate(expert.id, ())
-            held: deque[Chunk] = deque(maxlen=_MAX_HELD)
-            has_begun = False
-            try:
-                async with aclosing(_relay(call, "aggregate", recorder, workers)) as chunks:
-                    async for chunk in chunks:
-                        has_begun = has_begun or any(says_something(choice.delta) for choice in chunk.choices)
-                        held.append(chunk)
-                        while held and (has_begun or not _ends(held[0])):
-                            yield held.popleft()
-            except _Interrupted as interrupted:
-                if has_begun:
-                    raise error_for([interrupted.failure], prepared.plan.deadline) from None
-                outcome = interrupted.failure
-            if not has_begun:  # nothing was answered and its end is held back, so another answer can take its place
-                chosen, why = instead_of(outcome, candidates)
-                recorder.fell_back(why)
-                yield _whole(chosen)
-
-
-async def _relay(call: ExpertCall, stage: str, recorder: TraceRecorder, workers: Workers) -> AsyncGenerator[Chunk, None]:
-    """Pass one expert's stream on, and keep its record. Raises ``_Interrupted`` when the expert fails."""
-    began, usage, text = time.perf_counter(), Usage(), ""
-    outcome: Outcome | None = None
-    source = workers.stream(call)
-    try:
-        while True:
-            try:
-                with recorder.timing(stage):
-                    async with asyncio.timeout(call.deadline.remaining_s + 1.0):
-                        chunk = await anext(source)
-            except StopAsyncIteration:
-                break
-            except TimeoutError:
-                raise ExpertTimeout("no further token before the request's deadline") from None
-            usage = chunk.usage or usage
-            text += "".join(str(choice.delta.get("content") or "") for choice in chunk.choices)
-            yield chunk
-        outcome = Candidate(call.expert.id, (_choice(text),), usage, time.perf_counter() - began)
-    except ExpertError as error:
-        outcome = failure_of(call, error, time.perf_counter() - began)
-        raise _Interrupted(outcome) from error
-    finally:
-        if outcome is None:
-            recorder.cancelled(call, time.perf_counter() - began)
-        else:
-            recorder.call(outcome, call.role)
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            await close()
-
-
-def _ends(chunk: Chunk) -> bool:
-    """Whether a choice ends with *chunk*, or all have ended before."""
-    return not chunk.choices or any(choice.finish_reason is not None for choice in chunk.choices)
-
-
-def _choice(text: str) -> Choice:
-    return Choice({"role": "assistant", "content": text})
-
-
-def _whole(candidate: Candidate) -> Chunk:
-    """A finished candidate as one chunk. Its usage is counted where its call was recorded, not again here."""
-    deltas = []
-    for choice in candidate.choices:
-        delta = {name: value for name, value in choice.message.items() if value is not None}
-        if tool_calls := choice.message.get("tool_calls"):
-            delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(tool_calls)]
-        delta.setdefault("content", text_of(choice.message))
-        deltas.append(ChoiceDelta(delta, choice.index, choice.finish_reason, choice.logprobs, choice.extra))
-    return Chunk(tuple(deltas), extra=candidate.extra)
+    def _finish(self, error: BaseException | None) -> None:
+        """The trace is complete. What the reader took longer than the expert is no time of ours."""
+        self._patience.close()
+        if self._recorder.trace is None and self._ended_at is not None:
+            self._recorder.ends("reader", self._ended_at)
+        self._recorder.finish(error)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import aiohttp
 
 from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout, ExpertUnreachable
+from workers.addresses import AddressRefused
 
 _MAP: tuple[tuple[type[BaseException], type[ExpertError], str], ...] = (
     # Most specific first: the tree of aiohttp has several inheritance.
@@ -23,6 +24,7 @@ _MAP: tuple[tuple[type[BaseException], type[ExpertError], str], ...] = (
 )
 _LASTING = (aiohttp.NonHttpUrlClientError, aiohttp.InvalidURL)
 """A wrong address stays wrong, however often it is tried."""
+ERRORS = (aiohttp.ClientError, OSError)
 _LOST = (aiohttp.ClientConnectionError, OSError)
 
 
@@ -42,7 +44,13 @@ def translated(who: str, *, mid_answer: bool = False) -> Iterator[None]:
     """Lets nothing of aiohttp's out. *who* is the server, as the message names it ("expert 'a'")."""
     try:
         yield
-    except (aiohttp.ClientError, OSError) as error:
-        kind, what = rule_for(type(error), mid_answer=mid_answer)
-        retryable = False if isinstance(error, _LASTING) else None
-        raise kind(f"{who} {what} ({_said(error)})", retryable=retryable) from error
+    except ERRORS as error:
+        raise translation(error, who, mid_answer=mid_answer) from error
+
+
+def translation(error: BaseException, who: str, *, mid_answer: bool = False) -> ExpertError:
+    """What *error*, one of ``ERRORS``, means."""
+    kind, what = rule_for(type(error), mid_answer=mid_answer)
+    is_refused = isinstance(error, AddressRefused) or isinstance(getattr(error, "os_error", None), AddressRefused)
+    retryable = False if is_refused or isinstance(error, _LASTING) else None
+    return kind(f"{who} {what} ({_said(error)})", retryable=retryable)

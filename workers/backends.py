@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from domain.experts import Backend
+from workers.addresses import AddressPolicy
 from workers.limits import EmbeddedLimits, HttpLimits
 from workers.worker import Worker
 
@@ -27,6 +28,8 @@ class BackendSettings:
     """Where ``env:NAME`` references are looked up."""
     fleet: Fleet | None = None
     """The managed servers, when this process has any."""
+    addresses: AddressPolicy = field(default_factory=AddressPolicy)
+    """Where experts may be called; managed servers are the service's own and may be anywhere."""
 
 
 # Each import happens in its function: torch or litellm are paid for by those who use them. They may take seconds, so the
@@ -42,13 +45,13 @@ def _embedded(settings: BackendSettings) -> Worker:
 def _openai(settings: BackendSettings) -> Worker:
     from workers.openai_worker import OpenAIWorker
 
-    return OpenAIWorker(settings.http, settings.environ)
+    return OpenAIWorker(settings.http, settings.environ, settings.addresses)
 
 
 def _litellm(settings: BackendSettings) -> Worker:
     from workers.litellm_worker import LiteLLMWorker
 
-    return LiteLLMWorker(settings.http, settings.environ)
+    return LiteLLMWorker(settings.http, settings.environ, settings.addresses)
 
 
 def _vllm(settings: BackendSettings) -> Worker:

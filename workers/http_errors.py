@@ -62,7 +62,10 @@ def is_context_overflow(text: str, code: str | None = None) -> bool:
 
 
 def context_overflow(who: str, said: str) -> ExpertContextTooLong:
-    return ExpertContextTooLong(f"the conversation does not fit the context of {who}: {said}", status=400, param="messages")
+    """In words by which clients know it, whatever the server's own are: LiteLLM's looks at nothing else."""
+    return ExpertContextTooLong(
+        f"the conversation is longer than the model's context length, says {who}: {said}", status=400, param="messages"
+    )
 
 
 def retry_after_of(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -103,7 +106,8 @@ def _error_object(body: bytes, secret: str | None) -> _Told:
         return _Told(_shown(error, secret))
     message = error.get("message") or error.get("detail") or error
     code, param = error.get("code") or error.get("type"), error.get("param")
-    return _Told(_shown(message, secret), code if isinstance(code, str) else None, param if isinstance(param, str) and param else None)
+    shown_param = redacted(param, secret) if isinstance(param, str) and param else None
+    return _Told(_shown(message, secret), code if isinstance(code, str) else None, shown_param)
 
 
 def _shown(said: object, secret: str | None) -> str:
@@ -128,11 +132,14 @@ def error_of_response(
     return kind(message, status=status, retry_after_s=retry_after_s, retryable=False if status in LASTING else None, param=param)
 
 
-def error_of_event(who: str, payload: Mapping[str, Any], *, secret: str | None = None) -> ExpertError | None:
-    """The error that a body or stream event with status 200 carries; None when it is an ordinary one."""
-    error = payload.get("error") or (payload if payload.get("object") == "error" else None)
-    if not error:
-        return None
+def tells_error(payload: Mapping[str, Any]) -> bool:
+    """Whether a body or stream event with status 200 carries an error."""
+    return bool(payload.get("error")) or payload.get("object") == "error"
+
+
+def error_of_event(who: str, payload: Mapping[str, Any], *, secret: str | None = None) -> ExpertError:
+    """The error that *payload* tells."""
+    error = payload.get("error") or payload
     code = error.get("code") if isinstance(error, Mapping) else None
     status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 500
     return error_of_response(who, status if 400 <= status < 600 else 500, orjson.dumps({"error": error}), {}, secret=secret)

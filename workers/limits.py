@@ -9,8 +9,6 @@ from dataclasses import dataclass
 class PoolLimits:
     """Bounds around the calls of all backends."""
 
-    max_queued: int = 256
-    """Calls that may wait for one expert. Beyond it waiting is hopeless, and refusing at once is kinder."""
     max_attempts: int = 3
     """Times that one call is sent, the first included."""
     retry_wait_initial_s: float = 0.1
@@ -34,11 +32,10 @@ class HttpLimits:
     max_connections: int = 0
     """Open connections of this process to all servers; 0 is no ceiling. Each expert's ``max_in_flight`` bounds the calls."""
     connect_timeout_s: float = 5.0
-    """Time to open a connection; a healthy server accepts at once, however busy it is."""
-    idle_timeout_s: float = 60.0
-    """Longest silence between two pieces of a stream. The first piece may take the call's whole time (queueing, prefill)."""
-    keep_alive_s: float = 60.0
-    """How long an idle connection is kept for the next call."""
+    """Time to open a connection, with finding the name's address and TLS; a healthy server accepts at once, however busy it is."""
+    keep_alive_s: float = 4.0
+    """How long an idle connection is kept for the next call. vLLM, as every server on uvicorn, closes those that were idle for 5 s: one
+    that is taken at that moment costs its call a failure and a pause."""
     max_response_bytes: int = 64 * 2**20
     """Largest response, or single event of a stream, that is read."""
     max_error_bytes: int = 64 * 2**10

@@ -15,6 +15,7 @@ from domain.errors import (
     ExpertUnreachable,
 )
 from domain.quoting import shortened
+from workers.addresses import AddressRefused
 from workers.credentials import redacted
 from workers.http_errors import LASTING, SHOWN, STATUS_ERRORS, context_overflow, is_context_overflow, retry_after_of
 
@@ -68,6 +69,8 @@ def expert_error_of(error: Exception, expert_id: str, secret: str | None = None)
     if type(error).__name__ == "MidStreamFallbackError" and isinstance(original, Exception):
         error = original
     said = shortened(redacted(" ".join(str(error).split()), secret), SHOWN)
+    if refused := next((cause for cause in _chain(error) if isinstance(cause, AddressRefused)), None):
+        return ExpertUnreachable(f"expert {expert_id!r} cannot be reached ({refused.strerror})", retryable=False)
     status = getattr(error, "status_code", None)
     kind = _kind_of(error, status)
     if kind is ExpertRejected and (type(error).__name__ == "ContextWindowExceededError" or is_context_overflow(said, _code_of(error))):
@@ -77,7 +80,7 @@ def expert_error_of(error: Exception, expert_id: str, secret: str | None = None)
         status=status if isinstance(status, int) else None,
         retry_after_s=_retry_after(error),
         retryable=False if status in LASTING or type(error).__name__ in _LASTING else None,
-        param=_param_of(error) if issubclass(kind, ExpertRejected) else None,
+        param=_param_of(error, secret) if issubclass(kind, ExpertRejected) else None,
     )
 
 
@@ -93,12 +96,17 @@ def _kind_of(error: Exception, status: object) -> type[ExpertError]:
 
 def _causes(error: BaseException) -> list[str]:
     """Class names of *error* and of what led to it."""
-    names: list[str] = []
+    return [type(cause).__name__ for cause in _chain(error)]
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """*error* and what led to it."""
+    chain: list[BaseException] = []
     current: BaseException | None = error
-    while current is not None and len(names) < 20:
-        names.append(type(current).__name__)
+    while current is not None and len(chain) < 20:
+        chain.append(current)
         current = current.__cause__ or current.__context__
-    return names
+    return chain
 
 
 def _code_of(error: Exception) -> str | None:
@@ -107,10 +115,10 @@ def _code_of(error: Exception) -> str | None:
     return code if isinstance(code, str) else None
 
 
-def _param_of(error: Exception) -> str | None:
+def _param_of(error: Exception, secret: str | None) -> str | None:
     body = getattr(error, "body", None)
     param = getattr(error, "param", None) or (body.get("param") if isinstance(body, Mapping) else None)
-    return param if isinstance(param, str) else None
+    return redacted(param, secret) if isinstance(param, str) else None
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 from domain.chat import ChoiceDelta, Chunk, Usage
-from domain.errors import ExpertProtocolError
+from domain.errors import ExpertProtocolError, ExpertUnreachable
 from domain.plan import Candidate, ExpertCall
+from workers.addresses import AddressPolicy
 from workers.credentials import resolve_api_key
 from workers.limits import HttpLimits
+from workers.litellm_addresses import guard_connections, held_to
 from workers.litellm_errors import expert_error_of
 from workers.reasoning import split_choice, split_stream
 from workers.wire import bounded, candidate_of, chunk_of, request_body
@@ -46,6 +50,7 @@ def _import_litellm() -> ModuleType:
     litellm.telemetry = False
     litellm.suppress_debug_info = True  # or it prints advertising on every error
     litellm.num_retries = None
+    guard_connections()
     return litellm
 
 
@@ -67,9 +72,10 @@ class LiteLLMWorker:
     ``extra_body: {drop_params: true}`` on a card LiteLLM leaves such fields out instead.
     """
 
-    def __init__(self, limits: HttpLimits, environ: Mapping[str, str]) -> None:
+    def __init__(self, limits: HttpLimits, environ: Mapping[str, str], addresses: AddressPolicy | None = None) -> None:
         self._limits = limits
         self._environ = environ
+        self._addresses = addresses or AddressPolicy()
         self._litellm = _import_litellm()
 
     async def start(self) -> None:
@@ -118,6 +124,8 @@ class LiteLLMWorker:
 
     async def _call(self, call: ExpertCall, *, stream: bool) -> Any:
         card, secret = call.expert, self._secret(call)
+        if card.base_url is not None:
+            await self._require_allowed(card.id, card.base_url)
         arguments = _arguments(call, stream=stream)
         arguments |= {
             "api_base": card.base_url,
@@ -129,11 +137,24 @@ class LiteLLMWorker:
             "_skip_mcp_handler": True,
         }
         try:
-            return await self._litellm.acompletion(**arguments)
+            with held_to(self._addresses):
+                return await self._litellm.acompletion(**arguments)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             raise expert_error_of(error, card.id, secret) from error
+
+    async def _require_allowed(self, expert_id: str, base_url: str) -> None:
+        """Raise ``ExpertUnreachable`` when an address of *base_url*'s host may not be called. Some providers' libraries connect in ways
+        that ``held_to`` does not reach, so this looks at what the name means a moment before."""
+        parts = urlsplit(base_url)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ExpertUnreachable(f"expert {expert_id!r} cannot be reached ({error.strerror or error})") from error
+        for *_, address in found:
+            if why := self._addresses.obstacle(str(address[0])):
+                raise ExpertUnreachable(f"expert {expert_id!r} cannot be reached ({why})", retryable=False)
 
     def _secret(self, call: ExpertCall) -> str | None:
         return resolve_api_key(call.expert.api_key, self._environ)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import aiohttp
 import orjson
 
 from domain.chat import Chunk, Usage
-from domain.errors import ExpertProtocolError, ExpertTimeout, ExpertUnreachable
+from domain.errors import ExpertProtocolError, ExpertUnreachable
 from domain.experts import ExpertCard
 from domain.nesting import MAX_LEVELS
 from domain.plan import Candidate, ExpertCall
-from workers.aiohttp_errors import translated
-from workers.credentials import resolve_api_key
-from workers.http_errors import error_of_event, error_of_response
+from workers.addresses import AddressPolicy
+from workers.aiohttp_errors import ERRORS, translated, translation
+from workers.credentials import redacted, resolve_api_key
+from workers.http_errors import error_of_event, error_of_response, tells_error
 from workers.limits import HttpLimits
 from workers.reasoning import split_choice, split_stream
 from workers.sse import DONE, Event, EventTooLarge, SseParser
@@ -33,18 +33,24 @@ _DRAIN_S = 0.2
 class OpenAIWorker:
     """Chat completions over HTTP. Every field of the request and of the response is passed on."""
 
-    def __init__(self, limits: HttpLimits, environ: Mapping[str, str]) -> None:
+    def __init__(self, limits: HttpLimits, environ: Mapping[str, str], addresses: AddressPolicy | None = None) -> None:
         self._limits = limits
         self._environ = environ
+        self._addresses = addresses or AddressPolicy()
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         # aiohttp's own ceiling is 100 connections, and a stream holds one: hence `limit`. Cookies would tie users together.
-        connector = aiohttp.TCPConnector(limit=self._limits.max_connections, limit_per_host=0, keepalive_timeout=self._limits.keep_alive_s)
+        connector = aiohttp.TCPConnector(
+            limit=self._limits.max_connections,
+            limit_per_host=0,
+            keepalive_timeout=self._limits.keep_alive_s,
+            socket_factory=self._addresses.socket,
+        )
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_timeout_s),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_timeout_s),
             headers={"User-Agent": "consilium", "Content-Type": "application/json"},
             auto_decompress=True,
         )
@@ -56,18 +62,22 @@ class OpenAIWorker:
 
     async def complete(self, call: ExpertCall) -> Candidate:
         expert_id, who, secret = call.expert.id, f"expert {call.expert.id!r}", self._secret(call.expert.api_key)
-        with translated(who):
-            async with self._posted(call, stream=False) as response:
-                with translated(who, mid_answer=True):
+        try:
+            async with self._post(call, secret, stream=False) as response:
+                await self._raise_for_status(response, who, secret)
+                try:
                     body = await _read(response, self._limits.max_response_bytes)
+                except ERRORS as error:
+                    raise translation(error, who, mid_answer=True) from error
+        except ERRORS as error:
+            raise translation(error, who) from error
         if body is None:
             msg = f"the answer of {who} is larger than {self._limits.max_response_bytes} bytes"
             raise ExpertProtocolError(msg)
-        payload = _json(body, who)
-        if isinstance(payload, Mapping) and (error := error_of_event(who, payload, secret=secret)) is not None:
-            raise error
-        candidate = candidate_of(payload, expert_id)
-        return replace(candidate, choices=tuple(map(split_choice, candidate.choices)))
+        payload = _json(body, who, secret)
+        if isinstance(payload, dict) and tells_error(payload):
+            raise error_of_event(who, payload, secret=secret)
+        return candidate_of(payload, expert_id, shape=split_choice)
 
     def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         return split_stream(self._chunks(call))
@@ -79,38 +89,35 @@ class OpenAIWorker:
             async with self._opened().get(url, headers=_authorization(secret), allow_redirects=False) as response:
                 await self._raise_for_status(response, who, secret)
                 body = await _read(response, self._limits.max_response_bytes)
-        return _json(body or b"", who)
+        return _json(body or b"", who, secret)
 
     async def _chunks(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
         expert_id, who, secret, usage = call.expert.id, f"expert {call.expert.id!r}", self._secret(call.expert.api_key), None
         with translated(who):
-            async with self._posted(call, stream=True) as response, aclosing(self._events(response, who)) as events:
+            async with self._post(call, secret, stream=True) as response, aclosing(self._events(response, who, secret)) as events:
+                await self._raise_for_status(response, who, secret)
                 async for event in events:
-                    payload = _json(event.data.encode(), who)
-                    if isinstance(payload, Mapping) and (error := error_of_event(who, payload, secret=secret)) is not None:
-                        raise error
+                    payload = _json(event.data, who, secret)
+                    if isinstance(payload, dict) and tells_error(payload):  # no name for the error: the frame would hold what holds it
+                        raise error_of_event(who, payload, secret=secret)
                     chunk = chunk_of(payload, expert_id)
                     usage = chunk.usage or usage  # some servers tell a running total with every chunk
-                    if chunk.choices or chunk.extra:
+                    if chunk.usage is None:
+                        if chunk.choices or chunk.extra:
+                            yield chunk
+                    elif chunk.choices or chunk.extra:
                         yield Chunk(chunk.choices, extra=chunk.extra)
         yield Chunk(usage=usage or Usage())
 
-    async def _events(self, response: aiohttp.ClientResponse, who: str) -> AsyncGenerator[Event, None]:
+    async def _events(self, response: aiohttp.ClientResponse, who: str, secret: str | None) -> AsyncGenerator[Event, None]:
         """The events up to ``[DONE]``; anything else than that at the end is half a stream, or none at all."""
         parser = SseParser(self._limits.max_response_bytes)
-        started = has_events = False
-        opening = b""
+        has_events, opening, shown = False, b"", _SHOWN_BYTES + len(secret or "")
         with translated(who, mid_answer=True):
             while True:
-                # The first piece may take as long as the call: the pool's clock runs. Afterwards silence means a stall.
-                try:
-                    async with asyncio.timeout(self._limits.idle_timeout_s if started else None):
-                        piece = await response.content.readany()
-                except TimeoutError as error:
-                    msg = f"{who} went silent for {self._limits.idle_timeout_s:g} s in the middle of its answer"
-                    raise ExpertTimeout(msg) from error
-                started = True
-                opening += piece[: _SHOWN_BYTES - len(opening)]
+                piece = await response.content.readany()  # how long that may take is the pool's to say
+                if len(opening) < shown:
+                    opening += piece[: shown - len(opening)]
                 try:
                     events = parser.feed(piece) if piece else parser.finish()
                 except EventTooLarge as error:
@@ -122,17 +129,15 @@ class OpenAIWorker:
                         return
                     yield event
                 if not piece:
-                    raise ExpertProtocolError(_half(who) if has_events else _no_stream(who, response.content_type, opening))
+                    raise ExpertProtocolError(_half(who) if has_events else _no_stream(who, response.content_type, opening, secret))
 
-    @asynccontextmanager
-    async def _posted(self, call: ExpertCall, *, stream: bool) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to *call*, status checked. Leaving early closes the connection, which is how servers learn to stop."""
-        card, secret = call.expert, self._secret(call.expert.api_key)
-        headers = {**_authorization(secret), "X-Request-Id": call.request_id}
+    def _post(self, call: ExpertCall, secret: str | None, *, stream: bool) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """The response to *call*. Leaving early closes the connection, which is how servers learn to stop."""
+        headers = {"X-Request-Id": call.request_id}
+        if secret:
+            headers |= _authorization(secret)
         body = orjson.dumps(request_body(call, stream=stream), option=orjson.OPT_NON_STR_KEYS)
-        async with self._opened().post(_endpoint(card), data=body, headers=headers, allow_redirects=False) as response:
-            await self._raise_for_status(response, f"expert {card.id!r}", secret)
-            yield response
+        return self._opened().post(_endpoint(call.expert), data=body, headers=headers, allow_redirects=False)
 
     async def _raise_for_status(self, response: aiohttp.ClientResponse, who: str, secret: str | None) -> None:
         if response.status >= 300:
@@ -157,8 +162,8 @@ def _half(who: str) -> str:
     return f"{who} broke off in the middle of its answer (the stream ended without {DONE})"
 
 
-def _no_stream(who: str, content_type: str, opening: bytes) -> str:
-    came = f"{content_type}: {_shown(opening)}" if opening else "an empty body"
+def _no_stream(who: str, content_type: str, opening: bytes, secret: str | None) -> str:
+    came = f"{content_type}: {_shown(opening, secret)}" if opening else "an empty body"
     return f"{who} was asked for a stream and sent something else ({came})"
 
 
@@ -169,18 +174,21 @@ def _endpoint(card: ExpertCard) -> str:
     return f"{card.base_url.rstrip('/')}/chat/completions"
 
 
-def _shown(body: bytes) -> str:
-    return repr(" ".join(body[:_SHOWN_BYTES].decode("utf-8", "replace").split()))
+def _shown(body: bytes, secret: str | None) -> str:
+    more = len(secret or "")  # a secret that the cut goes through is one still
+    told = redacted(body[: _SHOWN_BYTES + more].decode("utf-8", "replace"), secret)
+    return repr(" ".join(told[:_SHOWN_BYTES].split()))
 
 
-def _json(body: bytes, who: str) -> Any:
+def _json(body: bytes | str, who: str, secret: str | None) -> Any:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        msg = f"{who} answered something that is not JSON: {_shown(body)}"
+        msg = f"{who} answered something that is not JSON: {_shown(body.encode() if isinstance(body, str) else body, secret)}"
         raise ExpertProtocolError(msg) from error
     # Where there are fewer brackets than levels nothing has to be looked at: so it is with most events of a stream.
-    return payload if body.count(b"[") + body.count(b"{") <= MAX_LEVELS else bounded(payload, who)
+    num = body.count("[") + body.count("{") if isinstance(body, str) else body.count(b"[") + body.count(b"{")
+    return payload if num <= MAX_LEVELS else bounded(payload, who)
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:

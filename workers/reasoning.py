@@ -52,6 +52,10 @@ class ReasoningSplitter:
     def in_reasoning(self) -> bool:
         return self._state is _State.REASONING
 
+    def lets_through(self, text: str) -> bool:
+        """Whether *text* is content as it is, with nothing held back before or after it."""
+        return not self._held and (self._state is _State.CONTENT or (self._state is _State.UNTAGGED and "<" not in text))
+
     def feed(self, text: str) -> Split:
         """What is certain after *text*."""
         self._held += text
@@ -156,12 +160,14 @@ class _ChoiceStream:
         self._splitter = ReasoningSplitter()
 
     def split(self, piece: ChoiceDelta) -> ChoiceDelta:
-        delta = dict(piece.delta)
-        if (own := _own_reasoning(delta)) is not None:
-            return replace(piece, delta={**delta, "reasoning_content": own})
-        content = delta.get("content")
+        if (own := _own_reasoning(piece.delta)) is not None:
+            return replace(piece, delta={**piece.delta, "reasoning_content": own})
+        content = piece.delta.get("content")
         if not isinstance(content, str):
             content = ""
+        if self._splitter.lets_through(content):  # nearly every piece
+            return piece
+        delta = dict(piece.delta)
         split = self._splitter.feed(content)
         if piece.finish_reason is not None:
             split += self._splitter.finish()
@@ -186,10 +192,18 @@ async def split_stream(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Ch
     choices: dict[int, _ChoiceStream] = {}
     try:
         async for chunk in chunks:
-            pieces = tuple(choices.setdefault(piece.index, _ChoiceStream()).split(piece) for piece in chunk.choices)
-            kept = tuple(p for p in pieces if p.delta or p.finish_reason is not None or p.logprobs is not None or p.extra)
+            kept, is_same = [], True
+            for piece in chunk.choices:
+                if (choice := choices.get(piece.index)) is None:
+                    choice = choices[piece.index] = _ChoiceStream()
+                split = choice.split(piece)
+                if split.delta or split.finish_reason is not None or split.logprobs is not None or split.extra:
+                    kept.append(split)
+                    is_same = is_same and split is piece
+                else:
+                    is_same = False
             if kept or chunk.usage is not None or not chunk.choices:
-                yield replace(chunk, choices=kept)
+                yield chunk if is_same else replace(chunk, choices=tuple(kept))
         for index, choice in choices.items():
             if (rest := choice.finish()) is not None:
                 yield Chunk((ChoiceDelta(rest, index),))

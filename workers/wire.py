@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from domain.chat import Choice, ChoiceDelta, Chunk, Usage
@@ -32,7 +32,7 @@ def request_body(call: ExpertCall, *, stream: bool) -> dict[str, Any]:
 
 def usage_of(value: object) -> Usage | None:
     """Tokens told by the expert; None when it told none."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     prompt, completion = value.get("prompt_tokens"), value.get("completion_tokens")
     details = _others(value, _COUNTS)
@@ -40,6 +40,8 @@ def usage_of(value: object) -> Usage | None:
 
 
 def _others(value: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    if value.keys() <= known:  # nearly always, and seen at once
+        return {}
     return {key: part for key, part in value.items() if key not in known and part is not None}
 
 
@@ -55,27 +57,27 @@ def bounded(payload: Any, who: str) -> Any:
     return payload
 
 
-def candidate_of(payload: object, expert_id: str) -> Candidate:
-    """A chat completion as a candidate. Raises ``ExpertProtocolError`` when it is none."""
-    if not isinstance(payload, Mapping):
+def candidate_of(payload: object, expert_id: str, *, shape: Callable[[Choice], Choice] = lambda choice: choice) -> Candidate:
+    """A chat completion as a candidate, each choice as *shape* makes it. Raises ``ExpertProtocolError`` when it is none."""
+    if not isinstance(payload, dict):
         raise _protocol_error(expert_id, f"the response is {type(payload).__name__}, not an object")
     choices = payload.get("choices")
     if not isinstance(choices, list) or not choices:
         raise _protocol_error(expert_id, "it has no choices")
     return Candidate(
         expert_id=expert_id,
-        choices=tuple(_choice(choice, position, expert_id) for position, choice in enumerate(choices)),
+        choices=tuple(shape(_choice(choice, position, expert_id)) for position, choice in enumerate(choices)),
         usage=usage_of(payload.get("usage")) or Usage(),
         extra=_others(payload, _ENVELOPE),
     )
 
 
 def _choice(value: object, position: int, expert_id: str) -> Choice:
-    if not isinstance(value, Mapping) or not isinstance(message := value.get("message"), Mapping):
+    if not isinstance(value, dict) or not isinstance(message := value.get("message"), dict):
         raise _protocol_error(expert_id, f"choice {position} has no message")
     index = value.get("index")
     return Choice(
-        message=dict(message),
+        message={key: part for key, part in message.items() if part is not None or key == "content"},
         index=index if isinstance(index, int) else position,
         finish_reason=value.get("finish_reason"),
         logprobs=value.get("logprobs"),
@@ -85,7 +87,7 @@ def _choice(value: object, position: int, expert_id: str) -> Choice:
 
 def chunk_of(payload: object, expert_id: str) -> Chunk:
     """One event of a stream. Raises ``ExpertProtocolError`` when it is not a chunk."""
-    if not isinstance(payload, Mapping):
+    if not isinstance(payload, dict):
         raise _protocol_error(expert_id, f"an event of the stream is {type(payload).__name__}, not an object")
     choices = payload.get("choices")
     if choices is None:
@@ -100,10 +102,10 @@ def chunk_of(payload: object, expert_id: str) -> Chunk:
 
 
 def _delta(value: object, position: int, expert_id: str) -> ChoiceDelta:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise _protocol_error(expert_id, f"choice {position} of an event is no object")
     delta = value.get("delta")
-    if delta is not None and not isinstance(delta, Mapping):
+    if delta is not None and not isinstance(delta, dict):
         raise _protocol_error(expert_id, f"the delta of choice {position} is no object")
     index = value.get("index")
     return ChoiceDelta(

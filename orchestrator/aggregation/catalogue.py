@@ -10,9 +10,12 @@ from domain.quoting import quoted
 from orchestrator.aggregation.base import Aggregator
 from orchestrator.aggregation.first import First
 from orchestrator.aggregation.fuse import Fuse
+from orchestrator.aggregation.judge import Judge
 from orchestrator.aggregation.vote import Vote
+from orchestrator.aggregation.weighted_vote import WeightedVote
 
-AGGREGATORS: Mapping[str, Aggregator] = {aggregator.name: aggregator for aggregator in (First(), Vote(), Fuse())}
+_ALL: tuple[Aggregator, ...] = (Fuse(), Vote(), WeightedVote(), Judge(), First())
+AGGREGATORS: Mapping[str, Aggregator] = {aggregator.name: aggregator for aggregator in _ALL}
 """One for each of ``domain.strategy.AGGREGATOR_NAMES``."""
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from domain.plan import Candidate, ExpertFailure, Outcome
 
-_ANSWERS = ("tool_calls", "function_call", "refusal", "audio")
+ANSWER_FIELDS = ("tool_calls", "function_call", "refusal", "audio")
 """Fields of a message that answer without text."""
 
 
 def says_something(message: Mapping[str, Any]) -> bool:
     """Whether *message*, or a piece of one, holds more than its role and reasoning."""
     content = message.get("content")
-    return bool(content.strip() if isinstance(content, str) else content) or any(message.get(field) for field in _ANSWERS)
+    return bool(content.strip() if isinstance(content, str) else content) or any(message.get(field) for field in ANSWER_FIELDS)
 
 
 def is_answer(outcome: Outcome) -> bool:

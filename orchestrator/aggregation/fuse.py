@@ -3,81 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
-from domain.experts import ExpertCard, ExpertRole
+from domain.experts import ExpertCard
 from domain.plan import Candidate
-from domain.skills import AggregatorProfile
 from domain.strategy import AggregatorName
 from orchestrator.aggregation.base import AggregationContext, Chosen, Synthesis
+from orchestrator.aggregation.material import fitting, room_for, shown_text, told_cut, trimmed
 from orchestrator.aggregation.prompts import answer_text, fuse_messages
-from orchestrator.aggregation.vote import Vote
-
-_PRIOR_CORRECT, _PRIOR_WRONG = 1.0, 2.0
-"""One right of three: what choosing a candidate blindly would reach. Weighs like three questions."""
-
-
-def aggregator_score(profile: AggregatorProfile | None, category: str | None) -> float:
-    """How well an expert aggregates in *category*, in [0, 1]: its count there, shrunk to its overall, shrunk to a third."""
-    if profile is None:
-        return _PRIOR_CORRECT / (_PRIOR_CORRECT + _PRIOR_WRONG)
-    overall = profile.overall.accuracy(prior_correct=_PRIOR_CORRECT, prior_wrong=_PRIOR_WRONG)
-    here = profile.by_category.get(category or "")
-    if here is None:
-        return overall
-    weight = _PRIOR_CORRECT + _PRIOR_WRONG
-    return here.accuracy(prior_correct=weight * overall, prior_wrong=weight * (1 - overall))
+from orchestrator.aggregation.readers import better_than, is_named, reader_for
+from orchestrator.aggregation.vote import Vote, all_alike
+from orchestrator.aggregation.weighted_vote import WeightedVote, weighed
+from orchestrator.options import Options
+from orchestrator.prompts import instructions
 
 
 class Fuse:
     """Asked for by the request, else fixed by the strategy, else the best measured aggregator for the query's category.
     Whether the request may ask for that one is checked before it is routed; what fails since then gives way to the measured.
 
-    Experts that were never measured as aggregators are considered only when their card gives them that role. With no
-    usable aggregator at all the candidates vote.
+    Nobody is asked where there is nothing to read: all candidates say the same, or only one says anything. Where a candidate was measured
+    to be right more often than the aggregator would find the right answer, the candidates vote, weighed by what was measured; with no
+    usable aggregator at all they vote.
     """
 
     name: AggregatorName = "fuse"
     calls_expert = True
+    writes = True
+    options: Options = MappingProxyType({})
 
     def expert_for(self, context: AggregationContext) -> ExpertCard | None:
         return _reader(context)[0]
 
+    def without_expert(self, context: AggregationContext) -> str:
+        return Vote.name if reader_for(context)[0] is None else WeightedVote.name
+
+    def num_calls(self, context: AggregationContext, num_candidates: int) -> int:
+        return int(num_candidates > 1 and self.expert_for(context) is not None)
+
     def decide(self, context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen | Synthesis:
         expert, why = _reader(context)
         if expert is None:
-            chosen = Vote().decide(context, candidates)
+            by_weight = self.without_expert(context) == WeightedVote.name
+            chosen = weighed(context, candidates, "measured") if by_weight else Vote().decide(context, candidates)
             return Chosen(chosen.candidate, f"{why}, so {chosen.why}", chosen.by)
-        messages = fuse_messages(context.request.messages, [answer_text(c) for c in candidates], expert.aggregation_prompt)
-        return Synthesis(expert, messages, why)
+        if all_alike(context.request, candidates):
+            return Chosen(candidates[0], f"all {len(candidates)} candidates say the same, so nobody had to read them", self.name)
+        told = fitting(context.request, candidates)
+        if len(told) == 1:
+            return Chosen(told[0], f"only {told[0].expert_id} of {len(candidates)} candidates answered what was asked", self.name)
+        messages, prompts = context.request.messages, context.strategy.prompts
+        texts = [shown_text(answer_text(candidate)) for candidate in told]
+        names = [candidate.expert_id for candidate in told]
+        if context.weak_answer is not None:
+            texts, names = [*texts, context.weak_answer], [*names, "the weak answer"]
+        shown, cut = trimmed(texts, room_for(expert, context.request, messages, instructions("fuse", prompts)))
+        why += told_cut(names, texts, shown, cut, expert.id)
+        weak = shown.pop() if context.weak_answer is not None else None
+        return Synthesis(expert, fuse_messages(messages, shown, expert.aggregation_prompt, prompts, weak=weak), why)
 
 
 def _reader(context: AggregationContext) -> tuple[ExpertCard | None, str]:
-    """Who reads the candidates, and why; nobody, and why not."""
-    asked, named = context.request.options.aggregator_expert, context.strategy.aggregator_expert
-    missed = ""
-    if (fixed := asked or named) is not None:
-        by = "request" if asked else "strategy"
-        card = context.snapshot.experts.get(fixed)
-        if card is not None and context.usable(card):
-            return card, context.why_fixed or f"the {by} names {card.id}"
-        missed = f"{fixed}, which the {by} names, cannot be asked; "
-    profiles, category = context.snapshot.aggregator_profiles, context.decision.category
-    able = [
-        card
-        for card in context.snapshot.experts.values()
-        if (card.id in profiles or ExpertRole.AGGREGATOR in card.roles) and context.usable(card)
-    ]
-    if not able:
-        return None, f"{missed}no aggregator is usable"
-    best = max(able, key=lambda card: (aggregator_score(profiles.get(card.id), category), card.id))
-    return best, f"{missed}{best.id} is the best aggregator of {len(able)} usable ({_measured(profiles.get(best.id), category)})"
-
-
-def _measured(profile: AggregatorProfile | None, category: str | None) -> str:
-    """What its score stands on, for people."""
-    score = f"score {aggregator_score(profile, category):.2f}"
-    if profile is None:
-        return f"{score}, never measured"
-    here = profile.by_category.get(category or "")
-    count, where = (here, f" in {category}") if here is not None else (profile.overall, " overall")
-    return f"{score}: {count.num_correct} of {count.num_answered} right{where}"
+    expert, why = reader_for(context)
+    if expert is None or is_named(context, expert) or (better := better_than(context, expert)) is None:
+        return expert, why
+    return None, better

@@ -10,27 +10,28 @@ from domain.chat import Message, text_of
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
 from domain.plan import Candidate
-
-_MOA_INSTRUCTIONS = (
-    "Several expert models have each answered the user's latest message; their answers follow. Judge them critically: some may be "
-    "wrong or biased, and what most of them say need not be true. Work out the right answer and reply to the user with it, complete, "
-    "accurate and well organised, in the form that the user asked for. Do not mention the experts or their answers."
-)
+from orchestrator.prompts import Block, fenced, instructions
 
 
-def _moa(messages: Sequence[Message], answers: Sequence[str]) -> tuple[Message, ...]:
-    """For general language models: after Mixture-of-Agents (Wang et al. 2024) and Symbolic-MoE's aggregator."""
-    shown = "\n\n".join(f"### Answer {number}\n{answer}" for number, answer in enumerate(answers, 1))
-    note = {"role": "system", "content": f"{_MOA_INSTRUCTIONS}\n\n{shown}"}
+def with_note(messages: Sequence[Message], note: str) -> tuple[Message, ...]:
+    """The conversation *messages* with *note* as the last of what its system message says."""
     # Some servers accept only one system message, and only at the start.
-    system = [message for message in messages if message.get("role") == "system"]
+    system = [text_of(message) for message in messages if message.get("role") == "system"]
     rest = [message for message in messages if message.get("role") != "system"]
-    if system:
-        note["content"] = "\n\n".join([*(text_of(message) for message in system), note["content"]])
-    return (note, *rest)
+    return ({"role": "system", "content": "\n\n".join([*system, note])}, *rest)
 
 
-def _compact(messages: Sequence[Message], answers: Sequence[str]) -> tuple[Message, ...]:
+def _moa(messages: Sequence[Message], answers: Sequence[str], prompts: Mapping[str, str], weak: str | None) -> tuple[Message, ...]:
+    """For general language models: after Mixture-of-Agents (Wang et al. 2024) and Symbolic-MoE's aggregator."""
+    blocks = [Block(f"answer {number}", answer) for number, answer in enumerate(answers, 1)]
+    told = instructions("fuse", prompts)
+    if weak is not None:
+        told += " " + instructions("contrast", prompts)
+        blocks.append(Block("weak answer", weak))
+    return with_note(messages, f"{told}\n\n{fenced(blocks)}")
+
+
+def _compact(messages: Sequence[Message], answers: Sequence[str], prompts: Mapping[str, str], weak: str | None) -> tuple[Message, ...]:  # noqa: ARG001
     """For very small models with little context, such as the zoo's: the last user message, then numbered answers."""
     numbered = "\n".join(f"{number}: {' '.join(answer.split())[:60]}" for number, answer in enumerate(answers, 1))
     last = max((i for i, message in enumerate(messages) if message.get("role") == "user"), default=len(messages) - 1)
@@ -49,14 +50,25 @@ def tool_calls_of(candidate: Candidate) -> Sequence[Mapping[str, Any]]:
     return (candidate.choices[0].message.get("tool_calls") or ()) if candidate.choices else ()
 
 
-TEMPLATES: Mapping[str, Callable[[Sequence[Message], Sequence[str]], tuple[Message, ...]]] = {"moa": _moa, "compact": _compact}
+TEMPLATES: Mapping[str, Callable[[Sequence[Message], Sequence[str], Mapping[str, str], str | None], tuple[Message, ...]]] = {
+    "moa": _moa,
+    "compact": _compact,
+}
 
 
-def fuse_messages(messages: Sequence[Message], answers: Sequence[str], template: str) -> tuple[Message, ...]:
-    """The conversation *messages* with the candidates' *answers* (reasoning removed), as *template* puts it.
+def fuse_messages(
+    messages: Sequence[Message],
+    answers: Sequence[str],
+    template: str,
+    prompts: Mapping[str, str] | None = None,
+    *,
+    weak: str | None = None,
+) -> tuple[Message, ...]:
+    """The conversation *messages* with the candidates' *answers* (reasoning removed), as *template* puts it; *prompts* are a
+    strategy's own instructions, *weak* an answer that is known to be weak.
 
     Raises ``InvalidRequest`` for an unknown template.
     """
     if template not in TEMPLATES:
         raise InvalidRequest(f"unknown aggregation prompt {template!r}; {did_you_mean(template, tuple(TEMPLATES), always_list=True)}")
-    return TEMPLATES[template](messages, answers)
+    return TEMPLATES[template](messages, answers, prompts or {}, weak)

@@ -8,29 +8,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from domain.answers import normalise_answer
-from domain.experts import ExpertCard
+from domain.chat import ChatRequest
 from domain.plan import Candidate
 from domain.strategy import AggregatorName
-from orchestrator.aggregation.base import AggregationContext, Chosen
+from orchestrator.aggregation.base import AggregationContext, CallsNobody, Chosen
+from orchestrator.aggregation.material import fits
 from orchestrator.aggregation.prompts import answer_text, tool_calls_of
 
 
-class Vote:
+class Vote(CallsNobody):
     """Majority of normalised answers. A tie goes to the answer whose voters have the higher summed router score, then
     to the one that was routed first. Who answered nothing has no vote, as long as anybody answered something."""
 
     name: AggregatorName = "vote"
-    calls_expert = False
-
-    def expert_for(self, context: AggregationContext) -> ExpertCard | None:  # noqa: ARG002 - the port's signature
-        return None
 
     def decide(self, context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen:
         score = {considered.expert_id: considered.score for considered in context.decision.considered}
-        voters: dict[str, list[Candidate]] = defaultdict(list)
-        for candidate in candidates:
-            voters[_ballot(candidate)].append(candidate)
-        silent = voters.pop("", []) if len(voters) > 1 else []
+        voters, silent = ballots(context.request, candidates)
         # max() keeps the earliest of equals, and dicts keep the routing order.
         answer = max(voters, key=lambda a: (len(voters[a]), sum(score.get(c.expert_id, 0.0) for c in voters[a])))
         names = ", ".join(candidate.expert_id for candidate in voters[answer])
@@ -38,14 +32,42 @@ class Vote:
         return Chosen(voters[answer][0], f"{why}, {len(silent)} answered nothing" if silent else why, self.name)
 
 
-def _ballot(candidate: Candidate) -> str:
+def ballots(request: ChatRequest, candidates: Sequence[Candidate]) -> tuple[dict[str, list[Candidate]], list[Candidate]]:
+    """Who votes for what, in the candidates' order, and who has no vote: who answered nothing or, where JSON was asked, none. As long as
+    anybody has one."""
+    voters: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        voters[ballot(candidate) if fits(request, candidate) else ""].append(candidate)
+    silent = voters.pop("", []) if len(voters) > 1 else []
+    return voters, silent
+
+
+def all_alike(request: ChatRequest, candidates: Sequence[Candidate]) -> bool:
+    """Whether everybody gave the same answer, so that there is nothing to read."""
+    voters, silent = ballots(request, candidates)
+    return len(voters) == 1 and not silent and "" not in voters
+
+
+def ballot(candidate: Candidate) -> str:
     """What *candidate* votes for, alike for answers that say the same; "" for none.
 
     Tool calls are compared as the JSON that they are: read as an answer, a call would be as much as its argument "answer".
     """
     if not (calls := tool_calls_of(candidate)):
-        return normalise_answer(answer_text(candidate))
+        text = answer_text(candidate)
+        return _json_spelled_alike(text) or normalise_answer(text)
     return json.dumps([_spelled_alike(call.get("function")) for call in calls], sort_keys=True)
+
+
+def _json_spelled_alike(text: str) -> str | None:
+    """An object or a list in one spelling; None for anything else."""
+    text = text.strip()
+    if text[:1] not in {"{", "["}:
+        return None
+    try:
+        return json.dumps(json.loads(text), sort_keys=True)
+    except ValueError:
+        return None
 
 
 def _spelled_alike(function: Any) -> Any:

@@ -144,6 +144,13 @@ class BucketRun:
         if self._work.is_spent:  # the calls of the other lanes are paid for: they may end
             this.is_closed = this.is_spent = True
             return
+        try:
+            self._work.require_rights()
+        except RequestError as error:
+            this.num_settled += 1
+            await self._work.refuse(ready, error)
+            self._on_settled()
+            return
         outcome = await self._outcome(ready, this)
         if isinstance(outcome, ExpertFailure) and outcome.code in MAY_PASS:
             this.failed.append((ready, outcome))

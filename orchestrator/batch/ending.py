@@ -16,6 +16,7 @@ from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.ports import BatchJournal, DirectShape
 from orchestrator.batch.routes import RouteTableBuilder
 from orchestrator.batch.routing import chunks
+from orchestrator.batch.waves import advance
 from orchestrator.batch.work import BatchWork, Requests, not_run
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 _WHY = {
     BatchErrorCode.EXPIRED: "the batch's window ended before this line was answered",
     BatchErrorCode.CANCELLED: "the batch was cancelled before this line was answered",
-    BatchErrorCode.BUDGET: "the batch had spent its tokens before this line was answered",
+    BatchErrorCode.BUDGET: "the batch had spent its tokens, or its key its budget, before this line was answered",
     BatchErrorCode.INTERNAL: "the batch broke off, by a fault of the service's own, before this line was answered",
 }
 
@@ -43,16 +44,18 @@ async def close_lines(batch: Batch, journal: BatchJournal, parts: EngineParts, c
 
 async def _answer_what_has_ended(batch: Batch, journal: BatchJournal, parts: EngineParts) -> None:
     """The calls of a line of several are kept as they end, its result only when somebody comes to it."""
-    shape, builder, numbers = parts.shapes[batch.endpoint], RouteTableBuilder(), array("I")
+    shape, builder, numbers, cascades = parts.shapes[batch.endpoint], RouteTableBuilder(), array("I"), array("I")
     if isinstance(shape, DirectShape):
         return
     async for line in journal.pending():
-        if line.route is not None:
+        if line.route is not None and line.route.waves is not None:
+            cascades.append(line.input.line.number)
+        elif line.route is not None:
             builder.add(line.route.selected, line.route.aggregator)
             numbers.append(line.input.line.number)
-    if not numbers:
+    if not numbers and not cascades:
         return
-    requests = Requests(batch.id, batch.options, shape, parts.lines, parts.wire_error)
+    requests = Requests(batch.id, batch.options, shape, parts.lines, parts.wire_error, rights=parts.rights_of(batch))
     with InputFile(await parts.files.open(batch.input_file_id)) as file:
         async with writing(journal, parts.limits) as ledger:
             work = BatchWork(
@@ -60,6 +63,10 @@ async def _answer_what_has_ended(batch: Batch, journal: BatchJournal, parts: Eng
             )  # fmt: skip
             await work.resume()
             await work.finish()
+            await advance(
+                cascades, requests=requests, file=file, journal=journal, ledger=ledger, limits=parts.limits
+            )  # those that would ask somebody else stay as they are
+            await ledger.flush()
 
 
 class BatchFilesOf:
@@ -90,9 +97,9 @@ class BatchFilesOf:
         batch, files = self._batch, self._parts.files
         counts = (await self._parts.store.get(batch.id)).counts
         if counts.completed:
-            self.output_file_id = (await files.write(f"{batch.id}_output.jsonl", self._lines(failed=False))).id
+            self.output_file_id = (await files.write(f"{batch.id}_output.jsonl", self._lines(failed=False), key_id=batch.key_id)).id
         if counts.failed:
-            self.error_file_id = (await files.write(f"{batch.id}_error.jsonl", self._lines(failed=True))).id
+            self.error_file_id = (await files.write(f"{batch.id}_error.jsonl", self._lines(failed=True), key_id=batch.key_id)).id
 
     async def _lines(self, *, failed: bool) -> AsyncIterator[bytes]:
         async for custom_id, result in self._journal.results(failed=failed):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from array import array
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -32,9 +33,11 @@ from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.ports import BatchJournal, ChatShape, DirectShape
 from orchestrator.batch.reading import read_lines
+from orchestrator.batch.routes import RouteTableBuilder
 from orchestrator.batch.routing import chunks, route_all, tried
 from orchestrator.batch.together import together
 from orchestrator.batch.turns import Turns
+from orchestrator.batch.waves import advance
 from orchestrator.batch.work import BatchWork, BudgetSpent, Requests, request_id
 
 log = logging.getLogger(__name__)
@@ -131,17 +134,27 @@ class BatchEngine:
                 if isinstance(shape, DirectShape):
                     await self._answer_directly(batch, shape, file, journal, ledger)
                     return
-                requests = Requests(batch.id, batch.options, shape, self._parts.lines, self._parts.wire_error)
+                requests = Requests(
+                    batch.id, batch.options, shape, self._parts.lines, self._parts.wire_error, rights=self._parts.rights_of(batch)
+                )
                 routed = await route_all(
                     requests=requests, file=file, journal=journal, ledger=ledger, limits=limits, options=batch.options,
                     on_routed=lambda num: on_news(BatchNews(Phase.ROUTING, counts, num_routed=num)),
                 )  # fmt: skip
-                work = BatchWork(
-                    routed.table, routed.numbers,
-                    requests=requests, file=file, journal=journal, ledger=ledger, limits=limits, max_tokens=batch.options.max_tokens,
-                )  # fmt: skip
-                work.spent(batch.usage.total_tokens)
-                await self._run_calls(work, lambda news: on_news(replace(news, counts=counts)))
+                builder, numbers, cascades, num_tokens = routed.builder, routed.numbers, routed.cascades, batch.usage.total_tokens
+                while numbers or cascades:
+                    climbs = await advance(cascades, requests=requests, file=file, journal=journal, ledger=ledger, limits=limits)
+                    for number, calls in climbs.items():
+                        builder.add([expert_id for _, expert_id in calls])
+                        numbers.append(number)
+                    work = BatchWork(
+                        builder.build(), numbers,
+                        requests=requests, file=file, journal=journal, ledger=ledger, limits=limits, max_tokens=batch.options.max_tokens,
+                        positions={number: [position for position, _ in calls] for number, calls in climbs.items()},
+                    )  # fmt: skip
+                    work.spent(num_tokens)
+                    await self._run_calls(work, lambda news: on_news(replace(news, counts=counts)))
+                    builder, numbers, cascades, num_tokens = RouteTableBuilder(), array("I"), array("I", work.climbing), work.num_tokens
 
     async def _run_calls(self, work: BatchWork, on_news: OnNews) -> None:
         parts, table = self._parts, work.table
@@ -169,13 +182,16 @@ class BatchEngine:
     async def _answer_directly(self, batch: Batch, shape: DirectShape, file: InputFile, journal: BatchJournal, ledger: Ledger) -> None:
         """Lines that call no expert: as many at once as are routed at once elsewhere."""
         wire_error, places = self._parts.wire_error, asyncio.Semaphore(self._parts.limits.route_at_once)
+        rights = self._parts.rights_of(batch)
 
         async def one(line: InputLine) -> None:
             async with places:
                 (body,) = await file.bodies([line])
                 number, asked_as = line.line.number, request_id(batch.id, line.line.number)
                 try:
+                    rights.require()
                     answer = await tried(lambda: shape.answer(body, asked_as), self._parts.limits)
+                    rights.counted(answer)
                     result = LineResult(number, asked_as, 200, body=answer)
                 except ConsiliumError as error:
                     status, told = wire_error(error)

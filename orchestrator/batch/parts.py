@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from domain.batch import Batch
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
 from orchestrator.batch.ports import BatchFiles, BatchStore, Fleet, OutputLine, Shape
+from orchestrator.batch.rights import LineRights, public_rights
 from orchestrator.batch.work import WireError
 from orchestrator.ports import Directory, Workers
 
@@ -27,3 +29,4 @@ class EngineParts:
     wire_error: WireError
     output_line: OutputLine
     limits: BatchLimits = BatchLimits()
+    rights_of: Callable[[Batch], LineRights] = public_rights

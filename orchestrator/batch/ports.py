@@ -107,8 +107,9 @@ class BatchFiles(Protocol):
         """Open for reading in a thread; the caller closes it. Raises ``NotFound``."""
         ...
 
-    async def write(self, filename: str, lines: AsyncIterator[bytes]) -> StoredFile:
-        """A new ``batch_output`` file; it exists when all of it is written. Raises ``StorageError`` when the disk is full."""
+    async def write(self, filename: str, lines: AsyncIterator[bytes], *, key_id: str | None = None) -> StoredFile:
+        """A new ``batch_output`` file of the key *key_id*; it exists when all of it is written. Raises ``StorageError`` when the disk is
+        full."""
         ...
 
     async def delete(self, file_id: str) -> None:

@@ -17,8 +17,10 @@ from orchestrator.batch.plan import BatchPlan
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.ports import DirectShape
 from orchestrator.batch.reading import read_lines
+from orchestrator.batch.rights import every_right
 from orchestrator.batch.routes import RouteTableBuilder
 from orchestrator.batch.routing import CallBudget, routed_together
+from orchestrator.batch.waves import first_calls
 from orchestrator.batch.work import Requests
 
 
@@ -41,7 +43,8 @@ async def wrong_lines(parts: EngineParts, file: BinaryIO, endpoint: str) -> tupl
 async def preview(
     parts: EngineParts, file: BinaryIO, endpoint: str, options: BatchOptions, *, on_routed: Callable[[int], None] = lambda _num: None
 ) -> Preview:
-    """Routes as the batch would at this moment, with *parts* whose lines leave no traces; calls no candidate.
+    """Routes as the batch would at this moment, with *parts* whose lines leave no traces; calls no candidate. Of a mode in several
+    steps the plan holds what is asked first: nobody knows yet what follows.
 
     Raises ``InvalidRequest`` for an *endpoint* that no batch can have or that calls no expert.
     """
@@ -51,7 +54,7 @@ async def preview(
     lines, errors = await _read(parts, file, endpoint)
     if errors or shape is None:
         return Preview(errors=errors)
-    requests = Requests("preview", options, shape, parts.lines, parts.wire_error)
+    requests = Requests("preview", options, shape, parts.lines, parts.wire_error, rights=every_right())
     builder, budget, refused, source = RouteTableBuilder(), CallBudget(options.max_calls), list[tuple[int, str]](), InputFile(file)
     for start in range(0, len(lines), parts.limits.chunk_lines):
         chunk = [RoutedLine(line) for line in lines[start : start + parts.limits.chunk_lines]]
@@ -63,7 +66,7 @@ async def preview(
                 case LineRoute() if not budget.takes(route):
                     refused.append((number, f"the budget of {options.max_calls} calls is spent by the lines before"))
                 case LineRoute():
-                    builder.add(route.selected, route.aggregator)
+                    builder.add(first_calls(route), route.aggregator if route.waves is None else None)
         on_routed(start + len(chunk))
     table = builder.build()
     plan = await asyncio.to_thread(plan_batch, table, parts.fleet.host(table.expert_ids))

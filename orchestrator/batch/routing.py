@@ -14,7 +14,8 @@ from orchestrator.batch.input_file import Body, InputFile
 from orchestrator.batch.ledger import Ledger
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.ports import BatchJournal
-from orchestrator.batch.routes import RouteTable, RouteTableBuilder
+from orchestrator.batch.routes import RouteTableBuilder
+from orchestrator.batch.waves import num_calls
 from orchestrator.batch.work import Requests
 
 _NOT_THE_LINES = (NotReady, StorageError, Overloaded)
@@ -29,9 +30,12 @@ T = TypeVar("T")
 class Routed:
     """Every line that is to be run."""
 
-    table: RouteTable
+    builder: RouteTableBuilder
+    """Has the lines whose calls are all known."""
     numbers: array[int]
-    """(lines) of each in the input file."""
+    """(lines) of each of these in the input file."""
+    cascades: array[int]
+    """Numbers of the lines that ask one expert after the other."""
 
 
 async def route_all(
@@ -44,12 +48,12 @@ async def route_all(
     options: BatchOptions,
     on_routed: Callable[[int], None],
 ) -> Routed:
-    """Route what is not routed yet; the calls of all lines that are not over, as a table.
+    """Route what is not routed yet; the calls of all lines that are not over.
 
     A line that cannot be routed fails as a request alone would have. A line that would take the batch over its ``max_calls``
     fails too, before anything is spent on it: calls are counted line by line, in the input's order.
     """
-    builder, numbers, budget = RouteTableBuilder(), array("I"), CallBudget(options.max_calls)
+    builder, numbers, cascades, budget = RouteTableBuilder(), array("I"), array("I"), CallBudget(options.max_calls)
     num_routed = 0
     async for chunk in chunks(journal.pending(), limits.chunk_lines):
         todo = [line for line in chunk if line.route is None]
@@ -67,12 +71,15 @@ async def route_all(
             if isinstance(route, LineResult):
                 await ledger.line_ended(route)
                 continue
+            if route.waves is not None:
+                cascades.append(number)
+                continue
             builder.add(route.selected, route.aggregator)
             numbers.append(number)
         num_routed += len(chunk)
         on_routed(num_routed)
     await ledger.flush()
-    return Routed(builder.build(), numbers)
+    return Routed(builder, numbers, cascades)
 
 
 class CallBudget:
@@ -83,7 +90,7 @@ class CallBudget:
 
     def takes(self, route: LineRoute) -> bool:
         """Whether the line's calls are within it; they are taken off when they are."""
-        needed = route.num_router_calls + len(route.selected) + (route.aggregator is not None)
+        needed = route.num_router_calls + num_calls(route)
         if self._left is None:
             return True
         if needed > self._left:

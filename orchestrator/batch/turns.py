@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from domain.deadline import Deadline
-from domain.errors import ExpertError, NotReady
+from domain.errors import ExpertError, ExpertTimeout, NotReady
 from domain.plan import CallRole, ExpertFailure
 from orchestrator.batch.bucket_run import MAY_PASS, BucketReport, BucketRun, Sleep
 from orchestrator.batch.buckets import Bucket
@@ -116,9 +116,10 @@ class Turns:
             del self._working[-1 - turn.number]
 
     async def _not_up(self, server: str) -> ExpertError | None:
-        """None when *server* is up; else what its load failed with last, when it fails for good or has failed often enough. One that
-        may pass is waited for as a call's would be: a whole bucket is at stake. Raises ``NotReady``."""
-        limits = self._limits
+        """None when *server* is up; else what its load failed with last, when it fails for good or has failed often enough: that, and not
+        that no time was left in the end. One that may pass is waited for as a call's would be: a whole bucket is at stake. Raises
+        ``NotReady``."""
+        limits, before = self._limits, list[ExpertError]()
         deadline, pause_s, num_failed = Deadline.after(limits.load_timeout_s), limits.first_pause_s, 0
         while True:
             try:
@@ -129,7 +130,8 @@ class Turns:
                     raise NotReady(f"no server can be loaded for now: {why}") from error
                 num_failed += 1
                 if error.code not in MAY_PASS or num_failed >= limits.max_failed_loads or deadline.expired:
-                    return error
+                    return before[-1] if before and deadline.expired and error.code == ExpertTimeout.code else error
+                before.append(error)
                 log.warning("%s; it is tried again in %g s", error.message, pause_s)
             await self._sleep(min(pause_s, deadline.remaining_s))
             pause_s = min(2 * pause_s, limits.max_pause_s)

@@ -16,6 +16,7 @@ from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines, with_strategy
 from orchestrator.batch.ports import BatchJournal, ChatShape
 from orchestrator.batch.progress import CallState, LineState, Progress
+from orchestrator.batch.rights import LineRights
 from orchestrator.batch.routes import RouteTable
 
 WireError = Callable[[ConsiliumError], tuple[int, Mapping[str, object]]]
@@ -63,8 +64,11 @@ def not_run(batch_id: str, number: int, code: BatchErrorCode, message: str) -> L
 class Requests:
     """From the lines of an input file to requests, and from what came of them to results."""
 
-    def __init__(self, batch_id: str, options: BatchOptions, shape: ChatShape, lines: Lines, wire_error: WireError) -> None:
+    def __init__(
+        self, batch_id: str, options: BatchOptions, shape: ChatShape, lines: Lines, wire_error: WireError, *, rights: LineRights
+    ) -> None:
         self._batch_id, self._options, self._shape, self._lines, self._wire_error = batch_id, options, shape, lines, wire_error
+        self._rights = rights
 
     @property
     def lines(self) -> Lines:
@@ -72,7 +76,16 @@ class Requests:
 
     def request(self, number: int, body: Body) -> ChatRequest:
         """Raises ``RequestError``."""
-        return with_strategy(self._shape.request(body, self.id_of(number)), self._options.strategy)
+        return self._rights.asked(with_strategy(self._shape.request(body, self.id_of(number)), self._options.strategy))
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the key's budget leaves nothing for a further call."""
+        return self._rights.is_spent
+
+    def require_rights(self) -> None:
+        """Raise ``RequestError`` when the key opens nothing any more."""
+        self._rights.require()
 
     def id_of(self, number: int) -> str:
         return request_id(self._batch_id, number)
@@ -109,12 +122,16 @@ class BatchWork:
         ledger: Ledger,
         limits: BatchLimits,
         max_tokens: int | None,
+        positions: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
-        """*numbers* (lines): of each line in the file."""
+        """*numbers* (lines): of each line in the file. *positions*: of a cascade's line, by its number, where the calls that the table has
+        of it stand among all of the line's; of other lines the table has them all."""
         self.table, self.progress = table, Progress(table)
         self._numbers, self._requests, self._file, self._journal, self._ledger = numbers, requests, file, journal, ledger
         self._place = {number: line for line, number in enumerate(numbers)}
         self._limits, self._max_tokens = limits, max_tokens
+        self._positions = positions or {}
+        self._climbing: list[int] = []
         self._num_tokens = 0
         self._over: list[int] = []
         """Lines that are over and have no result yet."""
@@ -126,7 +143,16 @@ class BatchWork:
     @property
     def is_spent(self) -> bool:
         """Whether no further call may begin."""
-        return self._max_tokens is not None and self._num_tokens >= self._max_tokens
+        return (self._max_tokens is not None and self._num_tokens >= self._max_tokens) or self._requests.is_spent
+
+    @property
+    def num_tokens(self) -> int:
+        return self._num_tokens
+
+    @property
+    def climbing(self) -> Sequence[int]:
+        """Numbers of the cascades whose calls here have ended, and that are not over by that."""
+        return self._climbing
 
     @property
     def num_over(self) -> int:
@@ -136,6 +162,8 @@ class BatchWork:
     async def resume(self) -> None:
         """Take over what was kept before this run."""
         async for number, position, answered in self._journal.settled():
+            if number in self._positions or number not in self._place:  # a cascade's: the table has what is not settled
+                continue
             call = self.table.offsets[self._place[number]] + position
             self.progress.settle(call, CallState.ANSWERED if answered else CallState.FAILED)
         self._over = [line for line in range(self.table.num_lines) if self.progress.line(line) in _OVER]
@@ -143,21 +171,43 @@ class BatchWork:
     async def ready(self, calls: Sequence[int]) -> list[Ready]:
         """What *calls* need to be made. For an aggregator's everything that its line's candidates said, which is durable by then."""
         lines = [self.table.line_of(call) for call in calls]
-        of_aggregators = [line for line, call in zip(lines, calls, strict=True) if call == self.table.aggregator(line)]
-        earlier = await self._calls([self._numbers[line] for line in of_aggregators]) if of_aggregators else {}
+        readers = [line for line, call in zip(lines, calls, strict=True) if self._reads_others(line, call)]
+        earlier = await self._calls([self._numbers[line] for line in readers]) if readers else {}
         known = await self._line_requests(lines)
         for line, call in zip(lines, calls, strict=True):
             if line not in known:  # over already: another process has written its result, or it cannot be asked any more
                 self.progress.settle(call, CallState.FAILED)
         return [
-            Ready(call, call - self.table.offsets[line], known[line], earlier.get(self._numbers[line], {}))
+            Ready(call, self._position(line, call), known[line], earlier.get(self._numbers[line], {}))
             for line, call in zip(lines, calls, strict=True)
             if line in known
         ]
 
+    def _position(self, line: int, call: int) -> int:
+        """Where *call* stands among its line's."""
+        place = call - self.table.offsets[line]
+        of_cascade = self._positions.get(self._numbers[line])
+        return place if of_cascade is None else of_cascade[place]
+
+    def _reads_others(self, line: int, call: int) -> bool:
+        """Whether the call needs what others of its line have answered."""
+        of_cascade = self._positions.get(self._numbers[line])
+        return call == self.table.aggregator(line) if of_cascade is None else of_cascade[0] > 0
+
     def expert_call(self, ready: Ready) -> ExpertCall:
         """Raises as ``Lines.call`` does."""
-        return self._requests.lines.call(ready.line.request, ready.line.route, ready.position, ready.earlier)
+        expert_id = self.table.expert_of(ready.call)
+        return self._requests.lines.call(ready.line.request, ready.line.route, ready.position, ready.earlier, expert_id)
+
+    def require_rights(self) -> None:
+        """Raise ``RequestError`` when no further call may be made with the rights of the batch's key. To be asked right before each: many
+        are ready before their turn comes."""
+        self._requests.require_rights()
+
+    async def refuse(self, ready: Ready, error: RequestError) -> None:
+        """The call is not made, and its line is over with *error*, whatever its other calls have come to."""
+        self.progress.settle(ready.call, CallState.FAILED)
+        await self._ledger.line_ended(self._requests.refusal(ready.line.number, error))
 
     async def settle(self, ready: Ready, outcome: Outcome | None) -> None:
         """The call has ended for good; without an *outcome* there was nothing to call. A line of one call gets its result now, others
@@ -167,7 +217,7 @@ class BatchWork:
         if isinstance(outcome, Candidate):
             self.spent(outcome.usage.total_tokens)
         line = self.table.line_of(ready.call)
-        if len(ready.line.route.selected) == 1 and outcome is not None:
+        if len(ready.line.route.selected) == 1 and ready.line.route.waves is None and outcome is not None:
             await self._ledger.line_ended(self._requests.result(ready.line, {0: outcome}))
             return
         if outcome is not None:
@@ -202,8 +252,17 @@ class BatchWork:
             known = await self._line_requests(lines)
             outcomes = await self._calls([line.number for line in known.values()])
             for line in known.values():
+                if line.route.waves is not None and await self._goes_on(line, outcomes.get(line.number, {})):
+                    self._climbing.append(line.number)
+                    continue
                 await self._ledger.line_ended(self._requests.result(line, outcomes.get(line.number, {})))
         await self._ledger.flush()
+
+    async def _goes_on(self, line: LineRequest, outcomes: Mapping[int, Outcome]) -> bool:
+        try:
+            return bool(await self._requests.lines.asked_next(line.request, line.route, outcomes))
+        except RequestError:  # its result says why
+            return False
 
     async def _calls(self, numbers: Sequence[int]) -> Mapping[int, Mapping[int, Outcome]]:
         return await patiently(lambda: self._journal.calls(numbers), self._limits)

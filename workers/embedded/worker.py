@@ -108,7 +108,7 @@ class EmbeddedWorker:
         prompt = await self._prompt(model, call.messages, params)
         context = min(card.context_length, model.max_length)
         if len(prompt) >= context:
-            msg = f"the prompt has {len(prompt)} tokens and expert {card.id!r} a context length of {context}: shorten the conversation"
+            msg = f"this model's maximum context length is {context} tokens, and the prompt has {len(prompt)}: shorten the conversation"
             raise ExpertContextTooLong(msg, status=400)
         max_tokens = min(generation.max_tokens or context, context - len(prompt))
         guides: list[Guide | None] = [None] * generation.num_choices

@@ -28,6 +28,7 @@ from workers.managed.sources import source_of
 from workers.managed.views import FleetView, view_of_pools, view_of_servers
 from workers.managed.waiting import told
 from workers.residency.manager import OnProgress
+from workers.residency.state import ServerState as Residency
 from workers.vllm.status import ServerState, ServerStatus
 from workers.vllm.supervisor import Supervisor
 
@@ -70,7 +71,7 @@ class Fleet:
         self._changed: set[str] = set()
         """Servers of which something new was measured."""
         self._is_open = self._is_closed = self._is_read = False
-        self._trouble: str | None = "the managed servers are not set up yet"
+        self._trouble: str | None = settings.refusal or "the managed servers are not set up yet"
         self._opening: asyncio.Task[None] | None = None
 
     # --- what there is ---
@@ -101,7 +102,7 @@ class Fleet:
             for expert_id, why in self._placement.obstacles.items():
                 log.warning("the expert %s has no server: %s", expert_id, why)
             self._retirement.declare_all()
-            if not self._is_open and not self._is_closed and (wanted or await asyncio.to_thread(self._settings.folder.exists)):
+            if await self._may_open(wanted):
                 await self._open()
             if self._is_open:
                 self._retirement.begin()
@@ -136,6 +137,17 @@ class Fleet:
     def seat_of(self, expert_id: str) -> Seat | None:
         """Where the expert lives; None when it lives on no managed server."""
         return self._placement.seats.get(expert_id)
+
+    def to_load(self) -> dict[str, tuple[str, float]]:
+        """Experts whose server cannot serve as it is, by id: the server, and the MB that it would take more than it holds now."""
+        missing = {
+            picture.id: max(0.0, picture.memory_mb - picture.held_mb)
+            for snapshot in self._pools.snapshots().values()
+            for picture in snapshot.servers
+            if picture.state is not Residency.AWAKE
+        }
+        seats = self._placement.seats.items()
+        return {expert_id: (seat.server_id, missing[seat.server_id]) for expert_id, seat in seats if seat.server_id in missing}
 
     @property
     def pinned(self) -> frozenset[str]:
@@ -180,7 +192,7 @@ class Fleet:
         seat = await self._seat(card, deadline)
         base_url: str | None = None
         try:
-            async with told(card.id, tell, self._limits.progress_s) as on_progress, self._up(seat.server_id, deadline, on_progress):
+            async with self._told(card.id, tell) as on_progress, self._up(seat.server_id, deadline, on_progress):
                 base_url = self._address(seat.server_id)
                 now = self.seat_of(card.id)
                 if now is not None and now.server_id == seat.server_id:
@@ -192,6 +204,9 @@ class Fleet:
             if base_url is not None and error.retryable:
                 await self._until_known(seat.server_id, base_url, deadline)
             raise
+
+    def _told(self, expert_id: str, tell: Callable[[str], None] | None) -> AbstractAsyncContextManager[OnProgress | None]:
+        return nullcontext() if tell is None else told(expert_id, tell, self._limits.progress_s)
 
     async def _until_known(self, server_id: str, base_url: str, deadline: Deadline) -> None:
         """Return when it is known whether the server at *base_url* is down, at the latest after ``confirm_s``."""
@@ -252,6 +267,12 @@ class Fleet:
             found = await asyncio.to_thread(self._settings.ask_gpu_memory)
             self._memory = HostMemory(self._memory.processors_mb, found, self._memory.assumed_mb)
         return self._memory
+
+    async def _may_open(self, wanted: Mapping[str, ExpertCard]) -> bool:
+        """Whether there is, or may be from earlier, anything to manage, and that is not done yet."""
+        if self._is_open or self._is_closed or self._settings.refusal is not None:
+            return False
+        return bool(wanted) or await asyncio.to_thread(self._settings.folder.exists)
 
     async def _open(self) -> None:
         """Become the one who manages the folder, and take over what an earlier service has left; try again later if another does."""

@@ -32,6 +32,8 @@ class FleetSettings:
     vllm_limits: VllmLimits = field(default_factory=VllmLimits)
     residency_limits: ResidencyLimits = field(default_factory=ResidencyLimits)
     restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
+    refusal: str | None = None
+    """Why this process manages no servers; None when it does. Experts that need one are told."""
     ask_gpu_memory: Callable[[], float | None] = gpu_memory_mb
     """Asked once, when a card wants GPUs and ``memory`` does not say what they have."""
 

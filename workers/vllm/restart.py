@@ -1,6 +1,6 @@
 """How long to wait before a server that went down is started again, and when to give up. Pure.
 
-Exponential back-off with jitter, as for calls (``workers.retry``); stamina retries one block of code and forgets, here the row of
+Exponential back-off with jitter, as for calls (``workers.retry``); tenacity retries one block of code and forgets, here the row of
 failures has to outlive hours of good running in between. The row ends as Kubernetes ends it: a server that was up for long
 enough begins anew.
 """
