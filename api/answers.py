@@ -20,11 +20,17 @@ _RESERVED = frozenset({"id", "object", "created", "model", "choices", "usage", "
 """Top-level fields that are ours; an expert's own value for them is not passed on."""
 
 
+_MAX_TOGETHER = 65_536
+"""Bytes of events that are sent at once, at most: about what a socket takes."""
+
+
 class Stream(Protocol):
     """What is needed of ``orchestrator.stream.AnswerStream``."""
 
     @property
     def trace(self) -> Trace: ...
+    @property
+    def has_next(self) -> bool: ...
     def __aiter__(self) -> AsyncIterator[Chunk | Progress]: ...
 
 
@@ -43,7 +49,7 @@ class Envelope:
         return cls(f"{prefix}-{request.id}", object, request.model)
 
     def wrap(self, choices: Sequence[Mapping[str, Any]], extra: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        passed = {key: value for key, value in extra.items() if key not in _RESERVED}
+        passed = {key: value for key, value in extra.items() if key not in _RESERVED} if extra else {}
         return {"id": self.id, "object": self.object, "created": self.created, "model": self.model, "choices": choices, **passed, **more}
 
 
@@ -56,7 +62,7 @@ def whole(envelope: Envelope, answer: Answer, choices: Sequence[Mapping[str, Any
 
 
 def chat_choice(choice: Choice) -> dict[str, Any]:
-    message = {"role": "assistant", "content": None, **choice.message}
+    message = {"role": "assistant", "content": None, "refusal": None, "annotations": [], **choice.message}
     return {**choice.extra, "index": choice.index, "message": message, "logprobs": choice.logprobs, "finish_reason": choice.finish_reason}
 
 
@@ -76,7 +82,7 @@ def chat_pieces() -> Shape:
 
 
 async def frames(stream: Stream, envelope: Envelope, shape: Shape, *, include_usage: bool, explain: bool) -> AsyncGenerator[bytes, None]:
-    """The events of one answer, ``[DONE]`` last.
+    """The events of one answer, ``[DONE]`` last; those that are there together come together.
 
     The usage chunk (``choices: []``) comes only when it was asked for, since many clients cannot read one. With *explain* the
     last chunk carries ``consilium``: the chunk that finishes the answer is held back until the trace is complete. For the same
@@ -86,23 +92,35 @@ async def frames(stream: Stream, envelope: Envelope, shape: Shape, *, include_us
     held: dict[str, Any] | None = None
     untold: dict[str, Any] = {}
     told_before: set[str] = set()
+    ready = bytearray()
     async for event in stream:
         if isinstance(event, Progress):
             yield sse.comment(event.text)
             continue
         if not event.choices:  # among them an expert's own usage chunk: the sum over all calls comes at the end
             untold |= {key: value for key, value in event.extra.items() if key not in told_before | _RESERVED}
+            if ready and not stream.has_next:
+                yield bytes(ready)
+                ready.clear()
             continue
         if held is not None:
-            yield sse.data(held)
+            ready += sse.data(held)
             held = None
-        extra, untold = {**untold, **event.extra}, {}
-        told_before |= extra.keys()
+        if untold or event.extra:
+            extra, untold = {**untold, **event.extra}, {}
+            told_before |= extra.keys()
+        else:
+            extra = {}
         chunk = envelope.wrap([shape(piece) for piece in event.choices], extra, **null_usage)
         if explain and not include_usage and any(piece.finish_reason for piece in event.choices):
             held = chunk
-            continue
-        yield sse.data(chunk)
+        else:
+            ready += sse.data(chunk)
+        if ready and (len(ready) >= _MAX_TOGETHER or not stream.has_next):
+            yield bytes(ready)
+            ready.clear()
+    if ready:
+        yield bytes(ready)
     trace = stream.trace
     told = {"consilium": explain_object(trace)} if explain else {}
     if include_usage:

@@ -8,29 +8,42 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from api import errors
-from api.endpoints import admin, batches, chat, completions, embeddings, files, health, metrics, models, route
+from api.audit_middleware import AuditMiddleware
+from api.direct import DirectMiddleware
+from api.draining import Drain
+from api.endpoints import admin, batches, chat, completions, embeddings, feedback, files, health, metrics, models, route
 from api.metrics import Metrics
 from api.middleware import AdmissionMiddleware, BodyMiddleware, HostMiddleware, KeyMiddleware, LiveMiddleware, RequestMiddleware
 from api.openapi import describe
 from api.services import Services
 from api.settings import Settings
+from api.ui import router as ui
 from api.upload_middleware import UploadMiddleware
 
 Bootstrap = Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]
 
-_ENDPOINTS = (chat, completions, models, embeddings, files, batches, route, health, metrics, admin)
+_DIRECT = {
+    "/v1/chat/completions": chat.create_chat_completion,
+    "/v1/completions": completions.create_completion,
+    "/v1/embeddings": embeddings.create_embeddings,
+}
+_ENDPOINTS = (chat, completions, models, embeddings, files, batches, route, feedback, health, metrics, admin, ui)
 
 
-def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, bootstrap: Bootstrap | None = None, worker: int | None = None, has_stored_keys: bool = False
+) -> FastAPI:
     """The service as an ASGI application.
 
     *bootstrap* makes the parts (``api.bootstrap.bootstrap`` when None); they live from start-up to shutdown in
-    ``app.state.services``. Raises ``SettingsError`` when the settings would expose the service without keys.
+    ``app.state.services``. *worker* is the process's number among several of one service. Raises ``SettingsError`` when the
+    settings would expose the service without keys, unless the database *has_stored_keys*.
     """
-    settings.check_exposure()
-    counted = Metrics()
+    settings.check_exposure(has_stored_keys=has_stored_keys)
+    counted, drain = Metrics(worker=worker), Drain()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -43,8 +56,11 @@ def create_app(settings: Settings, *, bootstrap: Bootstrap | None = None) -> Fas
         version=installed_version(),
         description="One OpenAI-compatible endpoint in front of many expert language models, chosen by measured skill.",
         lifespan=lifespan,
-        middleware=_middleware(settings, counted),
+        middleware=_middleware(settings, counted, drain),
+        # FastAPI's own, for OpenTelemetry: it looks for a provider at each request, and this service sets none up.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.state.drain = drain
     for module in _ENDPOINTS:
         app.include_router(module.router)
     errors.install(app)
@@ -58,23 +74,36 @@ def _real_bootstrap() -> Bootstrap:
     return bootstrap
 
 
-def _middleware(settings: Settings, counted: Metrics) -> list[Middleware]:
+def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Middleware]:
     """Outermost first."""
     stack = [Middleware(RequestMiddleware, metrics=counted)]
     if settings.is_loopback:
         stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
+    if settings.cors_origin_list:
+        stack.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origin_list,
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+                allow_headers=["authorization", "content-type", "if-match", "x-request-id", "x-session-id", "x-consilium-explain"],
+                expose_headers=["*"],
+            )
+        )
     stack.append(Middleware(KeyMiddleware))
-    stack.append(Middleware(AdmissionMiddleware, max_requests=settings.max_requests))
+    stack.append(Middleware(AdmissionMiddleware, max_requests=settings.max_requests, drain=drain))
     stack.append(
         Middleware(
             UploadMiddleware,
             max_file_bytes=settings.max_file_bytes,
             timeout_s=settings.file_timeout_s,
             piece_timeout_s=settings.body_timeout_s,
+            origins=settings.cors_origin_list,
         )
     )
     stack.append(Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s))
+    stack.append(Middleware(AuditMiddleware))
     stack.append(Middleware(LiveMiddleware))
+    stack.append(Middleware(DirectMiddleware, endpoints=_DIRECT))
     return stack
 
 

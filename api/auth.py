@@ -1,4 +1,4 @@
-"""Who may come in: data-plane keys from the settings, one admin key from the settings or the data dir."""
+"""Who may come in: stored keys, keys from the settings, one admin key from the settings or the data dir."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ import hmac
 import os
 import secrets
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from api.settings import Settings, SettingsError
-from domain.errors import Unauthenticated
+from domain.access import EVERYTHING, OF_ALL, PUBLIC, Access, Owner
+from domain.errors import Forbidden, Unauthenticated
+from domain.keys import ApiKey, KeySecret, Role
 
 _BEARER = "bearer "
+ADMIN = "admin"
+"""What the admin key is called, in the audit log and as the owner of batches. No stored key may have this id."""
+_OWNERS_ONLY = ("/admin/api/keys", "/admin/api/audit")
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class KeyRing:
@@ -33,34 +42,157 @@ class KeyRing:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and with which rights."""
+
+    id: str
+    """For people: of a stored key its id."""
+    access: Access = PUBLIC
+    key: ApiKey | None = None
+    """The stored one, whose limits hold."""
+    role: Role | None = None
+    """On the admin plane; None keeps the caller out of there."""
+
+    @property
+    def key_id(self) -> str | None:
+        """What files and batches belong to, and requests are accounted under."""
+        return self.key.id if self.key is not None else ADMIN if self.id == ADMIN else None
+
+    @property
+    def owner(self) -> Owner:
+        """Whose files and batches the caller may see."""
+        return OF_ALL if self.id == ADMIN else Owner(self.key_id)
+
+
+ANYBODY = Caller("anybody")
+"""Who needs no key."""
+_OF_SETTINGS = Caller("settings")
+_ADMIN = Caller(ADMIN, EVERYTHING, role=Role.OWNER)
+
+KeysNow = Callable[[], Mapping[str, ApiKey]]
+"""The stored keys by id, as this process knows them: the same object until something changes."""
+
+
 class Auth:
     """The two planes' rules.
 
-    Data plane: on loopback without keys everybody on the machine may come in; otherwise one of the keys is needed. The admin
-    key opens the data plane too. Admin plane: always the admin key.
+    Data plane: where *is_open*, on loopback, everybody on the machine may come in as long as there is no key at all; otherwise one is
+    needed. The admin key opens the data plane too. Admin plane: always the admin key, or a stored key with a role.
     """
 
-    def __init__(self, *, api_keys: Iterable[str], admin_key: str) -> None:
+    def __init__(
+        self,
+        *,
+        api_keys: Iterable[str],
+        admin_key: str,
+        stored: KeysNow = dict,
+        is_open: bool = True,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._data = KeyRing(api_keys)
         self._admin = KeyRing([admin_key])
+        self._stored, self._is_open, self._now = stored, is_open, now
+        self._lent: dict[str, Caller] = {}
+        self._page_secret = hmac.digest(admin_key.encode("utf-8", "surrogateescape"), b"consilium sessions of the admin UI", "sha256")
+        self._known: Mapping[str, ApiKey] = {}
+        self._by_digest: dict[str, tuple[ApiKey, KeySecret]] = {}
 
-    def require_data(self, authorization: str | None) -> None:
-        """Raise ``Unauthenticated`` unless *authorization* opens the data plane."""
-        if not self._data:
-            return
+    def require_data(self, authorization: str | None) -> Caller:
+        """Who asks. Raises ``Unauthenticated`` unless *authorization* opens the data plane."""
+        stored = self._stored()
+        if self._is_open and not stored and not self._data:
+            if authorization is not None and (key := _bearer(authorization)) is not None and self._caller(key, stored) is _ADMIN:
+                return _ADMIN
+            return ANYBODY
         key = _bearer(authorization)
         if key is None:
             raise Unauthenticated("an API key is needed: send 'Authorization: Bearer <key>'")
-        if not (self._data.holds(key) | self._admin.holds(key)):
+        caller = self._caller(key, stored)
+        if caller is None:
             raise Unauthenticated("this API key is not known here")
+        return caller
 
-    def require_admin(self, authorization: str | None) -> None:
-        """Raise ``Unauthenticated`` unless *authorization* carries the admin key."""
+    def require_admin(self, authorization: str | None, needed: Role = Role.OWNER) -> Caller:
+        """Who asks. Raises ``Unauthenticated`` unless *authorization* opens the admin plane, ``Forbidden`` when its role does not reach."""
         key = _bearer(authorization)
         if key is None:
             raise Unauthenticated("the admin key is needed: send 'Authorization: Bearer <admin key>' (the file admin.key in the data dir)")
-        if not self._admin.holds(key):
+        caller = self._caller(key, self._stored())
+        if caller is None:
             raise Unauthenticated("this is not the admin key")
+        if caller.role is None:
+            raise Unauthenticated("this key has no role on the admin plane: send the admin key, or one with a role")
+        if not caller.role.includes(needed):
+            raise Forbidden(f"this needs the role {needed.value}, and the key {caller.id!r} has the role {caller.role.value}")
+        return caller
+
+    @property
+    def page_secret(self) -> bytes:
+        """What sessions of the admin UI are signed with: the same in every process that has the same admin key."""
+        return self._page_secret
+
+    def proof_of(self, key: str) -> str:
+        """What a session keeps of the *key* that it began with: enough to see whether that still opens the door, and nothing of it."""
+        return self._proof(hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest())
+
+    def still(self, key_id: str, proof: str) -> Caller | None:
+        """Who a session belongs to, with the rights of now; None once the key that it began with would not be let in."""
+        if key_id == ADMIN:
+            return _ADMIN  # another admin key signs otherwise
+        key = self._stored().get(key_id)
+        secret = next((s for s in key.secrets if hmac.compare_digest(self._proof(s.sha256), proof)), None) if key is not None else None
+        if key is None or secret is None:
+            return None
+        try:
+            caller = self._checked(key, secret)
+        except Unauthenticated:
+            return None
+        return caller if caller.role is not None else None
+
+    @contextmanager
+    def lent(self, caller: Caller) -> Iterator[str]:
+        """An ``Authorization`` that is *caller* in this process until the block ends: how pages use the API in somebody's name."""
+        token = secrets.token_urlsafe(32)
+        self._lent[token] = caller
+        try:
+            yield f"Bearer {token}"
+        finally:
+            del self._lent[token]
+
+    def _proof(self, sha256: str) -> str:
+        return hmac.new(self._page_secret, sha256.encode(), "sha256").hexdigest()[:32]
+
+    def _caller(self, key: str, stored: Mapping[str, ApiKey]) -> Caller | None:
+        if self._lent and (lent := self._lent.get(key)) is not None:
+            return lent
+        if stored:
+            if stored is not self._known:
+                self._known = stored
+                self._by_digest = {secret.sha256: (known, secret) for known in stored.values() for secret in known.secrets}
+            # A look-up by a digest tells by its time nothing that helps to find the secret.
+            found = self._by_digest.get(hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest())
+            if found is not None:
+                return self._checked(*found)
+        if self._admin.holds(key):
+            return _ADMIN
+        return _OF_SETTINGS if self._data.holds(key) else None
+
+    def _checked(self, key: ApiKey, secret: KeySecret) -> Caller:
+        now = self._now()
+        state = key.state(now)
+        if state != "active":
+            raise Unauthenticated(f"the API key {key.id!r} {'is revoked' if state == 'revoked' else 'has expired'}: ask for another one")
+        if secret.until is not None and now >= secret.until:
+            raise Unauthenticated(f"the API key {key.id!r} has a new secret, and this old one does not work any more")
+        return Caller(key.id, key.access, key, key.role)
+
+
+def needed_role(method: str, path: str) -> Role:
+    """What a request to the admin plane needs."""
+    if path.startswith(_OWNERS_ONLY) and not (method in _SAFE_METHODS and path.startswith("/admin/api/keys")):
+        return Role.OWNER
+    return Role.VIEWER if method in _SAFE_METHODS else Role.EDITOR
 
 
 def load_admin_key(settings: Settings) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
+from starlette.types import Scope
 
 from domain.errors import InvalidRequest
 from domain.nesting import MAX_LEVELS, deeper_than
@@ -20,7 +21,18 @@ IN_THREAD_BYTES = 100_000
 """Size from which a body is read in a thread: here that takes about a millisecond, at ten megabytes a second, in which nobody
 else would be answered."""
 
+BODY = "consilium.body"
+"""Key of the scope: the whole body, which the middleware has read."""
+
 T = TypeVar("T")
+
+
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """The request's first header of that *name*, in small letters; None when it has none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return None
 
 
 async def json_object(request: Request) -> dict[str, Any]:
@@ -30,7 +42,9 @@ async def json_object(request: Request) -> dict[str, Any]:
 
 async def parsed(request: Request, parse: Callable[[dict[str, Any]], T]) -> T:
     """What *parse* makes of the body, a JSON object; both in a thread where the body is large. Raises ``InvalidRequest``."""
-    raw = await request.body()
+    raw = request.scope.get(BODY)
+    if raw is None:
+        raw = await request.body()
     work = partial(_parsed, raw, parse)
     return work() if len(raw) < IN_THREAD_BYTES else await asyncio.to_thread(work)
 
@@ -64,13 +78,13 @@ def _where(raw: bytes, error: orjson.JSONDecodeError) -> str:
 
 def request_id_of(request: Request) -> str:
     """The id that the outermost middleware chose."""
-    request_id: str = request.state.request_id
+    request_id: str = request.scope["state"]["request_id"]
     return request_id
 
 
 def session_id_of(request: Request) -> str | None:
     """``x-session-id``, when it is 1 to 256 printable ASCII characters without spaces. Raises ``InvalidRequest`` otherwise."""
-    given = request.headers.get("x-session-id")
+    given = header_of(request.scope, b"x-session-id")
     if given is None:
         return None
     if not _SESSION.fullmatch(given):
@@ -80,4 +94,4 @@ def session_id_of(request: Request) -> str | None:
 
 def wants_explanation(request: Request) -> bool:
     """Whether the header ``x-consilium-explain`` asks for the explain object."""
-    return request.headers.get("x-consilium-explain", "").strip().lower() in _YES
+    return (header_of(request.scope, b"x-consilium-explain") or "").strip().lower() in _YES

@@ -8,30 +8,44 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from api.auth import Auth, load_admin_key
 from api.batch_host import BatchFleet
 from api.batch_output import output_line
+from api.batch_rights import rights_of
 from api.batch_shapes import batch_shapes
 from api.errors import wire_error_of
+from api.feedback_metrics import watch_feedback
 from api.first_content import seed_with_zoo
+from api.key_parts import KeyParts
 from api.metrics import Metrics, watch_servers
 from api.readiness import Readiness
 from api.services import Services
 from api.settings import Settings, SettingsError
 from api.startup import Startup
-from domain.experts import HealthState
+from domain.experts import ExpertCard, HealthState
+from domain.feedback import FeedbackView
+from experts_registry.audit import AuditLog
 from experts_registry.batches import BatchStore
 from experts_registry.database import Database
 from experts_registry.directory import RegistryDirectory
+from experts_registry.feedback import FeedbackStore
 from experts_registry.files import FileStore
+from experts_registry.health import HealthPolicy
+from experts_registry.key_usage import UsageLedger
+from experts_registry.keys import KeyStore
 from experts_registry.stores import Stores
+from experts_registry.trace_privacy import content_key
 from experts_registry.traces import TraceStore
+from experts_registry.traffic import TrafficStore
+from orchestrator.admission.gate import Gate
+from orchestrator.admission.in_process import InProcessCounters
+from orchestrator.admission.ports import Counters
 from orchestrator.batch.engine import BatchEngine
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
@@ -39,22 +53,41 @@ from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.service import BatchService
 from orchestrator.batch.unhurried import Unhurried
 from orchestrator.batch.validation import InputLimits
+from orchestrator.feedback.ports import OnlineLearner
+from orchestrator.feedback.service import FeedbackService
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
 from orchestrator.pipeline import Orchestrator
 from orchestrator.ports import TraceSink, Workers
 from orchestrator.preparation import Preparation
+from routers.adjust import UNSCORED
 from routers.annotators import Annotator, EmbeddingAnnotator
-from routers.catalogue import RouterCatalogue
+from routers.budget_router import BudgetRouter, ExpertCosts
+from routers.cascade_router import CascadeRouter
+from routers.catalogue import Router, RouterCatalogue
 from routers.encoder import Encoder
 from routers.explicit import ExplicitRouter
+from routers.family import LearnedFamily, VectorStore
+from routers.fixed import FixedRouter
 from routers.index_holder import IndexHolder
+from routers.instruction_router import InstructionRouter
 from routers.keyword_annotator import KeywordAnnotator
+from routers.latencies import Latencies
+from routers.learned.base import Estimator
+from routers.learned.catalogue import ESTIMATORS
+from routers.learned.category import CategoryRouter
+from routers.learned.category_report import card_options
+from routers.learned.features import ViewsEncoder
+from routers.learned_router import EstimatorFactory, LearnedRouter, OptionsFromCards
+from routers.menu_annotator import MenuAnnotator
+from routers.model_keeper import ModelKeeper, models_of_strategies
+from routers.options import SkillsOptions
 from routers.random_router import RandomRouter
 from routers.skills_router import SkillsRouter
-from routers.stickiness import SessionMemory
+from routers.stickiness import SessionMemory, SessionRoutes
+from workers.addresses import AddressPolicy
 from workers.embedded.folder import require_folder
-from workers.limits import EmbeddedLimits
+from workers.limits import EmbeddedLimits, HttpLimits, PoolLimits
 from workers.managed.fleet import Fleet
 from workers.managed.machine import SHARE_FOR_SERVERS, machine_memory_mb
 from workers.managed.placement import HostMemory
@@ -72,6 +105,14 @@ SERVERS_CLOSE_TIMEOUT_S = 40.0
 """The same for the managed servers: vLLM ends itself in one to five seconds, and is killed when it takes longer than
 ``SERVER_STOP_GRACE_S``. Servers that are left after it end themselves."""
 SERVER_STOP_GRACE_S = 10.0
+_ONE_PROCESS = (
+    "managed servers need a service of one process, and this one has several: set CONSILIUM_WORKERS=1, or run vLLM yourself and enter "
+    "it as an expert with the backend openai"
+)
+
+
+LEARNED: dict[str, Callable[[], Estimator]] = {name: partial(make, {}) for name, make in ESTIMATORS.items()}
+"""The routers that learn from outcomes, by name, each with its defaults."""
 
 
 @asynccontextmanager
@@ -84,6 +125,8 @@ async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Servi
             ("database", services.database.close, CLOSE_TIMEOUT_S),
             ("directory", services.directory.close, CLOSE_TIMEOUT_S),
             ("traces", services.trace_store.close, CLOSE_TIMEOUT_S),
+            ("key usage", services.keys.usage.close, CLOSE_TIMEOUT_S),
+            ("limits", services.keys.counters.close, CLOSE_TIMEOUT_S),
             ("encoder", services.encoder.close, CLOSE_TIMEOUT_S),
             ("managed servers", services.fleet.close, SERVERS_CLOSE_TIMEOUT_S),
             ("workers", services.workers.close, CLOSE_TIMEOUT_S),
@@ -98,25 +141,53 @@ async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Servi
 
 def build(settings: Settings, metrics: Metrics) -> Services:
     """Every part, connected, nothing started."""
-    _make_data_dir(settings)
+    make_data_dir(settings)
     database = database_of(settings)
     embedded_dir = settings.embedded_dir or release.WEIGHTS
     stores = Stores.of(database, check_card=partial(require_folder, embedded_dir=embedded_dir))
-    trace_store = TraceStore(database)
-    directory = RegistryDirectory(database, poll_interval_s=settings.registry_poll_s)
+    directory = RegistryDirectory(database, poll_interval_s=settings.registry_poll_s, health=_health_policy(settings))
     encoder = Encoder.for_model(settings.encoder, cache_dir=settings.data_dir / "cache", num_threads=settings.encoder_threads)
     index_holder = IndexHolder(encoder)
+    learns = settings.feedback and settings.traces
+    admin_key = load_admin_key(settings)
+    trace_store = TraceStore(
+        database,
+        encoder_id=(lambda: encoder.encoder_id) if learns else None,
+        content_key=content_key(admin_key) if settings.content_kept == "hashed" else None,
+    )
+    feedback_store = FeedbackStore(database)
     fleet = Fleet(_fleet_settings(settings, embedded_dir))
-    workers = WorkerPool(embedded_dir=embedded_dir, embedded=EmbeddedLimits(num_threads=settings.embedded_threads), fleet=fleet)
-    sessions = SessionMemory()
-    routers = _routers(encoder, index_holder, GuardedWorkers(workers, directory), sessions)
-    sinks: list[TraceSink] = [metrics, sessions, trace_store] if settings.traces else [metrics, sessions]
+    workers = WorkerPool(
+        embedded_dir=embedded_dir,
+        http=HttpLimits(connect_timeout_s=settings.connect_timeout_s),
+        limits=PoolLimits(max_attempts=settings.expert_attempts),
+        embedded=EmbeddedLimits(num_threads=settings.embedded_threads),
+        fleet=fleet,
+        addresses=AddressPolicy(settings.expert_network_list),
+    )
+    sessions, session_routes = SessionMemory(), SessionRoutes()
+    feedback = FeedbackService(feedback_store, encoder_id=lambda: encoder.encoder_id if encoder.ready else None)
+    learnt: Callable[[], FeedbackView] = (lambda: feedback.view) if learns else FeedbackView
+    latencies = Latencies()
+    views = ViewsEncoder(encoder)
+    models = ModelKeeper(views, _Outcomes(stores), directory.snapshot, describe=views.describe)
+    parts = _RouterParts(encoder, index_holder, models, GuardedWorkers(workers, directory), sessions, learnt, _Costs(latencies, fleet))
+    routers = _routers(parts)
+    feedback.teach([router for router in routers.values() if isinstance(router, OnlineLearner)])
+    keys = key_parts(settings, database, directory)
+    sinks: list[TraceSink] = [metrics, sessions, session_routes, latencies, keys.usage, *([trace_store] if settings.traces else [])]
     metrics.watch(_ExpertGauges(directory, workers))
     watch_servers(metrics, fleet)
+    watch_feedback(metrics, feedback)
     metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
     services = Services(
         settings=settings,
-        auth=Auth(api_keys=settings.api_key_list, admin_key=load_admin_key(settings)),
+        auth=Auth(
+            api_keys=settings.api_key_list,
+            admin_key=admin_key,
+            stored=lambda: directory.snapshot().keys,
+            is_open=settings.is_loopback,
+        ),
         readiness=Readiness(),
         metrics=metrics,
         database=database,
@@ -126,28 +197,53 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         question_store=stores.questions,
         profile_store=stores.profiles,
         trace_store=trace_store,
+        traffic=TrafficStore(database),
+        feedback_store=feedback_store,
+        feedback=feedback,
         file_store=FileStore(database, settings.data_dir / "files", keep_s=settings.file_days * 86_400),
         batch_store=BatchStore(database),
+        keys=keys,
         directory=directory,
         encoder=encoder,
         index_holder=index_holder,
+        models=models,
+        latencies=latencies,
         routers=routers,
         workers=workers,
         fleet=fleet,
         orchestrator=Orchestrator(
-            directory=directory, routers=routers, workers=workers, sinks=sinks, keep_text=settings.traces and settings.trace_content
+            directory=directory,
+            routers=routers,
+            workers=workers,
+            sinks=sinks,
+            keep_text=settings.traces and settings.content_kept != "off",
+            load=workers,
+            history=session_routes,
         ),
     )
-    services.batches = _Batches(services, sinks)
+    services.batches = _Batches(services, sinks, learns=learns)
     return services
+
+
+class _Outcomes:
+    """``routers.training_data.OutcomeSource``."""
+
+    def __init__(self, stores: Stores) -> None:
+        self.outcome_table, self.outcomes_version = stores.profiles.outcome_table, stores.profiles.outcomes_version
+        self.vectors, self._questions = stores.questions.vectors, stores.questions
+
+    async def save_vectors(self, encoder_id: str, vectors: Mapping[str, bytes], *, questions_version: int) -> None:
+        await self._questions.save_vectors(encoder_id, vectors, questions_version=questions_version)
 
 
 class _Batches:
     """``api.services.Batches``."""
 
-    def __init__(self, services: Services, sinks: Sequence[TraceSink]) -> None:
+    def __init__(self, services: Services, sinks: Sequence[TraceSink], *, learns: bool) -> None:
+        """*learns*: whether what was routed is kept for feedback."""
         settings = services.settings
         self._services, self._sinks = services, sinks
+        self._learns = learns
         self._limits = BatchLimits(
             input=InputLimits(max_bytes=settings.max_file_bytes, max_line_bytes=settings.max_body_bytes),
             max_batches=settings.batches_at_once,
@@ -161,6 +257,7 @@ class _Batches:
 
     def parts(self, *, traced: bool = True) -> EngineParts:
         services, settings = self._services, self._services.settings
+        # Without load and history: a file's lines are routed at once and planned, whatever is busy meanwhile.
         preparation = Preparation(directory=services.directory, routers=services.routers, limits=Limits())
         unhurried = Preparation(directory=Unhurried(services.directory), routers=services.routers, limits=Limits())
         return EngineParts(
@@ -172,19 +269,54 @@ class _Batches:
                 preparation,
                 unhurried,
                 self._sinks if traced else (),
-                keep_text=settings.traces and settings.trace_content,
+                keep_text=settings.traces and settings.content_kept != "off",
                 wait_s=self._limits.load_timeout_s,
+                encoder_id=(lambda: services.encoder.encoder_id if services.encoder.ready else None) if self._learns and traced else None,
             ),
             workers=GuardedWorkers(services.workers, services.directory),
             shapes=batch_shapes(services),
             wire_error=wire_error_of,
             output_line=output_line,
             limits=self._limits,
+            rights_of=rights_of(services.keys, services.directory.snapshot, embedding_model=settings.encoder),
         )
 
     def engine(self, owner: str, *, lease_s: float) -> BatchEngine:
         parts = self.parts()
         return BatchEngine(replace(parts, limits=replace(parts.limits, lease_s=lease_s)), owner=owner)
+
+
+async def stored_keys_exist(settings: Settings) -> bool:
+    """Whether any key was ever created. Raises ``StorageError`` when nobody can tell, ``NotReady`` when there is no database yet."""
+    make_data_dir(settings)
+    database = database_of(settings)
+    try:
+        return await KeyStore(database).exist()
+    finally:
+        await database.close()
+
+
+def key_parts(settings: Settings, database: Database, directory: RegistryDirectory) -> KeyParts:
+    """Keys, their limits and their use; counted by Redis where one is set, else in this process."""
+
+    def card_of(expert_id: str) -> ExpertCard | None:
+        return directory.snapshot().experts.get(expert_id)
+
+    usage = UsageLedger(database, card_of)
+    counters: Counters
+    if settings.redis_url is not None:
+        from experts_registry.redis_limits import RedisCounters  # heavy, and needed by those who have a Redis only
+
+        counters = RedisCounters(settings.redis_url.get_secret_value(), usage.load)
+    else:
+        counters = InProcessCounters(usage)
+    return KeyParts(KeyStore(database), usage, AuditLog(database), counters, Gate(counters, usage))
+
+
+def _health_policy(settings: Settings) -> HealthPolicy:
+    cool_down_s = settings.circuit_cool_down_s
+    longest_s = max(cool_down_s, HealthPolicy().max_cool_down_s)
+    return HealthPolicy(max_faults=settings.circuit_faults, cool_down_s=cool_down_s, max_cool_down_s=longest_s)
 
 
 def _fleet_settings(settings: Settings, embedded_dir: Path) -> FleetSettings:
@@ -203,14 +335,78 @@ def _fleet_settings(settings: Settings, embedded_dir: Path) -> FleetSettings:
         serves_embedded=settings.engine == "vllm",
         policy=settings.residency_policy,
         vllm_limits=VllmLimits(stop_grace_s=SERVER_STOP_GRACE_S),
+        refusal=_ONE_PROCESS if settings.workers > 1 else None,
     )
 
 
-def _routers(encoder: Encoder, index_holder: IndexHolder, workers: Workers, sessions: SessionMemory) -> RouterCatalogue:
+LEARNED_ROUTERS: Mapping[str, EstimatorFactory] = {name: make for name, make in ESTIMATORS.items() if name not in UNSCORED}
+"""Routers that are fitted on measured outcomes, by name: the catalogue's, without the baselines that need no fitting here."""
+OPTIONS_FROM_CARDS: Mapping[str, OptionsFromCards] = {CategoryRouter.name: card_options}
+"""Of routers with options that the registry's cards answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _RouterParts:
+    """What routers are made of."""
+
+    encoder: Encoder
+    index_holder: IndexHolder
+    models: ModelKeeper
+    workers: Workers
+    sessions: SessionMemory
+    feedback: Callable[[], FeedbackView]
+    costs: ExpertCosts
+
+
+def _routers(parts: _RouterParts) -> RouterCatalogue:
     """Every router that a strategy or a request can name. A new one is entered here."""
-    by_embedding = EmbeddingAnnotator(encoder)
-    annotators: dict[str, Annotator] = {"embedding": by_embedding, "llm": KeywordAnnotator(workers, encoder, by_embedding)}
-    return RouterCatalogue([SkillsRouter(index_holder, annotators, sessions=sessions), ExplicitRouter(), RandomRouter()])
+    encoder, holder, models, workers = parts.encoder, parts.index_holder, parts.models, parts.workers
+    views, by_embedding = ViewsEncoder(encoder), EmbeddingAnnotator(encoder)
+    annotators: dict[str, Annotator] = {
+        "embedding": by_embedding,
+        "llm": KeywordAnnotator(workers, encoder, by_embedding),
+        "menu": MenuAnnotator(workers, encoder, by_embedding),
+    }
+    fitted: list[LearnedRouter | InstructionRouter] = [
+        LearnedRouter(
+            name,
+            factory,
+            models,
+            index_holder=holder,
+            annotator=by_embedding,
+            encoder=views,
+            describe=views.describe,
+            from_cards=OPTIONS_FROM_CARDS.get(name, lambda _: {}),
+        )
+        for name, factory in LEARNED_ROUTERS.items()
+    ]
+    fitted.append(InstructionRouter(workers, models, index_holder=holder, annotator=by_embedding, encoder=encoder))
+    models.serve(partial(models_of_strategies, {router.name: router.model_for for router in fitted}))
+    menu = SkillsOptions(annotator="menu")
+    routers: list[Router] = [
+        SkillsRouter(holder, annotators, sessions=parts.sessions, feedback=parts.feedback),
+        SkillsRouter(holder, annotators, name="menu", defaults=menu, sessions=parts.sessions, feedback=parts.feedback),
+        ExplicitRouter(),
+        FixedRouter(),
+        RandomRouter(),
+        *fitted,
+    ]
+    routers.append(BudgetRouter(RouterCatalogue(routers), parts.costs))
+    return RouterCatalogue([*routers, CascadeRouter(RouterCatalogue(routers))])
+
+
+class _Costs:
+    """``routers.budget_router.ExpertCosts``."""
+
+    def __init__(self, latencies: Latencies, fleet: Fleet) -> None:
+        self.latency_ms, self.to_load = latencies.of, fleet.to_load
+
+
+def learned_family(settings: Settings, store: VectorStore | None) -> LearnedFamily:
+    """The routers that can be fitted on a table of outcomes, for ``consilium eval routing``; nothing is loaded before it is needed."""
+    make_data_dir(settings)
+    encoder = Encoder.for_model(settings.encoder, cache_dir=settings.data_dir / "cache", num_threads=settings.encoder_threads)
+    return LearnedFamily(LEARNED, encoder, store)
 
 
 def database_of(settings: Settings) -> Database:
@@ -218,7 +414,7 @@ def database_of(settings: Settings) -> Database:
     return Database.connect(settings.database)
 
 
-def _make_data_dir(settings: Settings) -> None:
+def make_data_dir(settings: Settings) -> None:
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

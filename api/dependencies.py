@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.admission import CALLER
+from api.auth import needed_role
 from api.services import Services
 
 
@@ -22,13 +24,14 @@ async def get_services(request: Request) -> Services:
 
 async def require_key(request: Request) -> None:
     """The data plane's door: raises ``Unauthenticated``."""
-    services_of(request).auth.require_data(request.headers.get("authorization"))
+    request.scope[CALLER] = services_of(request).auth.require_data(request.headers.get("authorization"))
 
 
 async def require_admin(request: Request) -> None:
-    """The admin plane's door: raises ``Unauthenticated``; then the database has to be there (``NotReady``)."""
+    """The admin plane's door: raises ``Unauthenticated`` or ``Forbidden``; then the database has to be there (``NotReady``)."""
     services = services_of(request)
-    services.auth.require_admin(request.headers.get("authorization"))
+    needed = needed_role(request.method, request.url.path)
+    request.scope[CALLER] = services.auth.require_admin(request.headers.get("authorization"), needed)
     services.readiness.require("database")
 
 

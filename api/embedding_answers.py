@@ -60,6 +60,10 @@ class EmbeddingAnswers:
             "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
         }
 
+    async def count_tokens(self, asked: EmbeddingsBody) -> int:
+        """Of all its texts. Raises like ``check``."""
+        return await self.encoder.count_tokens(self._texts(asked))
+
     def _texts(self, asked: EmbeddingsBody) -> Sequence[str]:
         names = (self.model, self.encoder.encoder_id, _ANY_MODEL)
         if asked.model not in names:

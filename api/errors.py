@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api.dependencies import services_of
+from api.headers import known_headers
 from api.schemas.validation import first_problem
 from domain import errors
 from domain.experts import HealthState
@@ -33,6 +34,9 @@ STATUS: Mapping[type[errors.ConsiliumError], int] = {
     errors.Conflict: 409,
     errors.PreconditionFailed: 412,
     errors.PayloadTooLarge: 413,
+    errors.LimitReached: 429,
+    errors.RateLimited: 429,
+    errors.QuotaExceeded: 429,
     errors.ServiceError: 500,
     errors.NoEligibleExpert: 503,
     errors.AllExpertsFailed: 502,
@@ -48,11 +52,15 @@ STATUS: Mapping[type[errors.ConsiliumError], int] = {
     errors.ExpertContextTooLong: 400,
     errors.ExpertAuthFailed: 502,
     errors.ExpertUnavailable: 503,
+    errors.CallRefused: 400,
     errors.ExpertProtocolError: 502,
 }
 """HTTP status of each class. A class without a row takes its nearest ancestor's; a test asserts that none needs to."""
 
 _TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+_KINDS: Mapping[str, str] = {errors.QuotaExceeded.code: "insufficient_quota"}
+"""OpenAI's types that follow the code and not the status."""
 
 _HTTP_CODES: Mapping[int, str] = {
     400: "invalid_request",
@@ -107,6 +115,10 @@ def is_lasting(error: errors.ConsiliumError, health_of: HealthOf) -> bool:
     match error:
         case errors.NoEligibleExpert():
             return all(health_of(expert_id) is HealthState.CLOSED for expert_id in error.reasons)
+        case errors.QuotaExceeded():
+            return True
+        case errors.RateLimited():
+            return error.retry_after_s is None
         case errors.AllExpertsFailed() if error.failures:
             return {failure.code for failure in error.failures} <= _LASTING
         case _:
@@ -124,9 +136,11 @@ def to_wire(error: BaseException, health_of: HealthOf = lambda _: HealthState.CL
             elif isinstance(error, errors.NoEligibleExpert) and error.reasons:
                 more["experts"] = [{"expert": expert, "message": _told(reason)} for expert, reason in error.reasons.items()]
             retry_after_s = getattr(error, "retry_after_s", None)
-            if retry_after_s is None and status == 429:
+            if retry_after_s is None and status == 429 and not isinstance(error, errors.LimitReached):
                 retry_after_s = 1.0
-            body = wire_body(status, error.message, error.code, error.param, **more)
+            # Of the storage's own troubles callers hear what to do, the log where: paths and addresses are nobody else's affair.
+            message = error.public if isinstance(error, errors.StorageError | errors.NotReady) else error.message
+            body = wire_body(status, message, error.code, error.param, **more)
             return WireError(status, body, retry_after_s, is_lasting(error, health_of))
         case RequestValidationError():
             problem = first_problem(error.errors(), error.body)
@@ -147,7 +161,7 @@ def wire_error_of(error: errors.ConsiliumError) -> tuple[int, Mapping[str, objec
 
 def wire_body(status: int, message: str, code: str, param: str | None = None, **more: Any) -> dict[str, Any]:
     """OpenAI's error object; *message* and *param* are cut to what a person reads."""
-    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    kind = _KINDS.get(code) or _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     told = {"message": _told(message), "type": kind, "param": None if param is None else _told(param), "code": code}
     return {"error": {**told, **more}}
 
@@ -156,23 +170,28 @@ def _told(text: str) -> str:
     return shortened(text, MAX_MESSAGE_CHARS)
 
 
+def answer_to(request: Request, error: Exception) -> Response:
+    """What *request* is told of *error*."""
+    wire = to_wire(error, services_of(request).directory.health_of)
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        message = f"{request.method} {request.url.path}: {str(error.detail).lower()}; see /docs for what there is"
+        code = _HTTP_CODES[error.status_code]
+        response = WireError(error.status_code, wire_body(error.status_code, message, code)).response()
+        response.headers.update(error.headers or {})
+        return response
+    if wire.status >= 500 and not isinstance(error, _EXPECTED):
+        log.warning("%s %s: %s", request.method, request.url.path, error)
+    response = wire.response()
+    if wire.status >= 500 or wire.status == 429:
+        response.headers.update(known_headers(request))
+    return response
+
+
 def install(app: FastAPI) -> None:
     """Answer every exception of *app* in OpenAI's shape."""
 
     async def known(request: Request, error: Exception) -> Response:
-        wire = to_wire(error, services_of(request).directory.health_of)
-        if isinstance(error, HTTPException) and error.status_code in (404, 405):
-            message = f"{request.method} {request.url.path}: {str(error.detail).lower()}; see /docs for what there is"
-            code = _HTTP_CODES[error.status_code]
-            response = WireError(error.status_code, wire_body(error.status_code, message, code)).response()
-            response.headers.update(error.headers or {})
-            return response
-        if wire.status >= 500 and not isinstance(error, _EXPECTED):
-            log.warning("%s %s: %s", request.method, request.url.path, error)
-        response = wire.response()
-        if wire.status >= 500 or wire.status == 429:
-            response.headers.update(getattr(request.state, "known_headers", {}))
-        return response
+        return answer_to(request, error)
 
     app.add_exception_handler(errors.ConsiliumError, known)
     app.add_exception_handler(RequestValidationError, known)

@@ -7,7 +7,7 @@ from typing import Any
 from api.headers import EXPLICIT
 from domain.chat import Usage
 from domain.routing import RoutingDecision
-from domain.trace import Trace
+from domain.trace import CallRecord, Trace
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -38,6 +38,14 @@ def decision_object(decision: RoutingDecision | None) -> dict[str, Any]:
     }
 
 
+def _of_stage(call: CallRecord) -> dict[str, Any]:
+    """Of a mode with several stages: which one it was, how sure the answer, and what became of it."""
+    if call.stage is None:
+        return {}
+    confidence = None if call.confidence is None else round(call.confidence, 4)
+    return {"stage": call.stage, "confidence": confidence, "note": call.note}
+
+
 def explain_object(trace: Trace) -> dict[str, Any]:
     """What happened to one request: who was considered, who was called, what it cost in time and tokens."""
     timings = trace.timings
@@ -53,11 +61,14 @@ def explain_object(trace: Trace) -> dict[str, Any]:
                 "error": call.error,
                 "latency_ms": round(call.latency_ms, 2),
                 "usage": usage_object(call.usage),
+                **_of_stage(call),
             }
             for call in trace.calls
         ],
         "aggregator": trace.aggregator,
         "aggregator_reason": trace.aggregator_reason,
+        "answered_by": trace.answered_by,
+        "sequential_tokens": trace.sequential_tokens,
         "timings_ms": {
             "route": round(timings.route, 3),
             "experts": round(timings.experts, 3),

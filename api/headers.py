@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from starlette.requests import Request
 
@@ -17,6 +17,8 @@ from orchestrator.stream import AnswerStream
 MAX_VALUE_CHARS = 512
 """Longest header value: common proxies bound all headers together at 8 kB."""
 
+_ASKED = "consilium.asked"
+"""Key of the scope: strategy and router."""
 EXPLICIT = "explicit"
 """What is told as the strategy when one expert was asked for by its id."""
 
@@ -26,11 +28,17 @@ def asked_strategy(request: Request, asked: ChatRequest, snapshot: RegistrySnaps
 
     It is kept with *request*, together with the router: an error of the service carries them (``api.errors``).
     """
-    target = resolve(asked.model, snapshot, asked.labels)
+    target = resolve(asked.model, snapshot, asked.access)
     strategy = EXPLICIT if target.expert is not None else target.strategy.id
     router = asked.options.router or target.strategy.router
-    request.state.known_headers = _clean({"x-consilium-strategy": strategy, "x-consilium-router": router})
+    request.scope[_ASKED] = strategy, router
     return strategy
+
+
+def known_headers(request: Request) -> dict[str, str]:
+    """What ``asked_strategy`` has kept; nothing when a request did not come so far."""
+    strategy, router = request.scope.get(_ASKED, (None, None))
+    return _clean({"x-consilium-strategy": strategy, "x-consilium-router": router})
 
 
 def decision_headers(*, strategy: str | None, decision: RoutingDecision | None) -> dict[str, str]:
@@ -50,10 +58,14 @@ def trace_headers(trace: Trace) -> dict[str, str]:
     """What is known when the answer is complete: the experts are those that answered, best first."""
     timings = trace.timings
     answered = {call.expert_id for call in trace.calls if call.role is CallRole.CANDIDATE and call.status == "ok"}
+    selected = trace.decision.selected if trace.decision else ()
+    if trace.decision is not None and trace.decision.cascade is not None:  # in it the one whose answer it is stands first
+        selected = tuple(sorted(selected, key=lambda expert: expert != trace.answered_by))
     return decision_headers(strategy=trace.strategy, decision=trace.decision) | _clean(
         {
-            "x-consilium-experts": _list(expert for expert in (trace.decision.selected if trace.decision else ()) if expert in answered),
+            "x-consilium-experts": _list(expert for expert in selected if expert in answered),
             "x-consilium-aggregator": trace.aggregator,
+            "x-consilium-cascade": _list(_stages(trace)),
             "x-consilium-calls": str(trace.num_calls),
             "x-consilium-route-ms": f"{timings.route:.2f}",
             "x-consilium-overhead-ms": f"{timings.overhead:.2f}",
@@ -74,6 +86,19 @@ def stream_headers(stream: AnswerStream) -> dict[str, str]:
     )
 
 
+def _stages(trace: Trace) -> Iterator[str]:
+    """Each expert of a cascade that was asked, with how sure its answer was and what became of it."""
+    if trace.decision is None or trace.decision.cascade is None:
+        return
+    told: set[int] = set()
+    for call in trace.calls:
+        if call.stage is None or call.role is not CallRole.CANDIDATE or call.stage in told:
+            continue
+        told.add(call.stage)
+        became = "accepted" if (call.note or "").startswith("accepted") else "escalated" if call.confidence is not None else call.status
+        yield f"{call.expert_id} {became}" if call.confidence is None else f"{call.expert_id} {call.confidence:.2f} {became}"
+
+
 def _list(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(name.replace(",", " ") for name in names))
 
@@ -84,6 +109,8 @@ def _clean(values: dict[str, str | None]) -> dict[str, str]:
 
 def header_value(text: str) -> str:
     """*text* as a header may carry it: printable latin-1 on one line, at most ``MAX_VALUE_CHARS``."""
+    if len(text) <= MAX_VALUE_CHARS and text.isascii() and text.isprintable():  # nearly always
+        return text.strip()
     given = text[: 2 * MAX_VALUE_CHARS]  # looked at letter by letter, and callers choose some names
     safe = "".join(c if c.isprintable() else " " for c in given).encode("latin-1", "replace").decode("latin-1").strip()
     return safe if len(safe) <= MAX_VALUE_CHARS else safe[: MAX_VALUE_CHARS - 3] + "..."

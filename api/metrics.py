@@ -6,10 +6,11 @@ Label values come from the registry or from fixed lists; what a caller makes up 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.metrics import MetricWrapperBase
 
 from domain.experts import HealthState
 from domain.trace import Trace
@@ -20,6 +21,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _ROUTE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 _OTHER = "other"
+
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 MAX_LABEL_VALUES = 2_000
 """Names of models and experts that get a series of their own in one process: a series costs about 2 kB."""
@@ -38,6 +41,12 @@ class Labels:
                 return _OTHER
             self._seen.add(value)
         return value
+
+
+class Collector(Protocol):
+    """What is rendered."""
+
+    def collect(self) -> Iterable[Metric]: ...
 
 
 class ExpertGauges(Protocol):
@@ -71,12 +80,15 @@ def watch_servers(metrics: Metrics, gauges: ServerGauges) -> None:
 
 
 class Metrics:
-    """One process's metrics; a trace sink."""
+    """One process's metrics; a trace sink. Of several processes behind one port each has *worker*, its number, as a label: any of them
+    answers a scrape, and their counters must not be taken for one another's."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, worker: int | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each counter that nobody asks for
         self.registry = CollectorRegistry()
+        self._rendered: Collector = self.registry if worker is None else _OfWorker(self.registry, worker)
         self._names = Labels()
+        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
         self.request_duration = Histogram(
             "gen_ai_server_request_duration_seconds",
             "Time from the request's arrival to its last byte.",
@@ -123,21 +135,29 @@ class Metrics:
         """Count one request (``orchestrator.ports.TraceSink``)."""
         model = _OTHER if trace.error_code == "model_not_found" else self._names(trace.model)
         error = "" if trace.status == "ok" else trace.error_code or trace.status
-        self.request_duration.labels("chat", model, error).observe(trace.timings.total / 1e3)
+        self._series(self.request_duration, "chat", model, error).observe(trace.timings.total / 1e3)
         if trace.stream and trace.timings.first_token is not None:
-            self.first_token.labels("chat", model).observe(trace.timings.first_token / 1e3)
+            self._series(self.first_token, "chat", model).observe(trace.timings.first_token / 1e3)
         if trace.decision is not None:
-            self.route.labels(self._names(trace.decision.router)).observe(trace.timings.route / 1e3)
+            self._series(self.route, self._names(trace.decision.router)).observe(trace.timings.route / 1e3)
             if trace.decision.fallback:
                 self.fallbacks.inc()
         self.overhead.observe(trace.timings.overhead / 1e3)
         for call in trace.calls:
             expert = self._names(call.expert_id)
-            self.expert_calls.labels(expert, call.role, call.status).inc()
-            self.expert_seconds.labels(expert, call.role).observe(call.latency_ms / 1e3)
+            self._series(self.expert_calls, expert, call.role, call.status).inc()
+            self._series(self.expert_seconds, expert, call.role).observe(call.latency_ms / 1e3)
             if call.usage.total_tokens:
-                self.tokens.labels("chat", "input", expert).observe(call.usage.prompt_tokens)
-                self.tokens.labels("chat", "output", expert).observe(call.usage.completion_tokens)
+                self._series(self.tokens, "chat", "input", expert).observe(call.usage.prompt_tokens)
+                self._series(self.tokens, "chat", "output", expert).observe(call.usage.completion_tokens)
+
+    def _series(self, metric: MetricT, *values: str) -> MetricT:
+        """``metric.labels(*values)``, which checks and looks up again what it is given, under a lock; a request asks for ten. As many are
+        kept as there are: ``Labels`` bounds them."""
+        known = self._children.get((metric, values))
+        if known is None:
+            known = self._children[metric, values] = metric.labels(*values)
+        return cast(MetricT, known)
 
     def embedded(self, *, model: str, seconds: float, num_tokens: int) -> None:
         """Count one embeddings request."""
@@ -147,7 +167,7 @@ class Metrics:
     def count_http(self, method: str, route: str | None, status: int) -> None:
         """Count one HTTP exchange. *route* is the path's template, None when no route matched."""
         known = method if method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"} else _OTHER
-        self.http_requests.labels(known, route or "unmatched", str(status)).inc()
+        self._series(self.http_requests, known, route or "unmatched", str(status)).inc()
 
     def watch(self, gauges: ExpertGauges) -> None:
         """Show health, calls in flight and calls waiting of every expert."""
@@ -159,7 +179,19 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything, in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._rendered)
+
+
+class _OfWorker:
+    """What a registry holds, with the worker's number as one more label."""
+
+    def __init__(self, registry: CollectorRegistry, worker: int) -> None:
+        self._registry, self._label = registry, {"worker": str(worker)}
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample._replace(labels={**sample.labels, **self._label}) for sample in metric.samples]
+            yield metric
 
 
 class _ExpertCollector:

@@ -7,25 +7,35 @@ import contextlib
 import logging
 import re
 import time
-import uuid
 from collections.abc import Iterable
+from functools import lru_cache
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.auth import Auth
+from api.admission import CALLER, LIMIT_HEADERS
+from api.auth import Auth, needed_role
+from api.body import BODY, header_of
+from api.connection import connection_of
 from api.disconnect import ClientGone
+from api.draining import Drain
 from api.errors import WireError, to_wire, wire_body
 from api.metrics import Metrics
 from api.services import Services
 from api.upload_middleware import STREAMED
 from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge
+from domain.random_ids import random_id
 
 log = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_MAX_HOSTS = 256
+"""Values of ``Host`` that are remembered: every request of a caller brings the same."""
+_JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
+ADMIN_API = "/admin/api/"
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+_CHANGING_METHODS = _BODY_METHODS | {"DELETE"}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LIVE_WITHIN_S = 5.0
 """Longest that the answer to a change waits for routing to follow; a new expert takes a tenth of a second, hundreds of new
@@ -46,16 +56,17 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        given = header_of(scope, b"x-request-id")
+        request_id = given if given is not None and _SANE_ID.fullmatch(given) else random_id()
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message).setdefault("x-request-id", request_id)
+                status, headers = message["status"], message.setdefault("headers", [])
+                if not any(name == b"x-request-id" for name, _ in headers):
+                    message["headers"] = [*headers, (b"x-request-id", request_id.encode()), *scope.get(LIMIT_HEADERS, ())]
             await send(message)
 
         started = time.perf_counter()
@@ -76,7 +87,9 @@ class RequestMiddleware:
             self._metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", None)
             self._metrics.count_http(scope["method"], route, status or 499)
-            log.debug("%s %s %s %.1f ms %s", scope["method"], scope["path"], status, (time.perf_counter() - started) * 1e3, request_id)
+            if log.isEnabledFor(logging.DEBUG):
+                took_ms = (time.perf_counter() - started) * 1e3
+                log.debug("%s %s %s %.1f ms %s", scope["method"], scope["path"], status, took_ms, request_id)
 
 
 class HostMiddleware:
@@ -86,14 +99,24 @@ class HostMiddleware:
     def __init__(self, app: ASGIApp, *, also: Iterable[str] = ()) -> None:
         self._app = app
         self._names = _LOOPBACK_NAMES | {name.lower() for name in also}
+        self._known = lru_cache(maxsize=_MAX_HOSTS)(self._is_served)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            host = Headers(scope=scope).get("host", "").lower()
-            name = host if host.endswith("]") else host.rpartition(":")[0] or host
-            if name not in self._names and not name.endswith(".localhost"):
-                raise Forbidden(f"the host name {name!r} is not served here: use localhost, or add it to CONSILIUM_ALLOWED_HOSTS")
+            host = header_of(scope, b"host") or ""
+            if not self._known(host):
+                raise Forbidden(f"the host name {_name_in(host)!r} is not served here: use localhost, or add it to CONSILIUM_ALLOWED_HOSTS")
         await self._app(scope, receive, send)
+
+    def _is_served(self, host: str) -> bool:
+        name = _name_in(host)
+        return name in self._names or name.endswith(".localhost")
+
+
+def _name_in(host: str) -> str:
+    """The name, in small letters, in the header ``Host``."""
+    host = host.lower()
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
 
 
 class KeyMiddleware:
@@ -103,13 +126,13 @@ class KeyMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] in _BODY_METHODS:
+        if scope["type"] == "http" and scope["method"] in _CHANGING_METHODS:
             auth: Auth = scope["app"].state.services.auth
-            given = Headers(scope=scope).get("authorization")
-            if scope["path"].startswith("/admin/"):
-                auth.require_admin(given)
+            given = header_of(scope, b"authorization")
+            if scope["path"].startswith(ADMIN_API):
+                scope[CALLER] = auth.require_admin(given, needed_role(scope["method"], scope["path"]))
             elif scope["path"].startswith("/v1/"):
-                auth.require_data(given)
+                scope[CALLER] = auth.require_data(given)
         await self._app(scope, receive, send)
 
 
@@ -117,7 +140,8 @@ class BodyMiddleware:
     """Reads the body within a size and a time, before anything is parsed; a body has to say that it is JSON.
 
     The content type is a safety rule too: a web page cannot send ``application/json`` elsewhere without asking first. Uploads of
-    files have their own bounds and their own rule (``api.upload_middleware``).
+    files have their own bounds and their own rule (``api.upload_middleware``); pages of the admin UI take forms, each with a token
+    that no other site knows (``api.ui.visit``).
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
@@ -130,21 +154,26 @@ class BodyMiddleware:
         if scope["type"] != "http" or scope["method"] not in _BODY_METHODS or is_streamed:
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        declared = headers.get("content-length", "")
+        declared = header_of(scope, b"content-length") or ""
         if declared.isdigit() and int(declared) > self._max_bytes:
             raise self._too_large()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                body = await self._read(receive)
-        except TimeoutError:
-            raise InvalidRequest(f"the body did not arrive within {self._timeout_s:g} s") from None
+        connection = connection_of(scope)
+        if connection is not None and connection.has_whole_body:  # so it is nearly always, and a timer is not free
+            body = await self._read(receive)
+        else:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    body = await self._read(receive)
+            except TimeoutError:
+                raise InvalidRequest(f"the body did not arrive within {self._timeout_s:g} s") from None
         if body is None:
             return  # the caller went away while sending
-        if body and not _is_json(headers.get("content-type", "")):
-            message = f"the content type {headers.get('content-type', '')!r} is not supported: send application/json"
+        kind = header_of(scope, b"content-type") or ""
+        if body and kind != _JSON and not _is_json(kind) and not (_is_form(kind) and is_page(scope["path"])):
+            message = f"the content type {kind!r} is not supported: send application/json"
             await WireError(415, wire_body(415, message, "unsupported_media_type")).response()(scope, receive, send)
             return
+        scope[BODY] = body
         delivered = False
 
         async def replay() -> Message:
@@ -177,24 +206,24 @@ class BodyMiddleware:
 
 class AdmissionMiddleware:
     """At most so many requests of the data plane, or with a body, at once; one more is told to come back (429) instead of
-    waiting unseen."""
+    waiting unseen. While the process is about to end, none (503)."""
 
-    def __init__(self, app: ASGIApp, *, max_requests: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_requests: int, drain: Drain) -> None:
         self._app = app
         self._max_requests = max_requests
-        self._num_running = 0
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not (scope["path"].startswith("/v1/") or scope["method"] in _BODY_METHODS):
             await self._app(scope, receive, send)
             return
-        if self._num_running >= self._max_requests:
+        if self._drain.num_running >= self._max_requests:
             raise Overloaded(f"{self._max_requests} requests are being served already (CONSILIUM_MAX_REQUESTS)", retry_after_s=1.0)
-        self._num_running += 1
+        self._drain.enter()
         try:
             await self._app(scope, receive, send)
         finally:
-            self._num_running -= 1
+            self._drain.leave()
 
 
 class LiveMiddleware:
@@ -205,7 +234,7 @@ class LiveMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS or not scope["path"].startswith("/admin/"):
+        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS or not scope["path"].startswith(ADMIN_API):
             await self._app(scope, receive, send)
             return
 
@@ -222,6 +251,15 @@ class LiveMiddleware:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LIVE_WITHIN_S):
                 await services.index_holder.follows(services.directory.snapshot().version)
+
+
+def is_page(path: str) -> bool:
+    """Whether the admin UI answers at *path*."""
+    return path.startswith("/admin/") and not path.startswith(ADMIN_API)
+
+
+def _is_form(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == _FORM
 
 
 def _is_json(content_type: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from api.auth import Auth
+from api.key_parts import KeyParts
 from api.metrics import Metrics
 from api.readiness import Readiness
 from api.settings import Settings
@@ -16,19 +17,24 @@ if TYPE_CHECKING:
     from experts_registry.database import Database
     from experts_registry.directory import RegistryDirectory
     from experts_registry.experts import ExpertStore
+    from experts_registry.feedback import FeedbackStore
     from experts_registry.files import FileStore
     from experts_registry.profiles import ProfileStore
     from experts_registry.questions import QuestionStore
     from experts_registry.skills import SkillStore
     from experts_registry.strategies import StrategyStore
     from experts_registry.traces import TraceStore
+    from experts_registry.traffic import TrafficStore
     from orchestrator.batch.engine import BatchEngine
     from orchestrator.batch.parts import EngineParts
     from orchestrator.batch.service import BatchService
+    from orchestrator.feedback.service import FeedbackService
     from orchestrator.pipeline import Orchestrator
     from routers.catalogue import RouterCatalogue
     from routers.encoder import Encoder
     from routers.index_holder import IndexHolder
+    from routers.latencies import Latencies
+    from routers.model_keeper import ModelKeeper
     from workers.managed.fleet import Fleet
     from workers.pool import WorkerPool
 
@@ -63,11 +69,21 @@ class Services:
     question_store: QuestionStore
     profile_store: ProfileStore
     trace_store: TraceStore
+    traffic: TrafficStore
+    """What went through, added up."""
+    feedback_store: FeedbackStore
+    feedback: FeedbackService
+    """What users say about answers, and what is learnt from it."""
     file_store: FileStore
     batch_store: BatchStore
+    keys: KeyParts
     directory: RegistryDirectory
     encoder: Encoder
     index_holder: IndexHolder
+    models: ModelKeeper
+    """Of the routers that are fitted on outcomes."""
+    latencies: Latencies
+    """How long experts take, for routers that weigh it."""
     routers: RouterCatalogue
     workers: WorkerPool
     fleet: Fleet

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from domain.errors import InvalidRequest
-from domain.nearest import nearest
+from domain.nearest import did_you_mean, nearest
 
 _PREFIX = "CONSILIUM_"
+_NETWORKS = ("loopback", "private", "public")
 
 
 class SettingsError(InvalidRequest):
@@ -28,13 +31,19 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     allowed_hosts: str = ""
+    cors_origins: str = ""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     data_dir: Path = Path("data")
     database_url: str | None = None
+    workers: int = Field(default=1, ge=1, le=256)
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     # --- who may come in ---
     api_keys: SecretStr | None = None
     admin_key: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    expert_networks: str = "loopback,private,public"
 
     # --- models ---
     encoder: str = "all-MiniLM-L6-v2"
@@ -58,6 +67,10 @@ class Settings(BaseSettings):
     max_requests: int = Field(default=512, ge=1)
     max_embedding_inputs: int = Field(default=2048, ge=1)
     send_timeout_s: float = Field(default=60.0, gt=0)
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    expert_attempts: int = Field(default=3, ge=1, le=10)
+    circuit_faults: int = Field(default=3, ge=1)
+    circuit_cool_down_s: float = Field(default=15.0, gt=0)
 
     # --- files and batches ---
     max_file_bytes: int = Field(default=500_000_000, ge=1024)
@@ -72,11 +85,31 @@ class Settings(BaseSettings):
     registry_poll_s: float = Field(default=1.0, gt=0)
     startup_retry_s: float = Field(default=2.0, gt=0)
     traces: bool = True
-    trace_content: bool = True
+    trace_content: str | None = Field(default=None, pattern="^(off|hashed|full)$")
     trace_days: float = Field(default=30.0, gt=0)
+    feedback: bool = True
+    feedback_days: float = Field(default=365.0, gt=0)
 
     # --- the end ---
     drain_timeout_s: float = Field(default=20.0, ge=0)
+
+    @field_validator("trace_content", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: object) -> object:
+        """What the setting was before there was a third way. Empty, as compose files pass it on, is not chosen."""
+        return {"true": "full", "false": "off", "": None}.get(str(value).lower(), value) if value is not None else None
+
+    @field_validator("redis_url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        """Compose files pass a variable on whether it is set or not."""
+        return value or None
+
+    @property
+    def content_kept(self) -> str:
+        """What traces keep of prompts and answers: ``off``, ``hashed`` or ``full``. Where others can reach the service, nothing that
+        nobody has asked for."""
+        return self.trace_content or ("full" if self.is_loopback else "off")
 
     @property
     def is_loopback(self) -> bool:
@@ -103,12 +136,56 @@ class Settings(BaseSettings):
         """Host names, beside the loopback ones, under which a loopback service may be addressed."""
         return tuple(name.lower() for name in _split(self.allowed_hosts))
 
-    def check_exposure(self) -> None:
-        """Raise ``SettingsError`` when others could reach the service without a key."""
-        if not self.is_loopback and not self.api_key_list:
+    @property
+    def cors_origin_list(self) -> tuple[str, ...]:
+        """Web sites whose pages may use the service from a browser."""
+        return tuple(origin.rstrip("/") for origin in _split(self.cors_origins))
+
+    @property
+    def expert_network_list(self) -> tuple[str, ...]:
+        """Where experts may be called."""
+        return _split(self.expert_networks)
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.tls_cert is None else "https"
+
+    def check_network(self) -> None:
+        """Raise ``SettingsError`` when certificate and key, sites or networks do not fit together."""
+        if (self.tls_cert is None) is not (self.tls_key is None):
+            raise SettingsError("CONSILIUM_TLS_CERT and CONSILIUM_TLS_KEY belong together: set both, or none")
+        if self.tls_cert is not None and self.tls_key is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_cert, self.tls_key)
+            except (OSError, ssl.SSLError) as error:
+                raise SettingsError(
+                    f"CONSILIUM_TLS_CERT={self.tls_cert} and CONSILIUM_TLS_KEY={self.tls_key} cannot be used "
+                    f"({error.strerror or error}): both are PEM files, the certificate with its chain, and its own key without a "
+                    "password"
+                ) from None
+        for origin in self.cors_origin_list:
+            if not re.fullmatch(r"https?://[^/\s*]+", origin):
+                raise SettingsError(f"CONSILIUM_CORS_ORIGINS: {origin!r} is no origin: list them as in https://app.example.org, never *")
+        for network in self.expert_network_list:
+            if network not in _NETWORKS:
+                raise SettingsError(
+                    f"CONSILIUM_EXPERT_NETWORKS: {network!r} is not known; {did_you_mean(network, _NETWORKS, always_list=True)}"
+                )
+
+    def check_workers(self) -> None:
+        """Raise ``SettingsError`` when several processes are asked for where one alone can do the work."""
+        if self.workers > 1 and self.engine == "vllm":
             raise SettingsError(
-                f"CONSILIUM_HOST={self.host} is reachable from other machines, and no API key is set. Set CONSILIUM_API_KEYS "
-                "(a comma-separated list), or bind to 127.0.0.1."
+                f"CONSILIUM_ENGINE=vllm needs one process, which looks after the servers, and CONSILIUM_WORKERS is {self.workers}. "
+                "Set CONSILIUM_WORKERS=1, or run vLLM yourself and enter it as experts with the backend openai."
+            )
+
+    def check_exposure(self, *, has_stored_keys: bool = False) -> None:
+        """Raise ``SettingsError`` when others could reach the service and nobody has a key: it would only look open."""
+        if not self.is_loopback and not self.api_key_list and not has_stored_keys:
+            raise SettingsError(
+                f"CONSILIUM_HOST={self.host} is reachable from other machines, and there is no API key. Create one with "
+                "`consilium keys create NAME`, set CONSILIUM_API_KEYS (a comma-separated list), or bind to 127.0.0.1."
             )
 
 
@@ -120,7 +197,8 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         lines = [f"{_PREFIX}{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
         raise SettingsError("; ".join(lines)) from error
-    settings.check_exposure()
+    settings.check_workers()
+    settings.check_network()
     return settings
 
 

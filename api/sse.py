@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
@@ -10,9 +9,10 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.disconnect import disconnected, stop
+from api.disconnect import ClientGone, while_connected
 from api.errors import to_wire
 from domain.errors import ConsiliumError
+from domain.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -64,27 +64,27 @@ class EventStream(Response):
         given = {"content-type": "text/event-stream; charset=utf-8", **(headers or {})}
         self.raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in given.items()]
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        writer = asyncio.ensure_future(self._write(send))
-        gone = asyncio.ensure_future(disconnected(receive))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await asyncio.wait({writer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if writer.done():
-                writer.result()
+            await while_connected(scope, receive, self._write(send))
+        except ClientGone:
+            log.debug("stream given up: its reader went away")
         finally:
-            await stop(writer, gone)
             await self._frames.aclose()
             await self._close()
 
     async def _write(self, send: Send) -> None:
+        patience = Patience()
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while (frame := await self._next()) is not None:
-                async with asyncio.timeout(self._send_timeout_s):
+                with patience.for_(self._send_timeout_s):
                     await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (OSError, TimeoutError) as error:  # the reader is gone, or has stopped reading
             log.debug("stream given up: %s", type(error).__name__)
+        finally:
+            patience.close()
 
     async def _next(self) -> bytes | None:
         """The next frame, an error as a frame, or None at the end."""

@@ -22,8 +22,14 @@ log = logging.getLogger(__name__)
 
 MAX_RETRY_S = 60.0
 """Longest wait between attempts: whoever mends the cause should not wait much longer than a minute for the effect."""
+YOUNG_OBJECTS = 20_000
+"""Objects made since the garbage collector looked last for which it looks again. A request makes some hundred that reference counting
+frees by itself; looking every 700, which is Python's own figure, took a fifth of the processor with 64 requests under way."""
 SWEEP_PERIOD_S = 3600.0
 """How often old traces and files are deleted. Their age is counted in days, so an hour more or less is nothing."""
+
+LATENCIES_PERIOD_S = 30.0
+"""Shortest time between two looks at measured latencies: while a measurement runs the registry changes every second, a mean hardly."""
 
 Step = Callable[[], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
@@ -38,6 +44,7 @@ class Startup:
         self._database_there, self._encoder_there = asyncio.Event(), asyncio.Event()
         self._index_there, self._experts_there, self._servers_there = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._index_is_old, self._experts_are_old, self._servers_are_old = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._latencies_are_old = asyncio.Event()
         self._loaded: dict[str, ExpertCard] = {}
         services.readiness.expect("database", "encoder", "index", "experts")
 
@@ -47,9 +54,13 @@ class Startup:
             "database": self._open_database,
             "encoder": self._load_encoder,
             "index": self._keep_index,
+            "models": self._keep_models,
+            "latencies": self._keep_latencies,
             "experts": self._keep_experts,
             "servers": self._keep_servers,
             "traces": self._sweep_traces,
+            "feedback": self._follow_feedback,
+            "old feedback": self._sweep_feedback,
             "files": self._sweep_files,
             "batches": self._run_batches,
             "memory": self._settle_memory,
@@ -70,11 +81,14 @@ class Startup:
         await self._seed()
         await services.directory.start()
         await services.trace_store.start()
+        await services.keys.usage.start()
         services.directory.subscribe(self._on_change)
 
     def _on_change(self, _snapshot: RegistrySnapshot) -> None:
         # Events coalesce: many changes while one refresh runs lead to one more.
         self._index_is_old.set()
+        self._services.models.changed()
+        self._latencies_are_old.set()
         self._experts_are_old.set()
         self._servers_are_old.set()
 
@@ -100,6 +114,24 @@ class Startup:
             await questions.save_vectors(encoder_id, vectors, questions_version=snapshot.questions_version)
 
         await services.index_holder.refresh(snapshot, questions.list, questions.vectors, save)
+
+    async def _keep_models(self) -> None:
+        """After the index, which stores the vectors of the labelled questions. The service is ready without: who needs a router
+        that has to be fitted waits for it."""
+        await self._index_there.wait()
+        await self._services.models.keep()
+
+    async def _keep_latencies(self) -> None:
+        """Tell routers how long experts took when they were measured, at the start and when the registry has changed."""
+        await self._database_there.wait()
+        while True:
+            self._latencies_are_old.clear()
+            try:
+                self._services.latencies.measured(await self._services.profile_store.mean_latencies())
+            except ConsiliumError as error:
+                log.warning("the measured latencies of experts were not read: %s", error)
+            await self._sleep(LATENCIES_PERIOD_S)
+            await self._latencies_are_old.wait()
 
     async def _keep_experts(self) -> None:
         self._services.readiness.set("experts", "waiting for the database")
@@ -147,6 +179,23 @@ class Startup:
                 log.warning("old traces were not deleted: %s", error)
             await self._sleep(SWEEP_PERIOD_S)
 
+    async def _follow_feedback(self) -> None:
+        """What any process is told, every process learns."""
+        await self._database_there.wait()
+        if self._services.settings.feedback:
+            await self._services.feedback.keep_up(self._services.settings.registry_poll_s)
+
+    async def _sweep_feedback(self) -> None:
+        await self._database_there.wait()
+        services = self._services
+        while True:
+            try:
+                await services.feedback_store.delete_before(self._now() - services.settings.feedback_days * 86_400)
+                await services.feedback.reload()
+            except ConsiliumError as error:
+                log.warning("old feedback was not deleted: %s", error)
+            await self._sleep(SWEEP_PERIOD_S)
+
     async def _sweep_files(self) -> None:
         await self._database_there.wait()
         services = self._services
@@ -174,6 +223,7 @@ class Startup:
             await part.wait()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
 
     async def _until_done(self, name: str, step: Step, *, is_update: bool = False) -> None:
         """Run *step* until it succeeds, with growing waits. A failed update leaves the part as it was: in use, only old."""

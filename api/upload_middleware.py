@@ -1,8 +1,9 @@
-"""The one endpoint whose body is a form and too large for memory: its bounds, and who may send it."""
+"""The endpoints whose body is a form and too large for memory: their bounds, and who may send it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -11,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.errors import WireError, wire_body
 from domain.errors import Forbidden, InvalidRequest, PayloadTooLarge
 
-UPLOAD_PATH = "/v1/files"
+UPLOAD_PATHS = frozenset({"/v1/files", "/admin/batches/upload"})
+"""The API's, and that of the page, which asks for a session and its token besides."""
 FORM = "multipart/form-data"
 STREAMED = "body_is_streamed"
 """In the scope's state: the body comes bounded, but was not read."""
@@ -20,23 +22,27 @@ FORM_BYTES = 65_536
 
 
 class UploadMiddleware:
-    """Lets a form through to ``POST /v1/files`` alone, as it comes, within a size, a time for all of it and one for each piece.
+    """Lets a form through to ``UPLOAD_PATHS`` alone, as it comes, within a size, a time for all of it and one for each piece.
 
     Everything else has to be JSON, which a web page cannot send elsewhere without asking first. A form it can. So a form that a
     browser sends is taken from the service's own pages only: browsers tell where a page is from (``Sec-Fetch-Site``, or ``Origin``
     in old ones), and no other program does.
     """
 
-    def __init__(self, app: ASGIApp, *, max_file_bytes: int, timeout_s: float, piece_timeout_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_file_bytes: int, timeout_s: float, piece_timeout_s: float, origins: Collection[str] = ()
+    ) -> None:
         self._app, self._max_bytes = app, max_file_bytes + FORM_BYTES
+        self._origins = frozenset(origins)
         self._max_file_bytes, self._timeout_s, self._piece_timeout_s = max_file_bytes, timeout_s, piece_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != UPLOAD_PATH:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in UPLOAD_PATHS:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        _refuse_other_sites(headers)
+        if headers.get("origin") not in self._origins:
+            refuse_other_sites(headers)
         kind = headers.get("content-type", "")
         if kind.partition(";")[0].strip().lower() != FORM:
             message = f"the content type {kind!r} is not supported here: send {FORM} with the parts 'purpose' and 'file'"
@@ -77,14 +83,15 @@ class UploadMiddleware:
         )
 
 
-def _refuse_other_sites(headers: Headers) -> None:
+def refuse_other_sites(headers: Headers, doing: str = "upload files") -> None:
+    """Raise ``Forbidden`` when a browser says that a page of another site sends this. Programs say nothing, and are let through."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
         is_own = site.lower() in {"same-origin", "none"}
     else:
         is_own = origin is None or _host_of(origin) == headers.get("host", "").lower()
     if not is_own:
-        raise Forbidden(f"a page of {origin or 'another site'} may not upload files here: send them from a program, or from this host")
+        raise Forbidden(f"a page of {origin or 'another site'} may not {doing} here: do it from a program, or from this host")
 
 
 def _host_of(origin: str) -> str | None:

@@ -28,8 +28,11 @@ _DAY_S = 86_400.0
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 
 
-async def receive_file(request: Request, files: FileStore, room: UploadRoom, settings: Settings) -> StoredFile:
-    """The file that *request* uploads. Raises ``InvalidRequest``, ``PayloadTooLarge`` or ``StorageError``; then nothing is stored.
+async def receive_file(
+    request: Request, files: FileStore, room: UploadRoom, settings: Settings, *, key_id: str | None = None
+) -> StoredFile:
+    """The file that *request* uploads, of the key *key_id*. Raises ``InvalidRequest``, ``PayloadTooLarge`` or
+    ``StorageError``; then nothing is stored.
 
     The form is read to its end even when it is wrong: who is still sending would not hear why.
     """
@@ -50,7 +53,7 @@ async def receive_file(request: Request, files: FileStore, room: UploadRoom, set
             parser.finish()
             filename, seconds = form.check(), form.expires_after_s(settings.file_days * _DAY_S)
             async with room.storing(new.num_bytes, files, settings.max_files_bytes):
-                return await new.keep(filename, FilePurpose.BATCH, expires_at=time.time() + seconds)
+                return await new.keep(filename, FilePurpose.BATCH, expires_at=time.time() + seconds, key_id=key_id)
         except ClientDisconnect:
             raise ClientGone from None
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from api.cli.connection import EVERYTHING, Server
 from api.cli.explain import show_decision, show_explanation
 from api.cli.failures import bad_input
-from api.cli.options import JsonFlag, connected
+from api.cli.options import JsonFlag, connected, json_object, names
 from api.cli.output import note, print_json
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")]
@@ -19,6 +20,14 @@ Model = Annotated[str | None, typer.Option(help="auto (the default), consilium/N
 StrategyName = Annotated[str | None, typer.Option(help="Short for --model consilium/NAME.")]
 NumExperts = Annotated[int | None, typer.Option("--k", min=1, help="How many experts to take at most.")]
 RouterName = Annotated[str | None, typer.Option(help="Another router than the strategy's.")]
+RouterOptions = Annotated[
+    str | None, typer.Option(metavar="JSON", help="Options of the router, over the strategy's where that names the same router.")
+]
+Allow = Annotated[str | None, typer.Option(metavar="IDS", help="Only these experts, with commas between.")]
+Deny = Annotated[str | None, typer.Option(metavar="IDS", help="Not these experts.")]
+Boost = Annotated[list[str] | None, typer.Option(metavar="ID=NUMBER", help="Added to the expert's score, -1 to 1. Repeatable.")]
+PriceWeight = Annotated[float | None, typer.Option(help="What a score loses for each US dollar per million tokens.")]
+LoadWeight = Annotated[float | None, typer.Option(help="What a score loses when all places of the expert are taken, 0 to 1.")]
 Seed = Annotated[int | None, typer.Option(help="Makes everything random in the routing repeatable.")]
 
 
@@ -31,7 +40,13 @@ async def ask(
     strategy: StrategyName = None,
     k: NumExperts = None,
     router: RouterName = None,
-    aggregator: Annotated[str | None, typer.Option(help="fuse, vote or first, instead of the strategy's.")] = None,
+    router_options: RouterOptions = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    boost: Boost = None,
+    price_weight: PriceWeight = None,
+    load_weight: LoadWeight = None,
+    aggregator: Annotated[str | None, typer.Option(help="fuse, vote, weighted_vote, judge or first, instead of the strategy's.")] = None,
     seed: Seed = None,
     system: Annotated[str | None, typer.Option(help="A system message before the question.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Then tell why: skills, experts, calls, times.")] = False,
@@ -41,7 +56,8 @@ async def ask(
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a question; the experts that are best at it answer."""
-    options = {"k": k, "router": router, "aggregator": aggregator, "seed": seed}
+    chosen = {"k": k, "router": router, "aggregator": aggregator, "seed": seed, "price_weight": price_weight, "load_weight": load_weight}
+    options = {**chosen, **_routing(router_options, allow, deny, boost)}
     body = _body(question, model, strategy, options, system)
     headers = {"x-consilium-explain": "1"} if explain else {}
     streaming = (sys.stdout.isatty() if stream is None else stream) and not as_json
@@ -71,17 +87,41 @@ async def route(
     strategy: StrategyName = None,
     k: NumExperts = None,
     router: RouterName = None,
+    router_options: RouterOptions = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    boost: Boost = None,
+    price_weight: PriceWeight = None,
+    load_weight: LoadWeight = None,
     seed: Seed = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show which experts would answer, and why, without asking them."""
-    body = _body(question, model, strategy, {"k": k, "router": router, "seed": seed}, None)
+    chosen = {"k": k, "router": router, "seed": seed, "price_weight": price_weight, "load_weight": load_weight}
+    body = _body(question, model, strategy, {**chosen, **_routing(router_options, allow, deny, boost)}, None)
     async with server.connect(needs=EVERYTHING) as client:
         decision = await client.call("POST", "/v1/route", body=body)
     if as_json:
         print_json(decision)
     else:
         show_decision(decision)
+
+
+def _routing(router_options: str | None, allow: str | None, deny: str | None, boost: list[str] | None) -> dict[str, Any]:
+    """What is written as text, as values."""
+    parsed = json_object(router_options, "--router-options", example='{"floor": 0.2}')
+    return {"router_options": parsed, "allow": names(allow), "deny": names(deny), "boost": dict(map(_boost, boost)) if boost else None}
+
+
+def _boost(text: str) -> tuple[str, float]:
+    expert, equals, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not equals or not expert.strip() or not math.isfinite(value):
+        raise bad_input(f"--boost {text!r} must be an expert's id and a number, such as atlas=0.1")
+    return expert.strip(), value
 
 
 def _body(question: str, model: str | None, strategy: str | None, options: dict[str, Any], system: str | None) -> dict[str, Any]:

@@ -43,13 +43,12 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Answer every request of a file, without a server. Interrupted, the same command goes on where it was."""
-    import asyncio
-
     from api.cli.batch_job import Job, Target
     from api.cli.batch_run import run_job
+    from api.event_loop import run_async
 
     job = Job(input_file, endpoint, _options(strategy, max_calls, max_tokens))
-    outcome = asyncio.run(run_job(job, Target(output), data_dir))
+    outcome = run_async(run_job(job, Target(output), data_dir))
     if as_json:
         print_json(outcome.as_json())
     else:
@@ -70,12 +69,11 @@ def plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Show the buckets, loads and the predicted time of a batch, without running it."""
-    import asyncio
-
     from api.cli.batch_job import Job, refused
     from api.cli.batch_run import preview_job
+    from api.event_loop import run_async
 
-    found = asyncio.run(preview_job(Job(input_file, endpoint, _options(strategy, max_calls, None)), data_dir))
+    found = run_async(preview_job(Job(input_file, endpoint, _options(strategy, max_calls, None)), data_dir))
     if found.plan is None:
         raise refused(found.errors)
     if as_json:

@@ -61,10 +61,10 @@ class ApiClient:
         response = await self.request(method, path, **options)
         return response.json() if response.content else None
 
-    async def get(self, path: str, **params: Any) -> Any:
+    async def get(self, path: str, /, **params: Any) -> Any:
         return await self.call("GET", path, params=params)
 
-    async def rows(self, path: str, *, max_rows: int | None = None, **params: Any) -> list[dict[str, Any]]:
+    async def rows(self, path: str, /, *, max_rows: int | None = None, **params: Any) -> list[dict[str, Any]]:
         """All rows of a paginated list, at most *max_rows*."""
         rows: list[dict[str, Any]] = []
         cursor: str | None = None

@@ -136,13 +136,15 @@ async def _in_this_process(settings: Settings, needs: Iterable[str]) -> AsyncIte
     from pydantic import SecretStr
 
     from api.app import create_app
-    from api.cli.in_process import InProcessTransport
     from api.cli.registry_only import registry_only
+    from api.in_process import InProcessTransport
 
     key = secrets.token_urlsafe(32)  # for this command only: the data dir's key is made, and told, when a service starts
     wanted = set(needs)
     app = create_app(
-        settings.model_copy(update={"admin_key": SecretStr(key)}), bootstrap=registry_only if wanted == set(REGISTRY) else None
+        settings.model_copy(update={"admin_key": SecretStr(key)}),
+        bootstrap=registry_only if wanted == set(REGISTRY) else None,
+        has_stored_keys=True,  # nobody reaches what does not listen
     )
     async with app.router.lifespan_context(app) as state:
         await until_ready(app.state.services.readiness, wanted)

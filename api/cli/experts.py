@@ -93,7 +93,7 @@ async def add_expert(
     description: Annotated[str | None, typer.Option(help="One sentence about it.")] = None,
     skills: Annotated[str | None, typer.Option(help="What it declares to be good at, separated by commas.")] = None,
     capabilities: Annotated[str | None, typer.Option(help="tools, vision, json_schema, logprobs, multiple_choices.")] = None,
-    roles: Annotated[str | None, typer.Option(help="candidate, aggregator, or both.")] = None,
+    roles: Annotated[str | None, typer.Option(help="candidate, aggregator, helper, or several.")] = None,
     context_length: Annotated[int | None, typer.Option(min=1, help="Tokens, prompt and completion together.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Calls at once; more wait.")] = None,
     as_json: JsonFlag = False,
@@ -113,6 +113,7 @@ async def add_expert(
         print(f"added {made['id']}; try it with 'consilium experts check {made['id']}'")
         for skill in made["new_skills"]:
             print(f"new skill: {skill}")
+        _tell_outdated([f"expert {made['id']}: {made['num_outdated']} questions"] if made["num_outdated"] else [])
 
 
 @app.command("apply")
@@ -136,6 +137,13 @@ async def apply_manifest(
         for name in changes[kind]:
             print(f"{'would be ' if dry_run else ''}{kind}: {name}")
     print(f"{len(changes['unchanged'])} unchanged")
+    _tell_outdated(changes["outdated"], dry_run=dry_run)
+
+
+def _tell_outdated(outdated: list[str], *, dry_run: bool = False) -> None:
+    for told in outdated:
+        then = "would count no more" if dry_run else "count no more: measure it with 'consilium profile run'"
+        note(f"{told} were answered by another card of it and {then}")
 
 
 @app.command("export")

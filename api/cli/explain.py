@@ -67,7 +67,9 @@ def _considered(considered: Sequence[Mapping[str, Any]], *, stderr: bool) -> Non
 def _calls(calls: Sequence[Mapping[str, Any]], *, stderr: bool) -> None:
     if not calls:
         return
-    shown = table("expert", "role", "status", "latency", "tokens", "error", title="Calls", right=("latency", "tokens"))
+    is_cascade = any("stage" in call for call in calls)
+    columns = ("expert", "role", "status", "latency", "tokens", "error", *(("stage", "confidence", "note") if is_cascade else ()))
+    shown = table(*columns, title="Calls", right=("latency", "tokens", "stage", "confidence"))
     for call in calls:
         usage = call.get("usage") or {}
         shown.add_row(
@@ -77,6 +79,7 @@ def _calls(calls: Sequence[Mapping[str, Any]], *, stderr: bool) -> None:
             f"{call['latency_ms']:.0f} ms",
             cell(usage.get("total_tokens")),
             cell(call.get("error")),
+            *([cell(call.get(name)) for name in ("stage", "confidence", "note")] if is_cascade else ()),
             style=None if call["status"] == "ok" else "red",
         )
     show(shown, stderr=stderr)

@@ -9,14 +9,32 @@ from typing import NoReturn
 
 import typer
 
-from api.cli import ask, batch, database, experts, profile, questions, skills, strategies, workers
+from api.cli import (
+    admit,
+    ask,
+    audit,
+    batch,
+    database,
+    evaluate,
+    experts,
+    feedback,
+    keys,
+    profile,
+    questions,
+    route_map,
+    skills,
+    strategies,
+    workers,
+)
 from api.cli.failures import BAD_INPUT, FAILED, CommandFailed, from_domain
 from api.cli.options import JsonFlag
+from api.cli.phrases import PhraseGroup
 from api.cli.serve import serve
 from domain.errors import ConsiliumError
 
 app = typer.Typer(
     name="consilium",
+    cls=PhraseGroup,
     help="One OpenAI-compatible endpoint in front of many expert language models, chosen by measured skill.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -25,13 +43,19 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(ask.ask)
 app.command()(ask.route)
+app.command("route map")(route_map.route_map)
 app.add_typer(experts.app, name="experts")
 app.add_typer(strategies.app, name="strategies")
 app.add_typer(skills.app, name="skills")
 app.add_typer(profile.app, name="profile")
 app.add_typer(questions.app, name="questions")
+app.add_typer(feedback.app, name="feedback")
 app.add_typer(workers.app, name="workers")
 app.add_typer(batch.app, name="batch")
+app.add_typer(evaluate.app, name="eval")
+app.command()(admit.admit)
+app.add_typer(keys.app, name="keys")
+app.command()(audit.audit)
 app.add_typer(database.app, name="db")
 
 

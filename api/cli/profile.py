@@ -13,7 +13,7 @@ from api.cli.failures import FAILED, bad_input
 from api.cli.measuring import follow
 from api.cli.options import JsonFlag, connected, names
 from api.cli.output import cell, moment, note, print_json, show, table
-from api.cli.profile_tables import show_aggregators, show_matrix, show_summary
+from api.cli.profile_tables import show_aggregators, show_matrix, show_summary, tell_outdated
 from api.cli.questions import read_rows, upload
 from api.cli.text_file import read_text
 
@@ -202,12 +202,18 @@ async def import_outcomes(
     server: Server,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What 'profile export' wrote.")],
     remark: Annotated[str | None, typer.Option("--note", help="A note to find the run by.")] = None,
+    as_current: Annotated[
+        bool, typer.Option("--as-current", help="Take them as answers of the cards that are here, whichever cards they were measured of.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Add graded answers that were measured elsewhere. Their experts and questions must be here.
 
-    They become runs that can be rolled back; answers of aggregators replace what these experts had, and belong to no run."""
+    They become runs that can be rolled back; answers of aggregators replace what these experts had, and belong to no run. Answers of
+    another card than the expert has here (another model, sampling, …) are kept and count for nothing, without --as-current."""
     rows = _read_outcomes(file)
+    if as_current:
+        rows = {name: [{**row, "expert_fingerprint": None} for row in some] for name, some in rows.items()}
     runs: list[dict[str, Any]] = []
     async with server.connect() as client:
         outcomes, aggregators = rows["outcomes"], rows["aggregator_outcomes"]
@@ -221,6 +227,8 @@ async def import_outcomes(
             await client.call("POST", f"{RUNS}/import", body={"aggregator_outcomes": aggregators})
             if not as_json:
                 print(f"imported {len(aggregators)} answers of aggregators")
+        measured = {row.get("expert_id") for row in outcomes}
+        tell_outdated([row for row in await client.rows("/admin/api/profiles") if row["expert"] in measured])
     if as_json:
         print_json({"runs": runs, "num_aggregator_outcomes": len(aggregators)})
 

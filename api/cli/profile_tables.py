@@ -12,6 +12,7 @@ def show_matrix(rows: list[dict[str, Any]]) -> None:
     skills = sorted({count["skill"] for row in rows for count in row["skills"]})
     if not skills:
         note("nothing is measured yet: 'consilium profile run' does it")
+        tell_outdated(rows)
         return
     shown = table(
         "skill", *(cell(row["expert"]) for row in rows), title="Accuracy (questions)", right=[cell(row["expert"]) for row in rows]
@@ -21,6 +22,17 @@ def show_matrix(rows: list[dict[str, Any]]) -> None:
         shown.add_row(cell(skill), *(_share(by_skill.get(skill)) for by_skill in counts))
     shown.add_row("overall", *(_share(row["overall"]) for row in rows), style="bold")
     show(shown)
+    tell_outdated(rows)
+
+
+def tell_outdated(rows: list[dict[str, Any]]) -> None:
+    """Of profiles: what was measured and counts no more."""
+    for row in rows:
+        if row["num_outdated"]:
+            note(
+                f"{row['expert']}: {row['num_outdated']} questions were answered by an older card of it and count for nothing now:"
+                " 'consilium profile run' measures it again (or 'profile import --as-current', where it answers as before)"
+            )
 
 
 def show_aggregators(rows: list[dict[str, Any]]) -> None:

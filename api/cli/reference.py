@@ -19,9 +19,9 @@ answers at `--url` (`CONSILIUM_URL`, default `http://127.0.0.1:8080`). When the 
 same in their own process on the same database, and say so on stderr; an address that was given must answer. `--local` works
 in the own process in any case.
 
-Results go to stdout, everything else to stderr. `--json` prints JSON for programs. Colours and progress bars appear on a
-terminal only. Exit codes: 0 done, 1 not done (a failure, or a check that failed), 2 the input has to change, 130 interrupted.
-An error is one line, `error: …`, on stderr.
+Results go to stdout, everything else to stderr. `--json` prints JSON for programs (`eval … --json OUT` writes it to a file).
+Colours and progress bars appear on a terminal only. Exit codes: 0 done, 1 not done (a failure, or a check that failed), 2 the input
+has to change, 130 interrupted. An error is one line, `error: …`, on stderr.
 """
 
 

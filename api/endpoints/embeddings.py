@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
+from api.admission import admitted_for, caller_of
 from api.body import parsed
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
 from api.embedding_answers import EmbeddingAnswers
-from api.openapi import ERRORS, body_of
+from api.openapi import answers, body_of
+from api.schemas.answers import EmbeddingList
 from api.schemas.embeddings import EmbeddingsBody
 from api.schemas.validation import validate
 
 router = APIRouter(tags=["embeddings"], dependencies=[Depends(require_key)])
 
 
-@router.post("/v1/embeddings", openapi_extra=body_of(EmbeddingsBody), responses=ERRORS)
+@router.post("/v1/embeddings", openapi_extra=body_of(EmbeddingsBody), responses=answers(EmbeddingList))
 async def create_embeddings(request: Request, services: ReadyServices) -> Response:
     """OpenAI's embeddings, L2-normalised. `model`: the encoder's name, or `auto`."""
     asked = await parsed(request, partial(validate, EmbeddingsBody))
-    payload = await unless_gone(request, EmbeddingAnswers.of(services).answer_to(asked))
+    embeddings, key, began = EmbeddingAnswers.of(services), caller_of(request).key, time.time()
+    if key is None:
+        payload = await unless_gone(request, embeddings.answer_to(asked))
+        return Response(orjson.dumps(payload), media_type="application/json")
+    with await admitted_for(request, services, num_tokens=await embeddings.count_tokens(asked)) as held:
+        payload = await unless_gone(request, embeddings.answer_to(asked))
+        num_tokens = payload["usage"]["prompt_tokens"]
+        services.keys.usage.count(key.id, embeddings.model, num_tokens, started_at=began)
+        held.spent(num_tokens)
     return Response(orjson.dumps(payload), media_type="application/json")

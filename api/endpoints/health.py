@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
-import orjson
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from api.dependencies import ServicesDep
+from api.json_response import json_response
+from api.openapi import answers
+from api.schemas.answers import Alive, Readied
 from domain.errors import NotReady, StorageError
 
 log = logging.getLogger(__name__)
@@ -20,23 +21,23 @@ CHECK_TIMEOUT_S = 2.0
 """Longest look at the database for one probe: under the probe timeouts that people set (3 to 5 s)."""
 
 
-@router.get("/health")
-async def health() -> dict[str, Any]:
+@router.get("/health", responses=answers(Alive))
+async def health() -> Response:
     """The process lives and answers. Cheap; looks at nothing else."""
-    return {"status": "ok"}
+    return json_response({"status": "ok"})
 
 
-@router.get("/ready")
-async def ready(services: ServicesDep) -> Response:
-    """200 when everything that a request needs is there, else 503; says what is missing.
+@router.get("/ready", responses=answers(Readied, 200, 503))
+async def ready(services: ServicesDep, request: Request) -> Response:
+    """200 when everything that a request needs is there, else 503; says what is missing, or that the process is about to end.
 
     A database that is lost *after* the start makes the service `degraded`, not unready: requests are answered from memory, and
     taking every replica out would turn a failed database into a failed service.
     """
     parts = dict(services.readiness.parts)
-    missing = dict(services.readiness.missing)
-    status = "starting" if missing else "ready"
-    if not missing:
+    missing, drain = dict(services.readiness.missing), request.app.state.drain
+    status = "draining" if drain.has_begun else "starting" if missing else "ready"
+    if status == "ready":
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await services.database.check()
@@ -46,4 +47,4 @@ async def ready(services: ServicesDep) -> Response:
             log.warning("the database cannot be used: %s", error)
             status, parts["database"] = "degraded", error.public
     body = {"status": status, "parts": parts, "missing": missing, "num_experts": len(services.directory.snapshot().experts)}
-    return Response(orjson.dumps(body), status_code=503 if missing else 200, media_type="application/json")
+    return json_response(body, status=503 if missing or drain.has_begun else 200)

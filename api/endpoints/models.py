@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 
+from api.admission import caller_of
 from api.dependencies import ServicesDep, require_key
-from api.openapi import ERRORS
+from api.json_response import json_response
+from api.openapi import answers
+from api.schemas.answers import ModelList, ModelTold
+from domain.access import Access
 from domain.errors import NotReady
 from domain.experts import ExpertCard
 from domain.registry import RegistrySnapshot
@@ -21,17 +25,17 @@ _CREATED = 1_764_547_200
 """2025-12-01: OpenAI's ``created`` is required; a registry entry has no birthday that would mean anything to a client."""
 
 
-@router.get("/v1/models", responses=ERRORS)
-async def list_models(services: ServicesDep) -> dict[str, Any]:
-    """Every name that a request may use as `model`: `auto`, every strategy, every expert that asks for no access label."""
-    snapshot = _snapshot(services)
-    return {"object": "list", "data": [_model(name, snapshot, services) for name in model_names(snapshot)]}
+@router.get("/v1/models", responses=answers(ModelList))
+async def list_models(request: Request, services: ServicesDep) -> Response:
+    """Every name that a request with this key may use as `model`: `auto`, strategies, experts."""
+    snapshot, access = _snapshot(services), caller_of(request).access
+    return json_response({"object": "list", "data": [_model(name, snapshot, services, access) for name in model_names(snapshot, access)]})
 
 
-@router.get("/v1/models/{model_id:path}", responses=ERRORS)
-async def get_model(model_id: str, services: ServicesDep) -> dict[str, Any]:
+@router.get("/v1/models/{model_id:path}", responses=answers(ModelTold))
+async def get_model(model_id: str, request: Request, services: ServicesDep) -> Response:
     """One of them. 404 lists the nearest names."""
-    return _model(model_id, _snapshot(services), services)
+    return json_response(_model(model_id, _snapshot(services), services, caller_of(request).access))
 
 
 def _snapshot(services: ServicesDep) -> RegistrySnapshot:
@@ -42,8 +46,8 @@ def _snapshot(services: ServicesDep) -> RegistrySnapshot:
     return snapshot
 
 
-def _model(name: str, snapshot: RegistrySnapshot, services: ServicesDep) -> dict[str, Any]:
-    target = resolve(name, snapshot)
+def _model(name: str, snapshot: RegistrySnapshot, services: ServicesDep, access: Access) -> dict[str, Any]:
+    target = resolve(name, snapshot, access)
     about = _expert(target.expert, services) if target.expert else _strategy(target.strategy)
     return {"id": name, "object": "model", "created": _CREATED, "owned_by": _OWNER, _OWNER: about}
 

@@ -8,25 +8,29 @@ from functools import partial
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
+from api.admission import admitted, of_caller
 from api.body import parsed, request_id_of, session_id_of
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
 from api.explain import decision_object
 from api.headers import asked_strategy, decision_headers
-from api.openapi import ERRORS, body_of
+from api.openapi import answers, body_of
+from api.schemas.answers import RoutingDecisionTold
 from api.schemas.chat import ChatBody, parse_chat
 
 router = APIRouter(tags=["routing"], dependencies=[Depends(require_key)])
 
 
-@router.post("/v1/route", openapi_extra=body_of(ChatBody), responses=ERRORS)
+@router.post("/v1/route", openapi_extra=body_of(ChatBody), responses=answers(RoutingDecisionTold))
 async def decide_route(request: Request, services: ReadyServices) -> Response:
     """The body of a chat request; answers who would be asked, with scores and reasons. Runs no expert."""
     parse = partial(parse_chat, request_id=request_id_of(request), session_id=session_id_of(request))
-    asked = await parsed(request, parse)
+    asked = of_caller(request, await parsed(request, parse))
     strategy = asked_strategy(request, asked, services.directory.snapshot())
+    asked, held = await admitted(request, services, asked)
     began = time.perf_counter()
-    decision = await unless_gone(request, services.orchestrator.decide(asked))
+    with held:
+        decision = await unless_gone(request, services.orchestrator.decide(asked, sinks=[services.keys.usage]))
     route_ms = (time.perf_counter() - began) * 1e3
     payload = {
         "object": "consilium.routing_decision",

@@ -43,6 +43,20 @@ class QuestionsBody(StrictModel):
     """Where they come from."""
 
 
+class QuestionBody(StrictModel):
+    """One labelled question, as a line of the JSONL."""
+
+    id: str | None = None
+    """That of the address; elsewhere, left out, made from the content."""
+    question: str
+    answer: str | float
+    category: str | None = None
+    skills: list[str] | None = None
+    options: list[str] | None = None
+    grader: str | None = None
+    history: list[dict[str, Any]] | None = None
+
+
 class ResumeBody(StrictModel):
     """How to go on with a run."""
 
@@ -79,6 +93,25 @@ class AggregatorRunBody(ResumeBody):
     seed: int = 0
 
 
+class CalibrateBody(ResumeBody):
+    """How to choose a cascade's threshold."""
+
+    max_in_flight: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Questions at once."""
+    questions: Annotated[list[Name] | None, Field(min_length=1)] = None
+    """Ids; all labelled questions when left out."""
+    skills: Annotated[list[Name] | None, Field(min_length=1)] = None
+    """Only questions of these skills."""
+    limit: Annotated[int, Field(ge=1, le=2000)] = 200
+    """At most so many questions, spread evenly over the skills."""
+    target_cost: Annotated[float | None, Field(gt=0, le=10, allow_inf_nan=False)] = None
+    """Of what asking the last expert every time costs; the best threshold within it is chosen."""
+    escalation_rate: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
+    """Share of the questions for which another than the first expert may be asked."""
+    dry_run: bool = False
+    """Only tell what would be chosen."""
+
+
 class OutcomeBody(StrictModel):
     """One graded answer, as exported."""
 
@@ -90,6 +123,9 @@ class OutcomeBody(StrictModel):
     answer: str = ""
     latency_ms: Annotated[float, Field(ge=0)] = 0.0
     error: str | None = None
+    expert_fingerprint: Annotated[str | None, Field(max_length=64)] = None
+    """Of the card that the expert had when it was asked; when left out, that of the card that is here. An answer of another card is kept
+    and counts for nothing."""
 
 
 class AggregatorOutcomeBody(StrictModel):
@@ -101,6 +137,8 @@ class AggregatorOutcomeBody(StrictModel):
     correct: bool
     answer: str = ""
     error: str | None = None
+    expert_fingerprint: Annotated[str | None, Field(max_length=128)] = None
+    """As of a graded answer."""
 
 
 class ImportBody(StrictModel):

@@ -12,7 +12,8 @@ from experts_registry.fields import one_of
 MAX_PAGE = 1000
 """Most rows of one page: a few megabytes of the largest rows there are (traces)."""
 
-Moment = Annotated[float, Field(ge=0)]
+Moment = Annotated[float, Field(ge=0, le=253_402_300_799)]
+"""Seconds since the epoch, up to the year 9999."""
 
 
 class Query(BaseModel):
@@ -55,6 +56,15 @@ class RunsQuery(PageQuery):
     """`open` is a run that was interrupted, or that another process works on."""
 
 
+class CategoryMapQuery(Query):
+    budget_b: Annotated[float | None, Field(gt=0)] = None
+    """Billions of parameters that all kept experts may have together."""
+    budget_mb: Annotated[float | None, Field(gt=0)] = None
+    """MB that all kept experts may take together; instead of `budget_b`."""
+    generalist: str | None = None
+    """Who answers what belongs to no category clearly; the best over everything when left out."""
+
+
 class TracesQuery(PageQuery):
     request_id: str | None = None
     """`x-request-id` of the answer. Callers may choose it, so several requests may have the same."""
@@ -70,6 +80,14 @@ class TracesQuery(PageQuery):
     """Seconds since the epoch; that moment itself is out."""
 
 
+class FeedbackQuery(PageQuery):
+    request_id: str | None = None
+    """`x-request-id` of the answer that was judged."""
+    expert: str | None = None
+    """Only what speaks of it."""
+    status: Annotated[str | None, BeforeValidator(one_of(["counts", "rolled_back"]))] = None
+
+
 class ForgetQuery(Query):
     before: Moment
     """Seconds since the epoch: requests that began earlier are forgotten."""
@@ -80,3 +98,28 @@ class ApplyQuery(Query):
     """Remove what the manifest does not name."""
     dry_run: bool = False
     """Only tell what would change."""
+
+
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+"""Of UTC: 2026-11-22."""
+
+
+class UsageQuery(Query):
+    key: str | None = None
+    """Only this key's."""
+    since: Day | None = None
+    """From this day on."""
+    until: Day | None = None
+    """Up to this day, included."""
+    format: Annotated[str, BeforeValidator(one_of(["json", "csv"]))] = "json"
+
+
+class AuditQuery(PageQuery):
+    actor: str | None = None
+    """A key's id; `admin` is the admin key."""
+    path: str | None = None
+    """How the address begins, as in `/admin/api/experts`."""
+    since: Moment | None = None
+    """Seconds since the epoch, included."""
+    until: Moment | None = None
+    """Seconds since the epoch, not included."""

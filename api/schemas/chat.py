@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from api.schemas.validation import validate
+from domain.adjustments import MAX_BOOST, MAX_PRICE_WEIGHT
+from domain.budget import Budget
 from domain.chat import ChatRequest, RequestOptions
 from domain.errors import InvalidRequest
 from domain.routing import PickKind
-from domain.strategy import AggregatorName
-
-DEFAULT_MODEL = "auto"
+from domain.strategy import AggregatorName, ModeName
 
 _OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options", "consilium"})
 """Fields that are ours to act on; everything else goes to the expert as it came, of ``stream_options`` too."""
@@ -28,7 +28,9 @@ MAX_TOOLS = 1024
 MAX_STOPS = 128
 """Stop strings: OpenAI takes 4, and experts look for each of them at every token."""
 MAX_NAMES = 1024
-"""Experts that ``allow`` or ``deny`` names: as many as the largest registry that routing is measured with."""
+"""Experts that ``allow``, ``deny`` or ``boost`` names: as many as the largest registry that routing is measured with."""
+MAX_ROUTER_OPTIONS = 64
+"""Options of a router; none has half as many."""
 MAX_BIASES = 16_384
 """Tokens of ``logit_bias``: OpenAI takes 1,024, vocabularies have ten times as many as this."""
 
@@ -139,31 +141,57 @@ class Options(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     router: str | None = None
+    router_options: Annotated[dict[str, Any], Field(max_length=MAX_ROUTER_OPTIONS)] | None = None
     k: Annotated[int, Field(ge=1)] | None = None
     pick: PickKind | None = None
+    mode: ModeName | None = None
+    mode_options: Annotated[dict[str, Any], Field(max_length=MAX_ROUTER_OPTIONS)] | None = None
     aggregator: AggregatorName | None = None
     aggregator_expert: str | None = None
+    quorum: Annotated[int, Field(ge=1)] | None = None
+    candidate_timeout_s: Annotated[float, Field(gt=0)] | None = None
     seed: int | None = None
     allow: Annotated[list[str], Field(max_length=MAX_NAMES, fail_fast=True)] | None = None
     deny: Annotated[list[str], Field(max_length=MAX_NAMES, fail_fast=True)] | None = None
+    boost: Annotated[dict[str, Annotated[float, Field(ge=-MAX_BOOST, le=MAX_BOOST)]], Field(max_length=MAX_NAMES)] | None = None
+    price_weight: Annotated[float, Field(ge=0, le=MAX_PRICE_WEIGHT)] | None = None
+    load_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    session_weight: Annotated[float, Field(ge=0, le=1)] | None = None
     max_calls: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_sequential_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_price: Annotated[float, Field(gt=0)] | None = None
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     explain: bool | None = None
 
     def to_domain(self, *, explain: bool) -> RequestOptions:
         return RequestOptions(
             router=self.router,
+            router_options=self.router_options,
             k=self.k,
             pick=self.pick,
+            mode=self.mode,
+            mode_options=self.mode_options,
             aggregator=self.aggregator,
             aggregator_expert=self.aggregator_expert,
+            quorum=self.quorum,
+            candidate_timeout_s=self.candidate_timeout_s,
             seed=self.seed,
             allow=None if self.allow is None else tuple(self.allow),
             deny=tuple(self.deny or ()),
+            boost=self.boost,
+            price_weight=self.price_weight,
+            load_weight=self.load_weight,
+            session_weight=self.session_weight,
             max_calls=self.max_calls,
+            budget=self._budget(),
             timeout_s=self.timeout_s,
             explain=bool(self.explain) or explain,
         )
+
+    def _budget(self) -> Budget | None:
+        budget = Budget(self.max_tokens, self.max_sequential_tokens, self.max_price)
+        return budget if budget.is_bounded else None
 
 
 class Sampling(_Passing):
@@ -187,7 +215,7 @@ class Sampling(_Passing):
 class ChatBody(Sampling):
     """``POST /v1/chat/completions`` and ``POST /v1/route``."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)] = DEFAULT_MODEL
+    model: Annotated[str, Field(min_length=1, max_length=256)]
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
@@ -200,11 +228,15 @@ class ChatBody(Sampling):
     metadata: dict[str, Any] | None = None
 
 
+_NO_OPTIONS, _EXPLAINED = RequestOptions(), RequestOptions(explain=True)
+
 BodyT = TypeVar("BodyT", bound=Sampling)
 
 
 def validated(model: type[BodyT], payload: Mapping[str, Any]) -> BodyT:
     """*payload* as *model*, after what pydantic would look at item by item. Raises ``InvalidRequest`` that names the field."""
+    if "model" not in payload:
+        raise InvalidRequest("model is missing: 'auto' lets the service choose, GET /v1/models lists every name", param="model")
     biases, messages = payload.get("logit_bias"), payload.get("messages")
     if isinstance(biases, dict) and len(biases) > MAX_BIASES:
         raise InvalidRequest(f"logit_bias has {len(biases)} tokens, at most {MAX_BIASES} are taken", param="logit_bias")
@@ -234,6 +266,6 @@ def parse_chat(payload: Mapping[str, Any], *, request_id: str, session_id: str |
         params=params,
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        options=(body.consilium or Options()).to_domain(explain=explain),
+        options=body.consilium.to_domain(explain=explain) if body.consilium is not None else _EXPLAINED if explain else _NO_OPTIONS,
         session_id=session_id,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from api.schemas.chat import DEFAULT_MODEL, Sampling, parse_chat, validated
+from api.schemas.chat import Sampling, parse_chat, validated
 from domain.chat import ChatRequest
 from domain.errors import InvalidRequest
 
@@ -15,7 +15,7 @@ from domain.errors import InvalidRequest
 class CompletionBody(Sampling):
     """``POST /v1/completions``. One prompt a request: the prompt becomes the only user message of a chat."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)] = DEFAULT_MODEL
+    model: Annotated[str, Field(min_length=1, max_length=256)]
     prompt: str | list[Any]
     echo: bool | None = None
     suffix: str | None = None

@@ -9,9 +9,40 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 
 from api.dependencies import require_admin
-from api.endpoints.admin import aggregator_runs, experts, manifest, profile_runs, profiles, questions, skills, strategies, traces, workers
+from api.endpoints.admin import (
+    aggregator_runs,
+    audit,
+    category_map,
+    experts,
+    feedback,
+    keys,
+    manifest,
+    profile_runs,
+    profiles,
+    questions,
+    skills,
+    strategies,
+    traces,
+    workers,
+)
 from api.endpoints.admin.run_tasks import lifespan
+from api.openapi import ERRORS
 
-router = APIRouter(prefix="/admin/api", tags=["admin"], dependencies=[Depends(require_admin)], lifespan=lifespan)
-for resource in (experts, strategies, skills, questions, profile_runs, profiles, aggregator_runs, traces, manifest, workers):
+router = APIRouter(prefix="/admin/api", tags=["admin"], dependencies=[Depends(require_admin)], lifespan=lifespan, responses=ERRORS)
+for resource in (
+    experts,
+    strategies,
+    skills,
+    questions,
+    profile_runs,
+    profiles,
+    aggregator_runs,
+    category_map,
+    traces,
+    feedback,
+    manifest,
+    workers,
+    keys,
+    audit,
+):
     router.include_router(resource.router)

@@ -16,7 +16,9 @@ from api.endpoints.admin.queries import PAGED, Page
 from api.endpoints.admin.question_choice import choose
 from api.endpoints.admin.resources import Json, OptionalBody, described_by, etag_of, no_content, one, page
 from api.endpoints.admin.run_tasks import RunTask, RunTasksDep
+from api.openapi import answers
 from api.schemas.admin import AggregatorRunBody
+from api.schemas.admin_answers import AggregatorRunTold, PageOf
 from domain.experts import ExpertRole
 from evaluation.aggregator_benchmark import build_items
 from evaluation.sweep import SweepLimits
@@ -27,13 +29,13 @@ router = APIRouter(prefix="/aggregator-runs")
 PREFIX = "aggregators-"
 
 
-@router.get("", openapi_extra=PAGED)
+@router.get("", openapi_extra=PAGED, responses=answers(PageOf[AggregatorRunTold]))
 async def list_runs(tasks: RunTasksDep, asked: Page) -> Response:
     """The aggregator runs of this process."""
     return page(tasks.all(PREFIX), lambda run: run.id, _view, asked)
 
 
-@router.post("", status_code=202, openapi_extra=described_by(AggregatorRunBody, required=False))
+@router.post("", status_code=202, openapi_extra=described_by(AggregatorRunBody, required=False), responses=answers(AggregatorRunTold, 202))
 async def start_run(services: ServicesDep, tasks: RunTasksDep, body: OptionalBody) -> Response:
     """Start a benchmark in the background. Its candidates are the answers that profile runs have recorded."""
     given = parse(AggregatorRunBody, body)
@@ -55,13 +57,13 @@ async def start_run(services: ServicesDep, tasks: RunTasksDep, body: OptionalBod
     return one(view, etag_of(view), status=202, location=f"/admin/api/aggregator-runs/{run_id}")
 
 
-@router.get("/{run_id}")
+@router.get("/{run_id}", responses=answers(AggregatorRunTold))
 async def get_run(tasks: RunTasksDep, run_id: str) -> Response:
     view = _view(tasks.get(run_id))
     return one(view, etag_of(view))
 
 
-@router.post("/{run_id}/cancel")
+@router.post("/{run_id}/cancel", responses=answers(AggregatorRunTold))
 async def cancel_run(tasks: RunTasksDep, run_id: str) -> Response:
     """Stop a benchmark; what was measured before stays as it was."""
     run = tasks.get(run_id)

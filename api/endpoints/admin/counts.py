@@ -29,8 +29,14 @@ def _named(counts: Mapping[str, SkillCount | Accuracy], key: str) -> list[Json]:
     return [{key: name, **_skill_count(count)} for name, count in sorted(counts.items())]
 
 
-def profile_view(profile: SkillProfile) -> Json:
-    return {"expert": profile.expert_id, "overall": _skill_count(profile.overall), "skills": _named(profile.by_skill, "skill")}
+def profile_view(profile: SkillProfile, num_outdated: int) -> Json:
+    """*num_outdated*: questions that only older cards of the expert have answered, which is in none of the counts."""
+    return {
+        "expert": profile.expert_id,
+        "overall": _skill_count(profile.overall),
+        "skills": _named(profile.by_skill, "skill"),
+        "num_outdated": num_outdated,
+    }
 
 
 def aggregator_profile_view(profile: AggregatorProfile) -> Json:

@@ -10,11 +10,14 @@ from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.discovery import Found, found_models
-from api.endpoints.admin.queries import asks, query_of
-from api.endpoints.admin.resources import Body, Json, Version, described_by, json_response, require_known
+from api.endpoints.admin.queries import query_of
+from api.endpoints.admin.resources import Body, Json, Version, described_by, require_known
 from api.endpoints.admin.versioned import VersionedResource
 from api.explain import usage_object
+from api.json_response import json_response
+from api.openapi import answers, asks
 from api.schemas.admin import DiscoverBody
+from api.schemas.admin_answers import CheckTold, Discovered, ExpertTold, PageOf
 from api.schemas.admin_queries import ExpertsQuery
 from api.services import Services
 from domain.errors import ExpertError, InvalidRequest
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
     from experts_registry.experts import Declared, ExpertStore
 
 router = APIRouter(prefix="/experts")
-_SCHEMA = described_by(ExpertModel)
-_SERVED = frozenset({"version", "health", "new_skills"})
+_SCHEMA, _PATCH = described_by(ExpertModel), described_by(ExpertModel, partial=True)
+_SERVED = frozenset({"version", "health", "new_skills", "num_outdated"})
 
 
 def _body_of(card: ExpertCard) -> Json:
@@ -49,11 +52,11 @@ def card_of(body: Json) -> ExpertCard:
 
 
 class _DeclaringStore:
-    """The expert store as one request uses it; remembers the skills that became known by it."""
+    """The expert store as one request uses it; remembers what else changed by it."""
 
     def __init__(self, store: ExpertStore) -> None:
         self._store = store
-        self.new_skills: tuple[str, ...] | None = None
+        self.written: Declared | None = None
         """None until something was written."""
 
     async def list(self) -> builtins.list[ExpertCard]:
@@ -72,7 +75,7 @@ class _DeclaringStore:
         await self._store.delete(expert_id, if_version)
 
     def _kept(self, declared: Declared) -> ExpertCard:
-        self.new_skills = declared.new_skills
+        self.written = declared
         return declared.card
 
 
@@ -85,8 +88,7 @@ def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
             "in_flight": services.workers.in_flight(card.id),
             "queued": services.workers.queued(card.id),
         }
-        written = {} if store.new_skills is None else {"new_skills": list(store.new_skills)}
-        return {**_body_of(card), "health": health, **written}
+        return {**_body_of(card), "health": health, **_told(store.written)}
 
     return VersionedResource(
         kind="expert",
@@ -100,10 +102,14 @@ def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
     )
 
 
+def _told(written: Declared | None) -> Json:
+    return {} if written is None else {"new_skills": list(written.new_skills), "num_outdated": written.num_outdated}
+
+
 Resource = Annotated[VersionedResource[ExpertCard], Depends(_resource)]
 
 
-@router.get("", openapi_extra=asks(ExpertsQuery))
+@router.get("", openapi_extra=asks(ExpertsQuery), responses=answers(PageOf[ExpertTold]))
 async def list_experts(
     services: ServicesDep, resource: Resource, asked: Annotated[ExpertsQuery, Depends(query_of(ExpertsQuery))]
 ) -> Response:
@@ -120,14 +126,14 @@ async def list_experts(
     return await resource.page(asked, keep)
 
 
-@router.post("", status_code=201, openapi_extra=_SCHEMA)
+@router.post("", status_code=201, openapi_extra=_SCHEMA, responses=answers(ExpertTold, 201))
 async def create_expert(resource: Resource, body: Body) -> Response:
     """Add an expert; it can be asked at once. Declared skills that nobody knew become known (`new_skills` tells them); one that
     looks like a misspelling of a known skill is a 400. 409 when the id is taken."""
     return await resource.create(body)
 
 
-@router.post("/discover", openapi_extra=described_by(DiscoverBody))
+@router.post("/discover", openapi_extra=described_by(DiscoverBody), responses=answers(Discovered))
 async def discover_experts(services: ServicesDep, body: Body) -> Response:
     """The models of an OpenAI-compatible server as ready-made cards, each `new`, `known`, or `invalid` with a `problem` that says what
     no card may have. With `save` the new ones are added, all of them or none."""
@@ -155,18 +161,20 @@ def _found_row(found: Found) -> Json:
     return row
 
 
-@router.get("/{expert_id}")
+@router.get("/{expert_id}", responses=answers(ExpertTold))
 async def get_expert(resource: Resource, expert_id: str) -> Response:
     return await resource.get(expert_id)
 
 
-@router.put("/{expert_id}", openapi_extra=_SCHEMA)
+@router.put("/{expert_id}", openapi_extra=_SCHEMA, responses=answers(ExpertTold, 200, 201))
 async def put_expert(resource: Resource, expert_id: str, body: Body, version: Version) -> Response:
-    """Replace an expert, or add it when there is none. With `If-Match`, 412 when it was changed meanwhile."""
+    """Replace an expert, or add it when there is none. With `If-Match`, 412 when it was changed meanwhile. Where the expert may answer
+    differently now (model, adapter, backend, sampling, extra_body), what was measured of the old card counts no more: `num_outdated` tells
+    of how many questions. It counts again when that card comes back."""
     return await resource.put(expert_id, body, version)
 
 
-@router.patch("/{expert_id}", openapi_extra=_SCHEMA)
+@router.patch("/{expert_id}", openapi_extra=_PATCH, responses=answers(ExpertTold))
 async def patch_expert(resource: Resource, expert_id: str, body: Body, version: Version) -> Response:
     """Change some fields (JSON merge patch). With `If-Match`, 412 when it was changed meanwhile."""
     return await resource.patch(expert_id, body, version)
@@ -178,7 +186,7 @@ async def delete_expert(resource: Resource, expert_id: str, version: Version) ->
     return await resource.delete(expert_id, version)
 
 
-@router.post("/{expert_id}/check")
+@router.post("/{expert_id}/check", responses=answers(CheckTold))
 async def check_expert(services: ServicesDep, expert_id: str) -> Response:
     """One tiny call for real. Always 200: whether the expert answered is in `ok`. Its health learns from it."""
     card = await services.expert_store.get(expert_id)

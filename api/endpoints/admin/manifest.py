@@ -9,10 +9,13 @@ from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.experts import require_prompt
-from api.endpoints.admin.queries import asks, query_of
-from api.endpoints.admin.resources import Body, described_by, json_response
+from api.endpoints.admin.queries import query_of
+from api.endpoints.admin.resources import Body, described_by
 from api.endpoints.admin.strategies import require_usable
+from api.json_response import json_response
+from api.openapi import answers, answers_with, asks
 from api.schemas.admin import ManifestBody
+from api.schemas.admin_answers import Applied
 from api.schemas.admin_queries import ApplyQuery
 from experts_registry.apply import apply
 from experts_registry.manifest import export, load_manifest, parse
@@ -20,7 +23,7 @@ from experts_registry.manifest import export, load_manifest, parse
 router = APIRouter(prefix="/manifest")
 
 
-@router.get("", response_class=Response, responses={200: {"content": {"application/yaml": {}}}})
+@router.get("", response_class=Response, responses=answers_with("application/yaml", type="object"))
 async def get_manifest(services: ServicesDep) -> Response:
     """The registry as YAML, which POST takes back."""
     cards, strategies = await services.expert_store.list(), await services.strategy_store.list()
@@ -28,7 +31,7 @@ async def get_manifest(services: ServicesDep) -> Response:
     return Response(export(cards, strategies, skills), media_type="application/yaml")
 
 
-@router.post("", openapi_extra={**described_by(ManifestBody), **asks(ApplyQuery)})
+@router.post("", openapi_extra={**described_by(ManifestBody), **asks(ApplyQuery)}, responses=answers(Applied))
 async def apply_manifest(services: ServicesDep, body: Body, asked: Annotated[ApplyQuery, Depends(query_of(ApplyQuery))]) -> Response:
     """Make the registry what a manifest says: all of it or nothing."""
     manifest = load_manifest(parse(ManifestBody, body).yaml)

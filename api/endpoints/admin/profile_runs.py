@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from api.dependencies import ServicesDep
 from api.endpoints.admin.counts import summary_view
 from api.endpoints.admin.measurement import chosen_experts, grader_with, require_skills, start_profile_run
-from api.endpoints.admin.queries import PAGED, Page, asks, query_of
+from api.endpoints.admin.queries import PAGED, Page, query_of
 from api.endpoints.admin.question_choice import choose
 from api.endpoints.admin.resources import (
     Body,
@@ -19,14 +19,16 @@ from api.endpoints.admin.resources import (
     Version,
     described_by,
     etag_of,
-    json_response,
     no_content,
     one,
     page,
     require_known,
 )
 from api.endpoints.admin.run_tasks import RunTask, RunTasks, RunTasksDep
+from api.json_response import json_response
+from api.openapi import answers, asks
 from api.schemas.admin import ImportBody, ProfileRunBody, ResumeBody
+from api.schemas.admin_answers import AggregatorsImported, OutcomeTold, PageOf, RunRow, RunTold
 from api.schemas.admin_queries import RunsQuery
 from api.services import Services
 from domain.errors import Conflict, InvalidRequest, Overloaded
@@ -42,7 +44,7 @@ OPEN = "open"
 """Status of a run that takes more answers but is not worked on by this process: interrupted, or another process's."""
 
 
-@router.get("", openapi_extra=asks(RunsQuery))
+@router.get("", openapi_extra=asks(RunsQuery), responses=answers(PageOf[RunRow]))
 async def list_runs(services: ServicesDep, tasks: RunTasksDep, asked: Annotated[RunsQuery, Depends(query_of(RunsQuery))]) -> Response:
     """The runs, oldest first. `open` is a run that was interrupted, or that another process works on: it can be resumed."""
     active = tasks.active()
@@ -51,7 +53,7 @@ async def list_runs(services: ServicesDep, tasks: RunTasksDep, asked: Annotated[
     return page(kept, lambda row: f"{row['created_at']:020.6f} {row['id']}", lambda row: row, asked)
 
 
-@router.post("", status_code=202, openapi_extra=described_by(ProfileRunBody))
+@router.post("", status_code=202, openapi_extra=described_by(ProfileRunBody), responses=answers(RunTold, 202))
 async def start_run(services: ServicesDep, tasks: RunTasksDep, body: Body) -> Response:
     """Start a run in the background: 202, and its address to look at."""
     given = parse(ProfileRunBody, body)
@@ -77,7 +79,7 @@ async def start_run(services: ServicesDep, tasks: RunTasksDep, body: Body) -> Re
     return await _one(services, tasks, run_id, status=202)
 
 
-@router.post("/import", status_code=201, openapi_extra=described_by(ImportBody))
+@router.post("/import", status_code=201, openapi_extra=described_by(ImportBody), responses=answers(RunTold | AggregatorsImported, 201))
 async def import_outcomes(services: ServicesDep, tasks: RunTasksDep, body: Body) -> Response:
     """Outcomes measured elsewhere, all of them or none; they count at once. Graded answers become a finished run of their own, which can
     be rolled back. Aggregators' answers belong to no run: they replace what these experts had as aggregators."""
@@ -98,19 +100,19 @@ async def import_outcomes(services: ServicesDep, tasks: RunTasksDep, body: Body)
     return await _one(services, tasks, run_id, status=201)
 
 
-@router.get("/{run_id}")
+@router.get("/{run_id}", responses=answers(RunTold))
 async def get_run(services: ServicesDep, tasks: RunTasksDep, run_id: str) -> Response:
     """One run: progress per expert while it runs here, else what it came to."""
     return await _one(services, tasks, run_id)
 
 
-@router.get("/{run_id}/outcomes", openapi_extra=PAGED)
+@router.get("/{run_id}/outcomes", openapi_extra=PAGED, responses=answers(PageOf[OutcomeTold]))
 async def list_run_outcomes(services: ServicesDep, asked: Page, run_id: str) -> Response:
     """Every graded answer of a run."""
     return page(await services.profile_store.outcomes(run_id), lambda o: f"{o.expert_id} {o.question_id}", asdict, asked)
 
 
-@router.post("/{run_id}/resume", status_code=202, openapi_extra=described_by(ResumeBody, required=False))
+@router.post("/{run_id}/resume", status_code=202, openapi_extra=described_by(ResumeBody, required=False), responses=answers(RunTold, 202))
 async def resume_run(services: ServicesDep, tasks: RunTasksDep, run_id: str, body: OptionalBody) -> Response:
     """Go on with an open run: ask what has no answer yet. Experts and questions that are gone meanwhile are left out."""
     given = parse(ResumeBody, body)
@@ -127,7 +129,7 @@ async def resume_run(services: ServicesDep, tasks: RunTasksDep, run_id: str, bod
     return await _one(services, tasks, run_id, status=202)
 
 
-@router.post("/{run_id}/cancel")
+@router.post("/{run_id}/cancel", responses=answers(RunTold))
 async def cancel_run(services: ServicesDep, tasks: RunTasksDep, run_id: str) -> Response:
     """Stop a run. What it has recorded counts; it can be resumed, or taken back with DELETE."""
     active = tasks.active()

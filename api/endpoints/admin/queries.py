@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
-from api.endpoints.admin.resources import Json, inlined
+from api.openapi import asks
 from api.schemas.admin_queries import PageQuery, Query
 from experts_registry.manifest import parse
 
@@ -21,18 +21,6 @@ def query_of(model: type[QueryT]) -> Callable[[Request], Awaitable[QueryT]]:
         return parse(model, dict(request.query_params))
 
     return read
-
-
-def asks(model: type[Query]) -> Json:
-    """OpenAPI's description of *model* as query parameters."""
-    schema = model.model_json_schema()
-    required = schema.get("required", [])
-    properties = inlined(schema["properties"], schema.get("$defs", {}))
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": name in required, "schema": described} for name, described in properties.items()
-        ]
-    }
 
 
 Page = Annotated[PageQuery, Depends(query_of(PageQuery))]

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
-from api.endpoints.admin.queries import asks, query_of
+from api.endpoints.admin.queries import query_of
 from api.endpoints.admin.resources import (
     Body,
     IfMatch,
@@ -16,7 +16,6 @@ from api.endpoints.admin.resources import (
     Version,
     described_by,
     etag_of,
-    json_response,
     merged,
     no_content,
     not_found,
@@ -25,7 +24,10 @@ from api.endpoints.admin.resources import (
     require_known,
     same_id,
 )
-from api.schemas.admin import QuestionsBody
+from api.json_response import json_response
+from api.openapi import answers, asks
+from api.schemas.admin import QuestionBody, QuestionsBody
+from api.schemas.admin_answers import PageOf, QuestionsAdded, QuestionTold
 from api.schemas.admin_queries import QuestionsQuery
 from api.services import Services
 from domain.skills import LabelledQuestion
@@ -41,7 +43,7 @@ _SOURCE = "api"
 """Where a question comes from that was written here."""
 
 
-@router.get("", openapi_extra=asks(QuestionsQuery))
+@router.get("", openapi_extra=asks(QuestionsQuery), responses=answers(PageOf[QuestionTold]))
 async def list_questions(services: ServicesDep, asked: Annotated[QuestionsQuery, Depends(query_of(QuestionsQuery))]) -> Response:
     """The questions with known answers that experts are measured on and queries are compared with."""
     stored = await services.question_store.list()
@@ -55,7 +57,7 @@ async def list_questions(services: ServicesDep, asked: Annotated[QuestionsQuery,
     return page(kept, lambda question: question.id, row_of, asked)
 
 
-@router.post("", openapi_extra=described_by(QuestionsBody))
+@router.post("", openapi_extra=described_by(QuestionsBody), responses=answers(QuestionsAdded))
 async def add_questions(services: ServicesDep, body: Body) -> Response:
     """Store questions, all or none; one with a known id is replaced. Answers their ids and how many were new or different."""
     given = parse(QuestionsBody, body)
@@ -65,12 +67,12 @@ async def add_questions(services: ServicesDep, body: Body) -> Response:
     return json_response({"num_changed": num_changed, "ids": [question.id for question in questions]})
 
 
-@router.get("/{question_id:path}")
+@router.get("/{question_id:path}", responses=answers(QuestionTold))
 async def get_question(services: ServicesDep, question_id: str) -> Response:
     return _one(await _stored(services, question_id))
 
 
-@router.put("/{question_id:path}")
+@router.put("/{question_id:path}", openapi_extra=described_by(QuestionBody), responses=answers(QuestionTold, 200, 201))
 async def put_question(services: ServicesDep, question_id: str, body: Body, version: Version) -> Response:
     """Replace a question, or add it when there is none."""
     (question,) = _parsed([same_id(body, question_id)])
@@ -79,7 +81,7 @@ async def put_question(services: ServicesDep, question_id: str, body: Body, vers
     return _one(question, status=201 if is_new else 200)
 
 
-@router.patch("/{question_id:path}")
+@router.patch("/{question_id:path}", openapi_extra=described_by(QuestionBody, partial=True), responses=answers(QuestionTold))
 async def patch_question(services: ServicesDep, question_id: str, body: Body, version: Version) -> Response:
     """Change some fields of a question (JSON merge patch)."""
     require = _is_at(version, question_id)

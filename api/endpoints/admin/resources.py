@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from api.body import json_object
+from api.json_response import json_response
+from api.openapi import inlined
 from api.schemas.admin_queries import PageQuery
 from domain.errors import InvalidRequest, NotFound, PreconditionFailed
 from domain.nearest import did_you_mean
@@ -60,23 +61,24 @@ def same_id(payload: Mapping[str, Any], resource_id: str, key: str = "id") -> Js
     return {**payload, key: resource_id}
 
 
-def described_by(model: type[BaseModel], *, required: bool = True) -> Json:
-    """OpenAPI's description of a body that an endpoint reads itself."""
+def described_by(model: type[BaseModel], *, required: bool = True, partial: bool = False) -> Json:
+    """OpenAPI's description of a body that an endpoint reads itself; *partial* as a JSON merge patch of it."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": inlined(schema, definitions)}}}}
+    shown = inlined(schema, definitions)
+    if partial:
+        shown = _patch_of(shown)
+    kinds = ("application/json", "application/merge-patch+json") if partial else ("application/json",)
+    return {"requestBody": {"required": required, "content": {kind: {"schema": shown} for kind in kinds}}}
 
 
-def inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """*node* without references, so that it can stand anywhere in the document. The models are not recursive."""
-    if isinstance(node, list):
-        return [inlined(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if reference := node.get("$ref"):
-        rest = {key: value for key, value in node.items() if key != "$ref"}
-        return inlined({**definitions[reference.rpartition("/")[2]], **rest}, definitions)
-    return {key: inlined(value, definitions) for key, value in node.items()}
+def _patch_of(schema: Mapping[str, Any]) -> Json:
+    """Of an object: no field is needed, null takes one away, objects in it are patched likewise."""
+    properties = schema.get("properties")
+    if properties is None:
+        return dict(schema)
+    patched = {name: {"anyOf": [_patch_of(inner), {"type": "null"}]} for name, inner in properties.items()}
+    return {key: value for key, value in schema.items() if key != "required"} | {"properties": patched}
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -128,11 +130,6 @@ def one(view: Json, tag: str, *, status: int = 200, location: str | None = None)
     return Response(orjson.dumps(view), status_code=status, headers=headers, media_type="application/json")
 
 
-def json_response(value: Any, *, status: int = 200) -> Response:
-    """Any other JSON answer."""
-    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
-
-
 def no_content() -> Response:
     return Response(status_code=204)
 
@@ -163,7 +160,7 @@ def encode_cursor(key: str) -> str:
 def decode_cursor(cursor: str) -> str:
     try:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, other letters than ASCII's, no UTF-8 in it
         raise InvalidRequest(f"cursor {cursor[:40]!r} is not one that a list has given", param="cursor") from None
 
 

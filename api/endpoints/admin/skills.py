@@ -9,6 +9,8 @@ from fastapi import APIRouter, Response
 from api.dependencies import ServicesDep
 from api.endpoints.admin.queries import PAGED, Page
 from api.endpoints.admin.resources import Body, IfMatch, Json, Version, described_by, etag_of, merged, no_content, one, page, same_id
+from api.openapi import answers
+from api.schemas.admin_answers import PageOf, SkillTold
 from api.services import Services
 from domain.errors import NotFound
 from experts_registry.manifest import parse
@@ -16,31 +18,31 @@ from experts_registry.models import SkillModel
 from experts_registry.skills import Skill
 
 router = APIRouter(prefix="/skills")
-_SCHEMA = described_by(SkillModel)
+_SCHEMA, _PATCH = described_by(SkillModel), described_by(SkillModel, partial=True)
 
 
 def _view(skill: Skill) -> Json:
     return {"name": skill.name, "description": skill.description}
 
 
-@router.get("", openapi_extra=PAGED)
+@router.get("", openapi_extra=PAGED, responses=answers(PageOf[SkillTold]))
 async def list_skills(services: ServicesDep, asked: Page) -> Response:
     """The skills that queries are matched to."""
     return page(await services.skill_store.list(), lambda skill: skill.name, _view, asked)
 
 
-@router.post("", status_code=201, openapi_extra=_SCHEMA)
+@router.post("", status_code=201, openapi_extra=_SCHEMA, responses=answers(SkillTold, 201))
 async def create_skill(services: ServicesDep, body: Body) -> Response:
     """Add a skill. Questions and profile runs add those that they use by themselves."""
     return await _create(services, body)
 
 
-@router.get("/{name:path}")
+@router.get("/{name:path}", responses=answers(SkillTold))
 async def get_skill(services: ServicesDep, name: str) -> Response:
     return _one(await services.skill_store.get(name))
 
 
-@router.put("/{name:path}", openapi_extra=_SCHEMA)
+@router.put("/{name:path}", openapi_extra=_SCHEMA, responses=answers(SkillTold, 200, 201))
 async def put_skill(services: ServicesDep, name: str, body: Body, version: Version) -> Response:
     """Describe a skill, or add it when there is none."""
     body = same_id(body, name, key="name")
@@ -51,7 +53,7 @@ async def put_skill(services: ServicesDep, name: str, body: Body, version: Versi
         return await _create(services, body)
 
 
-@router.patch("/{name:path}", openapi_extra=_SCHEMA)
+@router.patch("/{name:path}", openapi_extra=_PATCH, responses=answers(SkillTold))
 async def patch_skill(services: ServicesDep, name: str, body: Body, version: Version) -> Response:
     """Change a skill's description (JSON merge patch)."""
     current = await services.skill_store.get(name)

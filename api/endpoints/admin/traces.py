@@ -8,9 +8,12 @@ import orjson
 from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
-from api.endpoints.admin.queries import asks, query_of
-from api.endpoints.admin.resources import Json, Version, decode_cursor, etag_of, json_response, no_content, one, page_response
+from api.endpoints.admin.queries import query_of
+from api.endpoints.admin.resources import Json, Version, decode_cursor, etag_of, no_content, one, page_response
 from api.explain import explain_object, usage_object
+from api.json_response import json_response
+from api.openapi import answers, asks
+from api.schemas.admin_answers import Forgotten, PageOf, TraceRow, TraceTold
 from api.schemas.admin_queries import ForgetQuery, TracesQuery
 from api.services import Services
 from domain.errors import InvalidRequest, NotFound
@@ -19,7 +22,7 @@ from domain.trace import Trace
 router = APIRouter(prefix="/traces")
 
 
-@router.get("", openapi_extra=asks(TracesQuery))
+@router.get("", openapi_extra=asks(TracesQuery), responses=answers(PageOf[TraceRow]))
 async def list_traces(services: ServicesDep, asked: Annotated[TracesQuery, Depends(query_of(TracesQuery))]) -> Response:
     """The traces that meet every filter, newest first, without what was said in them."""
     try:
@@ -40,14 +43,14 @@ async def list_traces(services: ServicesDep, asked: Annotated[TracesQuery, Depen
     return page_response([_row(trace) for trace in shown], shown[-1].id if len(found) > len(shown) else None)
 
 
-@router.get("/{trace_id}")
+@router.get("/{trace_id}", responses=answers(TraceTold))
 async def get_trace(services: ServicesDep, trace_id: str) -> Response:
     """One trace with its calls and, where traces may keep them, the conversation and the answers."""
     view = _view(await services.trace_store.get(trace_id))
     return one(view, etag_of(view))
 
 
-@router.delete("", openapi_extra=asks(ForgetQuery))
+@router.delete("", openapi_extra=asks(ForgetQuery), responses=answers(Forgotten))
 async def delete_traces(services: ServicesDep, asked: Annotated[ForgetQuery, Depends(query_of(ForgetQuery))]) -> Response:
     """Forget the requests that began before a moment."""
     return json_response({"num_deleted": await services.trace_store.delete_before(asked.before)})

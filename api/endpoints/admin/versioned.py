@@ -1,4 +1,4 @@
-"""The six verbs of a resource whose versions the database counts: experts and strategies."""
+"""The six verbs of a resource whose versions the database counts: experts, strategies and keys."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from api.endpoints.admin.resources import IfMatch, Json, etag_of, merged, no_con
 from api.schemas.admin_queries import PageQuery
 from domain.errors import NotFound, PreconditionFailed
 from domain.experts import ExpertCard
+from domain.keys import ApiKey
 from domain.strategy import Strategy
 
-T = TypeVar("T", ExpertCard, Strategy)
+T = TypeVar("T", ExpertCard, Strategy, ApiKey)
 
 _MAX_TRIES = 5
 """How often a PATCH without If-Match reads again when somebody else was quicker."""
