@@ -53,10 +53,12 @@ def test_a_stream_arrives_in_pieces_and_adds_up_to_the_plain_answer(client: Open
     assert chunks[-1].usage == plain.usage
 
 
-def test_a_panel_calls_three_experts_and_the_measured_aggregator_and_says_so(client: OpenAI) -> None:
-    made = client.chat.completions.create(
-        model="consilium/panel", messages=said("What day is 20 days after Monday?"), extra_body={"consilium": {"explain": True}}
-    )
+FUSED = {"consilium": {"explain": True, "aggregator_expert": "aggregator"}}
+"""Asked for by name: of its own a panel of the zoo votes, since its specialists were measured to be better than its aggregator."""
+
+
+def test_a_panel_calls_three_experts_and_the_aggregator_that_was_asked_for_and_says_so(client: OpenAI) -> None:
+    made = client.chat.completions.create(model="consilium/panel", messages=said("What day is 20 days after Monday?"), extra_body=FUSED)
 
     told = made.model_extra["consilium"]  # type: ignore[index]
     assert [call["role"] for call in told["calls"]] == ["candidate"] * 3 + ["aggregator"]
@@ -65,13 +67,24 @@ def test_a_panel_calls_three_experts_and_the_measured_aggregator_and_says_so(cli
     assert made.usage.total_tokens == sum(call["usage"]["total_tokens"] for call in told["calls"])  # type: ignore[union-attr]
 
 
+def test_a_panel_votes_where_a_candidate_was_measured_to_be_better_than_the_aggregator(client: OpenAI) -> None:
+    made = client.chat.completions.create(
+        model="consilium/panel", messages=said("What day is 20 days after Monday?"), extra_body={"consilium": {"explain": True}}
+    )
+
+    told = made.model_extra["consilium"]  # type: ignore[index]
+    assert made.choices[0].message.content == "Sunday"
+    assert told["aggregator"] == "weighted_vote"
+    assert "calendar is right in" in told["aggregator_reason"]
+
+
 def test_a_streamed_panel_streams_its_last_step(client: OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model="consilium/panel",
             messages=said("What day is 20 days after Monday?"),
             stream=True,
-            extra_body={"consilium": {"explain": True}},
+            extra_body=FUSED,
         )
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from api.auth import Auth
+from api.bootstrap import _Batches, key_parts
 from api.metrics import Metrics
 from api.readiness import Readiness
 from api.services import Services
@@ -25,11 +26,15 @@ from domain.strategy import Strategy
 from experts_registry.batches import BatchStore
 from experts_registry.database import Database
 from experts_registry.directory import RegistryDirectory
+from experts_registry.feedback import FeedbackStore
 from experts_registry.files import FileStore
 from experts_registry.skills import Skill
 from experts_registry.stores import Stores
 from experts_registry.traces import TraceStore
+from experts_registry.traffic import TrafficStore
+from orchestrator.feedback.service import FeedbackService
 from orchestrator.pipeline import Orchestrator
+from routers.cascade_router import CascadeRouter
 from routers.catalogue import RouterCatalogue
 from tests.fakes.fleets import fleet_in
 from tests.fakes.services import ADMIN_KEY, FakeEncoder, FixedRouter
@@ -106,17 +111,25 @@ class AdminParts:
         database = Database.connect(settings.database)
         stores = Stores.of(database)
         directory = RegistryDirectory(database)
-        traces = TraceStore(database)
+        traces = TraceStore(database, encoder_id=lambda: FakeEncoder.encoder_id)
+        feedback = FeedbackStore(database)
         await directory.start()
         await traces.start()
-        routers = RouterCatalogue(FixedRouter(name) for name in ("fixed", "explicit", "skills", "random"))
+        keys = key_parts(settings, database, directory)
+        bases = [FixedRouter(name) for name in ("fixed", "explicit", "skills", "random")]
+        routers = RouterCatalogue([*bases, CascadeRouter(RouterCatalogue(bases))])
         unused = cast(Any, None)
         fleet = fleet_in(settings.data_dir / "vllm")
         if self.managed:
             await fleet.update(self.managed)
         self.services = Services(
             settings=settings,
-            auth=Auth(api_keys=settings.api_key_list, admin_key=ADMIN_KEY),
+            auth=Auth(
+                api_keys=settings.api_key_list,
+                admin_key=ADMIN_KEY,
+                stored=lambda: directory.snapshot().keys,
+                is_open=settings.is_loopback,
+            ),
             readiness=Readiness(),
             metrics=metrics,
             database=database,
@@ -126,20 +139,32 @@ class AdminParts:
             question_store=stores.questions,
             profile_store=stores.profiles,
             trace_store=traces,
+            traffic=TrafficStore(database),
+            feedback_store=feedback,
+            feedback=FeedbackService(feedback),
             file_store=FileStore(database, settings.data_dir / "files"),
             batch_store=BatchStore(database),
+            keys=keys,
             directory=directory,
             encoder=cast(Any, FakeEncoder()),
             index_holder=unused,
+            models=unused,
+            latencies=unused,
             routers=routers,
             workers=cast(Any, self.pool),
             fleet=fleet,
-            orchestrator=Orchestrator(directory=directory, routers=routers, workers=self.pool, sinks=[traces]),
+            orchestrator=Orchestrator(directory=directory, routers=routers, workers=self.pool, sinks=[traces, keys.usage]),
         )
+        self.services.batches = _Batches(self.services, [traces], learns=False)
+        running = asyncio.create_task(self.services.batches.service.run())
         try:
             yield self.services
         finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
             await fleet.close()
+            await keys.counters.close()
+            await keys.usage.close()
             await traces.close()
             await directory.close()
             await database.close()

@@ -150,6 +150,7 @@ class Rig:
     now: Callable[[], float] = lambda: 1000.0
     sink: KeptTraces = field(default_factory=KeptTraces)
     shapes: dict[str, Any] = field(default_factory=lambda: {CHAT: ChatLines()})
+    encoder_id: Callable[[], str | None] | None = None
 
     def __post_init__(self) -> None:
         self.store = BatchStore(self.database, now=self.now)
@@ -163,7 +164,14 @@ class Rig:
             files=self.files,
             fleet=self.fleet,
             directory=self.directory,
-            lines=Lines(preparation, unhurried, [self.sink], keep_text=True, wait_s=self.limits.load_timeout_s),
+            lines=Lines(
+                preparation,
+                unhurried,
+                [self.sink],
+                keep_text=True,
+                wait_s=self.limits.load_timeout_s,
+                encoder_id=self.encoder_id,
+            ),
             workers=GuardedWorkers(self.workers, self.directory),
             shapes=self.shapes,
             wire_error=wire_error,

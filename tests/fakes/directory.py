@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from domain.cascade import CascadeRule
 from domain.experts import Backend, ExpertCard, HealthState
 from domain.plan import Outcome
 from domain.registry import RegistrySnapshot
@@ -62,6 +65,8 @@ class FakeRouter:
     ) -> None:
         self.name = name
         self._selected, self._category, self._choose = selected, category, choose
+        self.vector: bytes | None = None
+        """What its decisions carry."""
         self.queries: list[RoutingQuery] = []
 
     def check_options(self, options: Mapping[str, object]) -> None:
@@ -74,7 +79,18 @@ class FakeRouter:
         selected = tuple(expert_id for expert_id in wanted if expert_id in known)
         scores = {expert_id: round(0.9 - 0.1 * i, 3) for i, expert_id in enumerate(dict.fromkeys(selected))}
         considered = tuple(ScoredExpert(e, scores.get(e, 0.0), e in selected) for e in sorted(known, key=lambda e: -scores.get(e, 0.0)))
-        return RoutingDecision(self.name, selected, considered, "as scripted", category=self._category)
+        return RoutingDecision(self.name, selected, considered, "as scripted", category=self._category, vector=self.vector)
+
+
+class CascadingRouter(FakeRouter):
+    """As scripted; who is selected is asked one after the other."""
+
+    def __init__(self, rule: CascadeRule, *selected: str, **options: Any) -> None:
+        super().__init__(*selected, **options)
+        self._rule = rule
+
+    async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+        return replace(await super().route(query, snapshot), cascade=self._rule)
 
 
 class KeptTraces:

@@ -19,6 +19,9 @@ class HashingEncoder:
     ``batches`` records what was asked for, one entry a call.
     """
 
+    ready = True
+    early_dimensions = 0
+
     def __init__(self, dimensions: int = 64) -> None:
         self.encoder_id = f"hashing-{dimensions}"
         self.dimensions = dimensions
@@ -26,6 +29,12 @@ class HashingEncoder:
 
     async def encode(self, texts: Sequence[str]) -> Vectors:
         self.batches.append(tuple(texts))
+        return self.encode_now(texts)
+
+    async def encode_views(self, texts: Sequence[str]) -> Vectors:
+        return await self.encode(texts)
+
+    def encode_views_now(self, texts: Sequence[str]) -> Vectors:
         return self.encode_now(texts)
 
     def encode_now(self, texts: Sequence[str]) -> Vectors:
@@ -58,6 +67,7 @@ class FakeTextModel:
         self.entered = threading.Event()
         self.encoder_id = self._hashing.encoder_id
         self.dimensions = self._hashing.dimensions
+        self.early_dimensions = 0
         self.max_chars = max_chars
         self.runs: list[tuple[str, ...]] = []
         self.error: Exception | None = None
@@ -71,6 +81,8 @@ class FakeTextModel:
         if self.error is not None:
             raise self.error
         return self._hashing.encode_now(texts)
+
+    embed_views = embed
 
     def close(self) -> None:
         self.closed = True

@@ -27,8 +27,16 @@ def make_question(question_id: str = "q1", **changes: Any) -> LabelledQuestion:
 
 
 def make_outcome(expert_id: str = "numerals", question_id: str = "q1", *, correct: bool = True, **changes: Any) -> QuestionOutcome:
-    """A graded answer to ``make_question``."""
-    return replace(QuestionOutcome(expert_id, question_id, skills=("roman numerals",), correct=correct, answer="14"), **changes)
+    """A graded answer to ``make_question``, of the expert of ``make_card``."""
+    made = QuestionOutcome(
+        expert_id,
+        question_id,
+        skills=("roman numerals",),
+        correct=correct,
+        answer="14",
+        expert_fingerprint=make_card(expert_id).fingerprint,
+    )
+    return replace(made, **changes)
 
 
 def make_candidate(expert_id: str = "numerals") -> Candidate:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from api.auth import Auth
+from api.key_parts import KeyParts
 from api.metrics import Metrics
 from api.readiness import Readiness
 from api.services import Services
@@ -24,9 +25,12 @@ from domain.routing import PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from domain.skills import SkillMatch
 from domain.strategy import Strategy
 from domain.trace import Trace
+from orchestrator.admission.gate import Gate
+from orchestrator.admission.in_process import InProcessCounters
 from orchestrator.limits import Limits
 from orchestrator.pipeline import Orchestrator
 from routers.catalogue import RouterCatalogue
+from tests.fakes.limits import MemoryAudit, MemoryLedger
 from tests.fakes.workers import ScriptedWorkers
 
 ADMIN_KEY = "the-admin-key"
@@ -90,6 +94,7 @@ class FakeEncoder:
     """Three dimensions: length, vowels, one."""
 
     encoder_id = "fake-encoder@1"
+    ready = True
     dimensions = 3
 
     async def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -121,6 +126,14 @@ class KeptTraces:
         self.traces.append(trace)
 
 
+def memory_keys() -> KeyParts:
+    """Limits in memory, without stored keys and without a database."""
+    ledger = MemoryLedger()
+    counters = InProcessCounters(ledger)
+    unused = cast(Any, None)
+    return KeyParts(unused, cast(Any, ledger), cast(Any, MemoryAudit()), counters, Gate(counters, ledger))
+
+
 @dataclass
 class Parts:
     """What a test looks at and changes."""
@@ -134,6 +147,7 @@ class Parts:
     file_store: Any = None
     batch_store: Any = None
     upload_room: UploadRoom = field(default_factory=UploadRoom)
+    keys: KeyParts = field(default_factory=memory_keys)
     num_wakes: int = 0
     """How often whoever runs batches was told to look."""
 
@@ -149,7 +163,12 @@ class Parts:
             unused = cast(Any, None)
             services = Services(
                 settings=settings,
-                auth=Auth(api_keys=settings.api_key_list, admin_key=ADMIN_KEY),
+                auth=Auth(
+                    api_keys=settings.api_key_list,
+                    admin_key=ADMIN_KEY,
+                    stored=lambda: self.directory.snapshot().keys,
+                    is_open=settings.is_loopback,
+                ),
                 readiness=self.readiness,
                 metrics=metrics,
                 database=cast(Any, self.database),
@@ -159,12 +178,18 @@ class Parts:
                 question_store=unused,
                 profile_store=unused,
                 trace_store=unused,
+                traffic=unused,
+                feedback_store=unused,
+                feedback=unused,
                 file_store=self.file_store,
                 batch_store=self.batch_store,
+                keys=self.keys,
                 upload_room=self.upload_room,
                 directory=cast(Any, self.directory),
                 encoder=cast(Any, FakeEncoder()),
                 index_holder=unused,
+                models=unused,
+                latencies=unused,
                 routers=routers,
                 workers=cast(Any, self.workers),
                 fleet=unused,

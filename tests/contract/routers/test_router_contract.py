@@ -10,9 +10,23 @@ import pytest
 from domain.registry import RegistrySnapshot
 from domain.routing import PickRule, RoutingQuery
 from orchestrator.ports import Router
+from routers.adjust import UNSCORED
+from routers.annotators import EmbeddingAnnotator
+from routers.budget_router import BudgetRouter
+from routers.cascade_router import CascadeRouter
+from routers.catalogue import RouterCatalogue
 from routers.explicit import ExplicitRouter
+from routers.fixed import FixedRouter
+from routers.instruction_router import InstructionRouter
+from routers.learned.catalogue import ESTIMATORS
+from routers.menu_annotator import MenuAnnotator
+from routers.options import SkillsOptions
 from routers.random_router import RandomRouter
-from tests.fakes.routing import query, skills_router, snapshot_of
+from routers.skills_router import SkillsRouter
+from tests.fakes.encoder import HashingEncoder
+from tests.fakes.learned import World
+from tests.fakes.routing import holder_for, query, skills_router, snapshot_of
+from tests.fakes.workers import ScriptedWorkers
 
 SNAPSHOT = snapshot_of()
 
@@ -29,17 +43,86 @@ async def _random(_: RegistrySnapshot) -> Router:
     return RandomRouter()
 
 
+async def _cascade(snapshot: RegistrySnapshot) -> Router:
+    return CascadeRouter(RouterCatalogue([await skills_router(snapshot)]))
+
+
+async def _fixed(_: RegistrySnapshot) -> Router:
+    return FixedRouter()
+
+
+async def _menu(snapshot: RegistrySnapshot) -> Router:
+    encoder = HashingEncoder()
+    workers = ScriptedWorkers({"generalist": "A1"})
+    annotators = {"menu": MenuAnnotator(workers, encoder, EmbeddingAnnotator(encoder))}
+    return SkillsRouter(await holder_for(snapshot, encoder), annotators, name="menu", defaults=SkillsOptions(annotator="menu"))
+
+
+async def _instruction(snapshot: RegistrySnapshot) -> Router:
+    world = World(snapshot)
+    router = InstructionRouter(
+        ScriptedWorkers({"generalist": "Add two numbers"}),
+        world.keeper,
+        index_holder=await holder_for(snapshot, world.encoder),
+        annotator=EmbeddingAnnotator(world.encoder),
+        encoder=world.encoder,
+    )
+    world.keeper._want(*router.model_for({"instruction_expert": "generalist"}))
+    await world.keeper.refresh()
+    return router
+
+
+class _NoCosts:
+    """Everybody answers at once and is loaded."""
+
+    def latency_ms(self, expert_id: str) -> float | None:
+        return 1.0
+
+    def to_load(self) -> Mapping[str, tuple[str, float]]:
+        return {}
+
+
+async def _budget(snapshot: RegistrySnapshot) -> Router:
+    routers = RouterCatalogue([await skills_router(snapshot)])
+    return BudgetRouter(routers, _NoCosts())
+
+
+async def _learned(snapshot: RegistrySnapshot) -> Router:
+    return await World(snapshot).fitted()
+
+
+def _fitted(name: str) -> Callable[[RegistrySnapshot], Awaitable[Router]]:
+    async def build(snapshot: RegistrySnapshot) -> Router:
+        world = World(snapshot)
+        await world.router(name, ESTIMATORS[name])
+        return await world.fitted(name)
+
+    return build
+
+
+SERVED = tuple(name for name in ESTIMATORS if name not in UNSCORED)
+
+
 # Name, how to build it, and what a query for it has to say.
 ROUTERS: tuple[tuple[str, Callable[[RegistrySnapshot], Awaitable[Router]], Mapping[str, Any]], ...] = (
     ("skills", _skills, {}),
     ("skills", _skills, {"scoring": "symbolic"}),
     ("explicit", _explicit, {"experts": ["atlas"]}),
     ("random", _random, {}),
+    ("cascade", _cascade, {}),
+    ("cascade", _cascade, {"experts": ["atlas", "generalist"]}),
+    ("fixed", _fixed, {"experts": ["mirror", "atlas", "generalist"]}),
+    ("menu", _menu, {"menu_expert": "generalist"}),
+    ("instruction", _instruction, {"instruction_expert": "generalist"}),
+    ("budget", _budget, {"max_price": 1.0, "max_latency_ms": 10.0, "max_memory_mb": 10.0}),
+    ("nearest-mean", _learned, {}),
+    *((name, _fitted(name), {}) for name in SERVED),
 )
+IDS = ("skills-shrunk", "skills-symbolic", "explicit", "random", "cascade", "cascade-named", "fixed", "menu", "instruction", "budget")
 PICKS = (PickRule("top_k", 2), PickRule("sample", 3), PickRule("dynamic", 3))
 
 
-@pytest.fixture(params=ROUTERS, ids=["skills-shrunk", "skills-symbolic", "explicit", "random"])
+@pytest.fixture(params=ROUTERS, ids=[*IDS, "learned", *SERVED])
 async def routing(request: pytest.FixtureRequest) -> tuple[str, Router, Callable[..., RoutingQuery]]:
     name, build, options = request.param
 

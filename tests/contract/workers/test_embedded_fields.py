@@ -42,6 +42,7 @@ async def test_slow_schemas_delay_nobody_else(case: Case, models_folder: Path, m
     json_object = {"response_format": {"type": "json_object"}, "max_tokens": 40}
     worker = EmbeddedWorker(models_folder, EmbeddedLimits(max_compiling=40))
     await worker.start()
+    await worker.complete(call_of(case.speaker))  # loads the model: from here on nothing else is waited for before a schema's turn
     waiting = [asyncio.create_task(worker.complete(call_of(case.speaker, **json_object))) for _ in range(40)]
     while not begun:
         await asyncio.sleep(0)

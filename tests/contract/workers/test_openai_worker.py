@@ -107,8 +107,8 @@ async def test_there_is_no_ceiling_of_a_hundred_connections(case: Case) -> None:
 
 async def test_silence_in_the_middle_of_a_stream_is_a_timeout(tmp_path: Path) -> None:
     async with running_upstream() as upstream:
-        pool = WorkerPool(embedded_dir=tmp_path, http=HttpLimits(idle_timeout_s=0.1))
-        card = ExpertCard("endless", Backend.OPENAI, "endless", base_url=upstream.base_url)
+        pool = WorkerPool(embedded_dir=tmp_path)
+        card = ExpertCard("endless", Backend.OPENAI, "endless", base_url=upstream.base_url, idle_timeout_s=0.1)
         upstream.faults.append(Stall(after=3))
         with pytest.raises(ExpertTimeout, match="silent"):
             async for _ in pool.stream(call_of(card)):

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import shutil
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from api.app import create_app
 from api.cli.main import run
 from api.settings import Settings
 from tests.fakes.admin import AdminParts, registry_file
+from tests.fakes.served import served
 from tests.fakes.services import ADMIN_KEY
-
-START_WITHIN_S = 20.0
 
 
 @pytest.fixture(scope="session")
@@ -46,20 +40,6 @@ async def client(parts: AdminParts, filled: Path, tmp_path: Path) -> AsyncIterat
             yield made
 
 
-class _Server(uvicorn.Server):
-    """Runs in a thread, where signals cannot be handled, and tells when it listens."""
-
-    listening = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @pytest.fixture
 def url(parts: AdminParts, filled: Path, tmp_path: Path) -> Iterator[str]:
     """A service that listens on loopback, in a thread of its own, so that commands can bring their own event loop."""
@@ -68,17 +48,8 @@ def url(parts: AdminParts, filled: Path, tmp_path: Path) -> Iterator[str]:
     shutil.copy(filled, data_dir)
     (data_dir / "admin.key").write_text(ADMIN_KEY)
     app = create_app(Settings(data_dir=data_dir, _env_file=None), bootstrap=parts.bootstrap)
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
-    server.listening = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-    thread.start()
-    try:
-        assert server.listening.wait(START_WITHIN_S)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(START_WITHIN_S)
+    with served(app) as address:
+        yield address
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,38 @@ def test_ask_for_programs_is_the_whole_answer(consilium: Consilium) -> None:
     assert answer["consilium"]["router"] == "fixed"
 
 
+def test_a_strategy_can_be_tried_step_by_step(consilium: Consilium) -> None:
+    """The answer, then who was called in which stage and what became of it, and the tokens that were waited for."""
+    ran = consilium("strategies", "try", "panel", "algebra 3?", "--mode", "chain", "--mode-options", '{"steps": 2}')
+
+    assert ran.code == 0
+    for told in ("stage", "answered", "aggregator chain:", "waited for one after the other"):
+        assert told in ran.out, told
+
+
+def test_options_of_a_mode_that_are_no_json_are_refused(consilium: Consilium) -> None:
+    ran = consilium("strategies", "try", "panel", "algebra 3?", "--mode-options", "steps=2")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "--mode-options is no JSON" in ran.err
+
+
 def test_ask_takes_options_for_the_request(consilium: Consilium, parts: AdminParts) -> None:
     consilium("ask", "algebra 3?", "--strategy", "panel", "--k", "1", "--aggregator", "first", "--system", "Be brief.")
 
     (call,) = parts.pool.scripted.calls
     assert [message["role"] for message in call.messages] == ["system", "user"]
+
+
+def test_what_routing_is_to_weigh_is_passed_on_and_a_strategys_adjustments_are_shown(consilium: Consilium) -> None:
+    ran = consilium(
+        "route", "algebra 3?", "--deny", "bad", "--boost", "good=0.25", "--price-weight", "0.5", "--router-options", "{}", "--json"
+    )  # fmt: skip
+    decision = json.loads(ran.out)
+
+    assert decision["detail"]["adjustments"] == {"boost": {"good": 0.25}, "price_weight": 0.5}
+    assert [expert["why"] for expert in decision["considered"] if expert["expert"] == "bad"] == ["in consilium.deny"]
+    assert "adjustments" in consilium("strategies", "show", "panel").out
 
 
 def test_route_asks_nobody(consilium: Consilium, parts: AdminParts) -> None:
@@ -289,6 +316,28 @@ def test_a_profile_run_is_followed_to_its_end(consilium: Consilium) -> None:
     assert "nothing is measured" in consilium("profile", "show").err
 
 
+def test_what_was_measured_of_an_older_card_is_told_and_counts_for_nothing(consilium: Consilium, tmp_path: Path) -> None:
+    """Until the card comes back, or the expert is measured again."""
+    consilium("profile", "run", "--experts", "good,bad")
+    file = tmp_path / "experts.yaml"
+    consilium("experts", "export", "-o", str(file))
+    manifest = file.read_text()
+    file.write_text(manifest.replace("model: good", "model: better"))
+    tried = consilium("experts", "apply", "-f", str(file), "--dry-run")
+    applied = consilium("experts", "apply", "-f", str(file))
+    shown, listed = consilium("profile", "show"), json.loads(consilium("profile", "show", "good", "--json").out)
+    file.write_text(manifest)
+    back = consilium("experts", "apply", "-f", str(file))
+
+    assert "expert good: 8 questions were answered by another card of it and would count no more" in tried.err
+    assert "expert good: 8 questions were answered by another card of it and count no more" in applied.err
+    assert "100 % (4)" not in shown.out
+    assert "good: 8 questions were answered by an older card of it" in shown.err
+    assert (listed["profiles"][0]["num_outdated"], listed["profiles"][0]["overall"]["num_answered"]) == (8, 0)
+    assert "count no more" not in back.err
+    assert "100 % (4)" in consilium("profile", "show").out
+
+
 def test_a_profile_run_over_a_file_asks_that_file(consilium: Consilium, tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "algebra 7?", "answer": "7", "skills": ["sums"]}\n')
@@ -372,6 +421,26 @@ def test_profiles_travel(consilium: Consilium, tmp_path: Path, parts: AdminParts
     assert "imported 24 answers" in imported.out
     assert "4 answers of aggregators" in imported.out
     assert json.loads(consilium("profile", "show", "--json").out) == before
+
+
+def test_measurements_are_carried_over_a_change_that_makes_no_difference(consilium: Consilium, tmp_path: Path) -> None:
+    """The same model in another folder: exported before, imported as answers of the card that is here."""
+    consilium("profile", "run", "--experts", "good")
+    outcomes, file = tmp_path / "outcomes.jsonl", tmp_path / "experts.yaml"
+    consilium("profile", "export", "-o", str(outcomes))
+    consilium("experts", "export", "-o", str(file))
+    file.write_text(file.read_text().replace("model: good", "model: moved"))
+    consilium("experts", "apply", "-f", str(file))
+
+    plain = consilium("profile", "import", str(outcomes), "--json")
+    without = json.loads(consilium("profile", "show", "good", "--json").out)["profiles"][0]
+    consilium("profile", "import", str(outcomes), "--as-current")
+    carried = json.loads(consilium("profile", "show", "good", "--json").out)["profiles"][0]
+
+    assert plain.code == 0, plain.err
+    assert "good: 8 questions were answered by an older card of it" in plain.err
+    assert (without["overall"]["num_answered"], without["num_outdated"]) == (0, 8)
+    assert (carried["overall"]["num_answered"], carried["num_outdated"]) == (8, 0)
 
 
 def test_a_wrong_key_says_where_the_key_comes_from(consilium: Consilium) -> None:

@@ -58,8 +58,9 @@ async def test_lists_come_in_pages(client: httpx.AsyncClient) -> None:
     assert seen == ["bad", "good", "worse"]
 
 
-async def test_a_made_up_cursor_is_refused(client: httpx.AsyncClient) -> None:
-    response = await client.get("/experts", params={"cursor": "%%%"})
+@pytest.mark.parametrize("cursor", ["%%%", "\N{MATHEMATICAL DOUBLE-STRUCK CAPITAL U}", "_w", "=", "a"])
+async def test_a_made_up_cursor_is_refused(client: httpx.AsyncClient, cursor: str) -> None:
+    response = await client.get("/experts", params={"cursor": cursor})
 
     assert response.status_code == 400
     assert error_of(response)["param"] == "cursor"

@@ -44,6 +44,12 @@ async def test_a_strategy_is_a_model_at_once(client: httpx.AsyncClient) -> None:
         ({"router_options": {"experts": ["bad", "goood"]}}, "router_options.experts[1]", "'good'"),
         ({"pick": {"kind": "topk"}}, "pick.kind", "'top_k'"),
         ({"max_call": 3}, "max_call", "'max_calls'"),
+        ({"adjustments": {"boosts": {}}}, "adjustments.boosts", "'boost'"),
+        ({"adjustments": {"deny": ["goood"]}}, "adjustments.deny[0]", "'good'"),
+        ({"router": "skills", "adjustments": {"boost": {"goood": 0.5}}}, "adjustments.boost.goood", "'good'"),
+        ({"adjustments": {"boost": {"good": 2}}}, "adjustments.boost.good", "less than or equal to 1"),
+        ({"adjustments": {"price_weight": -1}}, "adjustments.price_weight", "greater than or equal to 0"),
+        ({"adjustments": {"load_weight": 0.5}}, "adjustments", "the router 'random' scores nobody"),
     ],
 )
 async def test_an_unknown_name_in_a_strategy_is_refused_with_the_nearest(
@@ -54,6 +60,21 @@ async def test_an_unknown_name_in_a_strategy_is_refused_with_the_nearest(
     assert response.status_code == 400
     assert error_of(response)["param"] == param
     assert told in error_of(response)["message"]
+
+
+async def test_adjustments_are_stored_shown_and_patched_one_by_one(client: httpx.AsyncClient) -> None:
+    adjusted = {**QUICK, "router": "skills", "adjustments": {"deny": ["bad"], "boost": {"good": 0.25}, "price_weight": 0.5}}
+    created = await client.post("/strategies", json=adjusted)
+    patched = await client.patch("/strategies/quick", json={"adjustments": {"price_weight": 0.1, "boost": {"good": None}}})
+
+    assert created.json()["adjustments"]["boost"] == {"good": 0.25}
+    assert patched.json()["adjustments"] == {
+        "allow": None, "deny": ["bad"], "boost": {}, "price_weight": 0.1, "load_weight": 0.0, "session_weight": 0.0,
+    }  # fmt: skip
+    asked = {"model": "consilium/quick", "messages": [{"role": "user", "content": "algebra 3?"}]}
+    decision = (await client.post("http://localhost/v1/route", json=asked)).json()
+    assert decision["detail"]["adjustments"] == {"price_weight": 0.1}
+    assert "in the strategy's deny" in [expert["why"] for expert in decision["considered"]]
 
 
 async def test_strategies_have_versions_like_experts(client: httpx.AsyncClient) -> None:

@@ -29,6 +29,8 @@ WAIT_S = 30.0
 class LocalEncoder(FakeEncoder):
     """Takes the place of the real encoder, which needs seconds to load."""
 
+    ready = True
+
     @classmethod
     def for_model(cls, *_: Any, **__: Any) -> LocalEncoder:
         return cls()
@@ -117,7 +119,7 @@ async def test_locked_database(no_models: None, tmp_path: Path, monkeypatch: pyt
     holder.execute("BEGIN EXCLUSIVE")
     async with running(settings_in(tmp_path)) as http:
         told = await until_told(http, lambda told: "locked" in told["parts"]["database"])
-        early = await http.post("/v1/chat/completions", json={"messages": USER})
+        early = await http.post("/v1/chat/completions", json={"model": "auto", "messages": USER})
         alive = await http.get("/health")
         holder.execute("ROLLBACK")
         holder.close()

@@ -26,7 +26,12 @@ from experts_registry.database import Database
 from experts_registry.files import FileStore
 from tests.fakes.services import Parts, parts, registry
 
-LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "hi"}]}}
+LINE = {
+    "custom_id": "1",
+    "method": "POST",
+    "url": "/v1/chat/completions",
+    "body": {"model": "auto", "messages": [{"role": "user", "content": "hi"}]},
+}
 INPUT = json.dumps(LINE).encode() + b"\n"
 CHAT = "/v1/chat/completions"
 WAIT_S = 10.0

@@ -232,7 +232,7 @@ async def test_a_full_data_dir_ends_the_run_and_not_the_batch(
     await add_speaker(upstream)
     write_lines(folder / "in.jsonl", asks(1), asks(2))
 
-    async def full(*_: object) -> None:
+    async def full(*_: object, **__: object) -> None:
         raise StorageError("the disk is full")
 
     with monkeypatch.context() as patched:

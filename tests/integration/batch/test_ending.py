@@ -210,12 +210,12 @@ async def test_files_that_could_not_be_named_do_not_stay(make_rig: MakeRig) -> N
     await rig.submit(chat_line("x", "hello"), chat_line("y", "hello", model="nobody"))
     write, num_written = rig.files.write, 0
 
-    async def full(filename: str, lines: Any) -> Any:
+    async def full(filename: str, lines: Any, *, key_id: str | None) -> Any:
         nonlocal num_written
         num_written += 1
         if filename.endswith("_error.jsonl"):
             raise StorageError("the disk is full")
-        return await write(filename, lines)
+        return await write(filename, lines, key_id=key_id)
 
     rig.files.write = full  # type: ignore[method-assign]
     with pytest.raises(StorageError):

@@ -331,6 +331,17 @@ async def test_the_pauses_between_loads_end_with_the_wait_for_a_server(make_rig:
     assert rig.fleet.num_tried == 2, "before the first pause, which ends with the deadline, and after it"
 
 
+async def test_lines_whose_server_never_came_are_told_why(make_rig: MakeRig) -> None:
+    """Not that the time was over in the end."""
+    limits = replace(QUICK, first_pause_s=3600.0, max_pause_s=3600.0, load_timeout_s=0.05)
+    rig = make_rig(ECHOES, "a", limits=limits)
+    rig.fleet.fails_first["a"] = [ExpertUnreachable("no memory left"), ExpertTimeout("the deadline came while it was waited for")]
+    await rig.submit(chat_line("a", "a 1"))
+    await rig.run()
+
+    assert "no memory left" in (await rig.errors())["a"]["error"]["message"]
+
+
 async def test_a_process_that_cannot_start_servers_fails_no_line(make_rig: MakeRig) -> None:
     rig = make_rig(ECHOES, choose=named_in_the_text)
     rig.fleet.trouble = "another process manages them"

@@ -154,6 +154,19 @@ async def test_batches_are_listed_newest_first_by_pages(store: BatchStore) -> No
     assert caught.value.param == "after"
 
 
+async def test_what_was_routed_is_kept_until_the_line_is_over(store: BatchStore, database: Database) -> None:
+    journal = await begun(store, [1, 2])
+    routed = replace(ROUTE, vector=b"\x00\x3c\xff", encoder_id="minilm")
+    await journal.keep_routes([(1, routed), (2, ROUTE)])
+    pending = {found.input.line.number: found.route for found in await everything(journal.pending())}
+    await journal.keep((), [answered(1)], num_calls=1)
+    async with database.reading() as connection:
+        rows = (await connection.execute(sa.select(batch_lines.c.number, batch_lines.c.vector, batch_lines.c.encoder_id))).all()
+
+    assert pending == {1: routed, 2: ROUTE}
+    assert sorted(map(tuple, rows)) == [(1, None, None), (2, None, None)]
+
+
 # --- whose it is ----------------------------------------------------------------------------------------------------
 
 

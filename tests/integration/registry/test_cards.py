@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from domain.adjustments import RoutingAdjustments
 from domain.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed
 from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
 from domain.routing import PickRule
@@ -88,6 +89,7 @@ async def test_a_strategy_comes_back_as_it_went_in(stores: Stores) -> None:
         router="random",
         router_options={"floor": 0.25},
         pick=PickRule("sample", 5, 0.75),
+        adjustments=RoutingAdjustments(("fuser",), ("fuser",), {"fuser": -0.25}, 0.125, 0.5, 0.75),
         aggregator="vote",
         aggregator_expert="fuser",
         fallback_expert="fuser",
@@ -100,6 +102,22 @@ async def test_a_strategy_comes_back_as_it_went_in(stores: Stores) -> None:
 
     assert created == strategy
     assert await stores.strategies.list() == [strategy]
+
+
+@pytest.mark.parametrize(
+    "adjustments",
+    [RoutingAdjustments(allow=("fuser",)), RoutingAdjustments(deny=("fuser",)), RoutingAdjustments(boost={"fuser": 0.1})],
+    ids=["allow", "deny", "boost"],
+)
+async def test_who_is_named_by_a_strategys_adjustments_must_be_there_and_stay(stores: Stores, adjustments: RoutingAdjustments) -> None:
+    strategy = Strategy("panel", adjustments=adjustments)
+    with pytest.raises(InvalidRequest, match="names the unknown expert 'fuser'"):
+        await stores.strategies.create(strategy)
+
+    await stores.experts.create(make_card("fuser"))
+    await stores.strategies.create(strategy)
+    with pytest.raises(Conflict, match="named by strategy panel"):
+        await stores.experts.delete("fuser")
 
 
 async def test_a_change_needs_the_newest_version(stores: Stores) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,24 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 
 from domain.errors import InvalidRequest, NotReady, StorageError
+from domain.experts import ServingOptions
+from domain.skills import SkillCount
 from experts_registry import database as database_module
 from experts_registry import schema
 from experts_registry.database import Database
 from experts_registry.directory import RegistryDirectory
-from experts_registry.experts import ExpertStore
-from experts_registry.tables import metadata, registry_state, skills
+from experts_registry.experts import EXPERTS, ExpertStore
+from experts_registry.profiles import ProfileStore
+from experts_registry.tables import (
+    aggregator_outcomes,
+    experts,
+    metadata,
+    profile_counts,
+    profile_outcomes,
+    profile_runs,
+    registry_state,
+    skills,
+)
 from experts_registry.traces import TraceStore
 from tests.fakes.registry import make_card
 
@@ -100,6 +113,44 @@ async def test_traces_from_before_they_had_ids_are_found_by_their_request_id(emp
             assert await reader.scalar(sa.text("SELECT count(*) FROM trace_experts")) == 0
     finally:
         await database.close()
+
+
+async def test_what_was_measured_before_fingerprints_is_taken_to_be_of_the_cards_that_are_there(empty_database_url: str) -> None:
+    """It counts as before; when the card is changed afterwards, it counts no more. Of an expert that is gone nobody knows the card."""
+    card = make_card(sampling={"temperature": 0, "stop": ["\n"]}, adapter_of="base", serving=ServingOptions(extra_arguments=("--x", "1")))
+    outcome = {"skills": [], "correct": True, "answer": "14", "latency_ms": 1.0, "recorded": 1, "counts": True}
+
+    def before(connection: sa.Connection) -> None:
+        config = schema.alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0011")
+        connection.execute(experts.insert(), EXPERTS.to_row(card))
+        run = {"id": "run", "state": "finished", "created_at": 1.0, "expert_ids": [], "question_ids": [], "note": ""}
+        connection.execute(profile_runs.insert(), run)
+        rows = [{"run_id": "run", "expert_id": name, "question_id": "q1", **outcome} for name in (card.id, "gone")]
+        connection.execute(profile_outcomes.insert(), rows)
+        counts = [{"expert_id": name, "skill": "", "num_answered": 1, "num_correct": 1} for name in (card.id, "gone")]
+        connection.execute(profile_counts.insert(), counts)
+        synthesis = {"question_id": "q1", "category": "x", "correct": True, "answer": "14"}
+        connection.execute(aggregator_outcomes.insert(), {"expert_id": card.id, **synthesis})
+
+    database = Database.connect(empty_database_url)
+    try:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(before)
+        await database.upgrade()
+        store, profiles = ExpertStore(database), ProfileStore(database)
+        same = await store.redeclare(replace(card, description="still the same"))
+        kept, aggregators = await profiles.profiles(), await profiles.aggregator_profiles()
+        changed = await store.redeclare(replace(card, model="other"))
+        returned = await store.declare(make_card("gone"))
+        left = await profiles.profiles()
+    finally:
+        await database.close()
+
+    assert aggregators[card.id].overall == SkillCount(1, 1)
+    assert (same.num_outdated, kept[card.id].overall, kept["gone"].overall) == (0, SkillCount(1, 1), SkillCount(1, 1))
+    assert (changed.num_outdated, returned.num_outdated, left) == (1, 1, {})
 
 
 async def test_processes_that_start_together_migrate_once_each_from_any_folder(empty_database_url: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from domain.cascade import CascadeRule
 from domain.chat import Usage
 from domain.errors import NotFound
 from domain.plan import CallRole
@@ -306,3 +307,52 @@ async def test_traces_become_json_beside_the_event_loop(store: TraceStore, monke
 
     assert threads
     assert threading.get_ident() not in threads
+
+
+async def test_what_comes_within_a_moment_is_written_together(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction for each would cost more than all else that is done for a request; who waits for them need not wait longer."""
+    sizes: list[int] = []
+
+    async def write(connection: Any, batch: Any, vectors: Any) -> None:
+        sizes.append(len(batch))
+
+    monkeypatch.setattr(trace_rows, "write", write)
+    store = TraceStore(database, gather_s=SOON_S)
+    await store.start()
+    for number in range(5):
+        store.emit(_trace(f"r{number}"))
+        await asyncio.sleep(0)
+    assert sizes == []
+    async with asyncio.timeout(SOON_S / 2):
+        await store.flush()
+    assert sizes == [5]
+
+    for number in range(300):
+        store.emit(_trace(f"s{number}"))
+    async with asyncio.timeout(SOON_S / 2):  # as many as one transaction takes do not wait for more
+        while sum(sizes) < 5 + 200:
+            await asyncio.sleep(0.01)
+    await store.close()
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800", object(), 2**70, {"a\0": {1, 2}}, [[[]]]])
+async def test_what_is_no_json_is_kept_as_far_as_it_can_be(store: TraceStore, value: Any) -> None:
+    decision = RoutingDecision(router="skills", selected=("a",), detail={"value": value, "floor": 0.5})
+    await _written(store, _trace("r1", decision=decision))
+
+    kept = (await store.get("r1")).decision
+    assert kept is not None
+    assert kept.detail["floor"] == 0.5
+
+
+async def test_a_cascade_comes_back_as_it_was(database: Database) -> None:
+    """Whose turn each call was, how sure the answer, what became of it, and by which rule."""
+    call = CallRecord("a", CallRole.CANDIDATE, "ok", 1.0, stage=1, confidence=0.42, note="below 0.5, so the next expert was asked")
+    decision = RoutingDecision("cascade", ("a", "b"), cascade=CascadeRule("judge", 0.5, judge_expert="c"))
+    store = TraceStore(database)
+    await store.start()
+    trace = _trace("r", calls=(call,), decision=decision, answered_by="b")
+    await _written(store, trace)
+
+    assert await store.get("r") == trace
+    await store.close()

@@ -137,7 +137,7 @@ async def test_the_encoder_serves_it_without_torch(cache: Path) -> None:
         subprocess.run, [sys.executable, "-c", program, str(cache)], capture_output=True, text=True, timeout=60, check=True
     )
 
-    assert run.stdout.strip() == "(1, 384) False all-MiniLM-L6-v2-int8-1"
+    assert run.stdout.strip() == "(1, 384) False all-MiniLM-L6-v2-int8-2"
 
 
 async def test_another_model_is_served_by_sentence_transformers_under_another_id(

@@ -78,6 +78,19 @@ async def test_a_call_brings_its_server_up_and_the_next_makes_room_for_its_own(o
     assert fleet.waited_s > 0
 
 
+async def test_what_has_to_be_loaded_for_an_expert_is_told_until_it_is_loaded(opened: OpenFleet, tmp_path: Path) -> None:
+    """Experts on one server need the same memory, once."""
+    base = managed("a")
+    adapter, other = adapter_on(base, "adapter", tmp_path), managed("b")
+    fleet, pool = await opened(base, adapter, other)
+    before = fleet.to_load()
+    await pool.complete(call_to(adapter))
+
+    assert {expert_id: round(mb) for expert_id, (_, mb) in before.items()} == {"a": 80, "adapter": 80, "b": 80}
+    assert before["a"] == before["adapter"] != before["b"]
+    assert set(fleet.to_load()) == {"b"}
+
+
 async def test_adapters_are_loaded_on_their_base_s_server_when_they_are_called(opened: OpenFleet, tmp_path: Path) -> None:
     base = managed("base")
     chess, go = adapter_on(base, "chess", tmp_path), adapter_on(base, "go", tmp_path, rank=32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from functools import cache
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from zoo.questions import GENERATORS
 from zoo.questions.base import Question
+from zoo.questions.multistep import planned
 from zoo.release import FOLDER, WEIGHTS, labelled_questions, manifest_text, outcomes
 from zoo.training.data import prompt_of
 from zoo.training.evaluate import answer_of, complete
@@ -100,11 +102,11 @@ def measured() -> dict[tuple[str, str], float]:
     return {key: sum(correct) / len(correct) for key, correct in graded.items()}
 
 
-def test_every_expert_but_the_aggregator_was_measured_on_every_validation_question() -> None:
+def test_every_expert_that_answers_was_measured_on_every_validation_question() -> None:
     counted = Counter((row["expert_id"], row["category"]) for row in outcomes())
     asked = Counter(row["category"] for row in labelled_questions())
 
-    assert counted == {(name, domain): asked[domain] for name in CARDS if name != "aggregator" for domain in GENERATORS}
+    assert counted == {(name, domain): asked[domain] for name, card in CARDS.items() if "roles" not in card for domain in GENERATORS}
 
 
 @pytest.mark.parametrize("domain", GENERATORS)
@@ -122,3 +124,13 @@ def test_every_declared_skill_is_a_skill_of_the_validation_questions() -> None:
 
     assert {skill for card in CARDS.values() for skill in card["skills"]} <= measured
     assert measured <= set(yaml.safe_load(manifest_text())["skills"])
+
+
+def test_the_planner_plans_multi_step_questions() -> None:
+    rng = Random(11)
+    asked = [planned(rng, "validation") for _ in range(40)]
+    torch.set_num_threads(1)
+    prompts = [prompt_of(Question(one.text, "", "", "")) for one in asked]
+    completions = complete(load_served(WEIGHTS, "planner"), build_tokenizer(512), prompts)
+
+    assert sum(text.strip() == one.plan for text, one in zip(completions, asked, strict=True)) >= 38

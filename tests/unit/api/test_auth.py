@@ -16,7 +16,7 @@ from api.settings import Settings, SettingsError
 from domain.errors import Unauthenticated
 from tests.fakes.services import ADMIN_KEY, parts
 
-ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+ASK: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def settings_in(folder: Path, **changes: Any) -> Settings:

@@ -33,7 +33,7 @@ def error_of(response: Any) -> dict[str, Any]:
 async def http(serve: Any) -> AsyncIterator[Any]:
     client = await serve(parts({"maths": "42", "poetry": "roses"}))
     yield client
-    assert (await client.post(PATH, json={"messages": USER})).status_code == 200, "the service has to survive"
+    assert (await client.post(PATH, json={"model": "auto", "messages": USER})).status_code == 200, "the service has to survive"
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,16 @@ async def http(serve: Any) -> AsyncIterator[Any]:
         ({"consilium": {"k": 99}}, "consilium.k", "between 1 and"),
         ({"consilium": {"timeout_s": 0}}, "consilium.timeout_s", "greater than 0"),
         ({"consilium": {"allow": "maths"}}, "consilium.allow", "a list"),
+        ({"consilium": {"boosts": {}}}, "consilium.boosts", "did you mean 'boost'?"),
+        ({"consilium": {"boost": ["maths"]}}, "consilium.boost", "an object, not a list"),
+        ({"consilium": {"boost": {"maths": 1.5}}}, "consilium.boost.maths", "less than or equal to 1"),
+        ({"consilium": {"boost": {"maths": "much"}}}, "consilium.boost.maths", "a number, not a string"),
+        ({"consilium": {"boost": {"nosuch": 0.5}}}, "consilium.boost", "there is no expert 'nosuch'"),
+        ({"consilium": {"price_weight": -0.1}}, "consilium.price_weight", "greater than or equal to 0"),
+        ({"consilium": {"load_weight": 2}}, "consilium.load_weight", "less than or equal to 1"),
+        ({"consilium": {"session_weight": "x"}}, "consilium.session_weight", "a number, not a string"),
+        ({"consilium": {"router_options": []}}, "consilium.router_options", "an object, not a list"),
+        ({"consilium": {"router_options": {str(n): 0 for n in range(65)}}}, "consilium.router_options", "65 items, at most 64"),
     ],
 )
 async def test_wrong_field(http: Any, change: dict[str, Any], param: str, words: str) -> None:
@@ -106,7 +116,7 @@ async def test_wrong_field(http: Any, change: dict[str, Any], param: str, words:
 
 async def test_unknown_router(http: Any) -> None:
     """400 says which routers there are, and which was probably meant."""
-    response = await http.post(PATH, json={"messages": USER, "consilium": {"router": "explict"}})
+    response = await http.post(PATH, json={"model": "auto", "messages": USER, "consilium": {"router": "explict"}})
 
     assert response.status_code == 400
     assert error_of(response)["param"] == "consilium.router"
@@ -147,12 +157,12 @@ def nested(num_levels: int) -> Any:
 async def test_deep_nesting(http: Any, path: str) -> None:
     """Fields that are nested deeper than can be written again are a 400 that names them; before that they are passed on."""
     for num_levels in (128, 300, 900):
-        response = await http.post(path, json={"messages": USER, "guided": nested(num_levels)})
+        response = await http.post(path, json={"model": "auto", "messages": USER, "guided": nested(num_levels)})
         assert response.status_code == 400
         assert error_of(response)["param"] == "guided"
         assert "at most 128 levels" in error_of(response)["message"]
 
-    assert (await http.post(path, json={"messages": USER, "guided": nested(127)})).status_code == 200
+    assert (await http.post(path, json={"model": "auto", "messages": USER, "guided": nested(127)})).status_code == 200
 
 
 async def test_unknown_model(http: Any, sdk: Any) -> None:
@@ -222,7 +232,7 @@ async def test_unexpected_exception(http: Any, serve: Any, caplog: pytest.LogCap
 
     made.directory.snapshot = broken  # type: ignore[method-assign]
     client = await serve(made)
-    response = await client.post(PATH, json={"messages": USER}, headers={"x-request-id": "r-500"})
+    response = await client.post(PATH, json={"model": "auto", "messages": USER}, headers={"x-request-id": "r-500"})
 
     assert response.status_code == 500
     assert error_of(response)["code"] == "internal_error"
@@ -234,7 +244,7 @@ async def test_unexpected_exception(http: Any, serve: Any, caplog: pytest.LogCap
 @pytest.mark.parametrize("given", ["two words", "x" * 200, "naïve", ""])
 async def test_insane_request_id(http: Any, given: str) -> None:
     """A request id that could break a log line or a header is replaced."""
-    response = await http.post(PATH, json={"messages": USER}, headers={"x-request-id": given.encode("latin-1")})
+    response = await http.post(PATH, json={"model": "auto", "messages": USER}, headers={"x-request-id": given.encode("latin-1")})
 
     assert response.status_code == 200
     assert len(response.headers["x-request-id"]) == 32
@@ -242,7 +252,7 @@ async def test_insane_request_id(http: Any, given: str) -> None:
 
 async def test_foreign_host_name(http: Any) -> None:
     """A loopback service does not answer under another name, which is how DNS rebinding would come in."""
-    response = await http.post(PATH, json={"messages": USER}, headers={"host": "evil.example:8080"})
+    response = await http.post(PATH, json={"model": "auto", "messages": USER}, headers={"host": "evil.example:8080"})
 
     assert response.status_code == 403
     assert "CONSILIUM_ALLOWED_HOSTS" in error_of(response)["message"]
@@ -265,15 +275,15 @@ async def test_too_many_requests(serve: Any) -> None:
 
     made = parts({"a": Stalls(Says("1"))})
     client = await serve(made, max_requests=1)
-    first = asyncio.create_task(client.post(PATH, json={"messages": USER}))
+    first = asyncio.create_task(client.post(PATH, json={"model": "auto", "messages": USER}))
     await made.workers.until_started("a")
-    second = await client.post(PATH, json={"messages": USER})
+    second = await client.post(PATH, json={"model": "auto", "messages": USER})
     made.workers.release("a")
 
     assert second.status_code == 429
     assert second.headers["retry-after"] == "1"
     assert (await first).status_code == 200
-    assert (await client.post(PATH, json={"messages": USER})).status_code == 200
+    assert (await client.post(PATH, json={"model": "auto", "messages": USER})).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -95,18 +95,22 @@ async def test_messages_reach_the_expert_untouched(serve: Any) -> None:
         },
         {"role": "tool", "tool_call_id": "1", "content": "7", "mood": "good"},
     ]
-    response = await http.post("/v1/chat/completions", json={"messages": messages})
+    response = await http.post("/v1/chat/completions", json={"model": "auto", "messages": messages})
 
     assert response.status_code == 200
     assert list(made.workers.calls[0].messages) == messages
 
 
-async def test_model_defaults_to_auto(serve: Any) -> None:
-    """A request without a model is routed."""
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/route"])
+async def test_a_request_without_a_model_is_told_what_to_write(serve: Any, path: str) -> None:
+    """As at OpenAI a 400; what is meant by none is not guessed."""
     http = await serve(parts({"maths": "42"}))
-    response = await http.post("/v1/chat/completions", json={"messages": ASK["messages"]})
+    response = await http.post(path, json={"messages": ASK["messages"], "prompt": "hi"})
 
-    assert response.json()["model"] == "auto"
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["param"], error["type"]) == ("model", "invalid_request_error")
+    assert "'auto' lets the service choose" in error["message"]
 
 
 @pytest.mark.parametrize("model", ["auto", "auto:latest", "consilium/auto", "maths"])

@@ -56,7 +56,7 @@ async def test_completion_logprobs(serve: Any) -> None:
     """``logprobs`` is asked of the expert in the chat's way."""
     made = parts({"maths": "42"})
     http = await serve(made)
-    await http.post("/v1/completions", json={"prompt": "Q", "logprobs": 3})
+    await http.post("/v1/completions", json={"model": "auto", "prompt": "Q", "logprobs": 3})
 
     assert dict(made.workers.calls[0].params) == {"logprobs": True, "top_logprobs": 3}
 
@@ -174,7 +174,7 @@ async def test_bad_embeddings(serve: Any, change: dict[str, Any], status: int, p
 async def test_route_runs_no_expert(serve: Any) -> None:
     """The decision with scores and reasons; nobody is called."""
     made = parts({"a": "1", "b": "2"})
-    response = await (await serve(made)).post("/v1/route", json={"messages": USER, "consilium": {"k": 1}})
+    response = await (await serve(made)).post("/v1/route", json={"model": "auto", "messages": USER, "consilium": {"k": 1}})
 
     told = response.json()
     assert told["selected"] == ["a"]
@@ -223,7 +223,7 @@ async def test_lost_database_is_degraded(serve: Any) -> None:
     assert response.status_code == 200
     assert response.json()["status"] == "degraded"
     assert response.json()["parts"]["database"] == "the database is locked", "whoever asks may be anybody"
-    assert (await http.post("/v1/chat/completions", json={"messages": USER})).status_code == 200
+    assert (await http.post("/v1/chat/completions", json={"model": "auto", "messages": USER})).status_code == 200
 
 
 async def test_metrics(serve: Any) -> None:
@@ -233,7 +233,7 @@ async def test_metrics(serve: Any) -> None:
     http = await serve(made)
     await http.post("/v1/chat/completions", json={"messages": USER, "model": "consilium/panel"})
     await http.post("/v1/chat/completions", json={"messages": USER, "model": "made-up-by-the-caller"})
-    await http.post("/v1/chat/completions", json={"messages": USER, "stream": True})
+    await http.post("/v1/chat/completions", json={"model": "auto", "messages": USER, "stream": True})
     await http.get("/wp-login.php")
     text = (await http.get("/metrics")).text
 

@@ -65,6 +65,7 @@ class Scripted:
     """A stream of these chunks."""
 
     trace = Trace("r", "auto", None, 0.0, "ok", usage=Usage(3, 5))
+    has_next = False
 
     def __init__(self, *chunks: Chunk) -> None:
         self._chunks = chunks

@@ -50,6 +50,12 @@ def test_wrong_value_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
 
 
+def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSILIUM_REDIS_URL", "")
+
+    assert load_settings().redis_url is None
+
+
 def test_command_line_beats_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An override wins, None does not."""
     monkeypatch.setenv("CONSILIUM_PORT", "1234")

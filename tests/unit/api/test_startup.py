@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,6 +25,22 @@ from domain.registry import RegistrySnapshot
 WAIT_S = 5.0
 
 
+class Feedback:
+    """The log and who follows it, in one."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def delete_before(self, moment: float) -> None:
+        self.log.append(f"forget {moment:g}")
+
+    async def reload(self) -> None:
+        self.log.append("reload")
+
+    async def keep_up(self, every_s: float) -> None:
+        self.log.append(f"every {every_s:g} s")
+
+
 @dataclass
 class World:
     """Fakes for everything that is started. ``log`` has what happened, in order."""
@@ -39,6 +56,10 @@ class World:
     now: RegistrySnapshot = field(default_factory=RegistrySnapshot)
     callbacks: list[Callable[[RegistrySnapshot], None]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
+    feedback: Feedback = field(default_factory=Feedback)
+    num_told_models: int = 0
+    latencies: dict[str, float] = field(default_factory=dict)
+    before_models: list[str] | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Closed: the encoder takes for ever."""
 
@@ -63,6 +84,20 @@ class World:
         if self.index_errors:
             raise self.index_errors.pop(0)
         self.log.append(f"index {snapshot.version}")
+
+    def changed(self) -> None:
+        """The models are told of a change."""
+        self.num_told_models += 1
+
+    async def mean_latencies(self) -> dict[str, float]:
+        return {"a": float(self.now.version)}
+
+    def measured(self, latencies_ms: dict[str, float]) -> None:
+        self.latencies = latencies_ms
+
+    async def keep(self) -> None:
+        """The models begin to follow the registry; what is there by then."""
+        self.before_models = list(self.log)
 
     async def warm(self, cards: list[ExpertCard]) -> None:
         (card,) = cards
@@ -94,6 +129,13 @@ class World:
         await asyncio.sleep(0)
 
 
+class Usage:
+    """Of keys; what it writes is no concern here."""
+
+    async def start(self) -> None:
+        pass
+
+
 class EncoderOf:
     def __init__(self, world: World) -> None:
         self._world = world
@@ -122,11 +164,17 @@ async def started(world: World, folder: Path, *, encoder: bool = True, **changes
         question_store=cast(Any, Questions()),
         profile_store=fake,
         trace_store=fake,
+        traffic=fake,
+        keys=cast(Any, SimpleNamespace(usage=Usage())),
+        feedback_store=cast(Any, world.feedback),
+        feedback=cast(Any, world.feedback),
         file_store=fake,
         batch_store=fake,
         directory=fake,
         encoder=cast(Any, EncoderOf(world)),
         index_holder=fake,
+        models=fake,
+        latencies=fake,
         routers=fake,
         workers=fake,
         fleet=fake,
@@ -243,11 +291,21 @@ async def test_old_traces_are_deleted(tmp_path: Path) -> None:
         await until(lambda: "sweep 13600" in world.log and 3600 in world.slept)
 
 
+@pytest.mark.parametrize("feedback", [True, False])
+async def test_feedback_is_followed_where_it_is_wanted_and_forgotten_when_it_is_old(tmp_path: Path, feedback: bool) -> None:
+    world = World()
+    async with started(world, tmp_path, feedback=feedback, feedback_days=1):
+        await until(lambda: "reload" in world.feedback.log)
+
+    assert "forget 13600" in world.feedback.log
+    assert ("every 1 s" in world.feedback.log) is feedback
+
+
 async def test_old_files_and_lines_of_batches_are_deleted(tmp_path: Path) -> None:
     """At the start, then every hour; a database that is locked is tried again then."""
     world = World()
     async with started(world, tmp_path, file_days=0.5):
-        await until(lambda: "drop lines 56800" in world.log and world.slept.count(3600) == 2)
+        await until(lambda: "drop lines 56800" in world.log and world.slept.count(3600) == 3)
 
     assert "sweep files" in world.log
 
@@ -255,7 +313,7 @@ async def test_old_files_and_lines_of_batches_are_deleted(tmp_path: Path) -> Non
 async def test_a_failed_sweep_of_files_is_told_and_waits_for_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     world = World(file_errors=[StorageError("the database is locked")])
     async with started(world, tmp_path):
-        await until(lambda: world.slept.count(3600) == 2)
+        await until(lambda: world.slept.count(3600) == 3)
 
     assert "old files and batches were not deleted: the database is locked" in caplog.text
 
@@ -300,3 +358,23 @@ async def test_batches_run_when_everything_is_there_and_not_before(tmp_path: Pat
             await asyncio.sleep(0)
 
     assert ("batches" in world.log) == run_batches
+
+
+async def test_models_follow_the_registry_once_the_index_is_there_and_are_told_of_every_change(tmp_path: Path) -> None:
+    """The index stores the vectors that they are fitted on."""
+    world = World(now=holding(1))
+    async with started(world, tmp_path):
+        await until(lambda: world.before_models is not None)
+        world.callbacks[0](world.now)
+
+    assert "index 1" in (world.before_models or [])
+    assert world.num_told_models == 1
+
+
+async def test_measured_latencies_are_told_at_the_start_and_after_a_change(tmp_path: Path) -> None:
+    world = World(now=holding(1))
+    async with started(world, tmp_path):
+        await until(lambda: world.latencies == {"a": 1.0})
+        world.now = holding(2)
+        world.callbacks[0](world.now)
+        await until(lambda: world.latencies == {"a": 2.0})

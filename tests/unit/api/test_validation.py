@@ -19,11 +19,11 @@ BATCH = {"input_file_id": "file-1", "endpoint": "/v1/chat/completions", "complet
 
 
 def chat(payload: dict[str, Any]) -> object:
-    return parse_chat(payload, request_id="r")
+    return parse_chat({"model": "auto", **payload}, request_id="r")
 
 
 def completion(payload: dict[str, Any]) -> object:
-    return parse_completion(payload, request_id="r")
+    return parse_completion({"model": "auto", **payload}, request_id="r")
 
 
 def batch(payload: dict[str, Any]) -> object:

@@ -14,7 +14,16 @@ import typer
 from api.cli.main import app
 
 ROOT = Path(__file__).parents[3]
-PAGES = ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "zoo/README.md", "docs/http-api.md", "docs/batches.md", "docs/settings.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "ARCHITECTURE.md",
+    "zoo/README.md",
+    "docs/http-api.md",
+    "docs/batches.md",
+    "docs/evaluation.md",
+    "docs/settings.md",
+)
 
 
 def typed(page: str) -> list[str]:

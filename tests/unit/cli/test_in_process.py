@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.cli.in_process import InProcessTransport
+from api.in_process import InProcessTransport
 
 WAIT_S = 5.0
 

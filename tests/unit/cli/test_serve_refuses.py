@@ -49,3 +49,22 @@ def test_a_misspelt_line_of_the_env_file_is_told(capsys: pytest.CaptureFixture[s
 
     assert "warning: CONSILIUM_TRACE_DAY is no setting; did you mean CONSILIUM_TRACE_DAYS?\n" in (said := capsys.readouterr().err)
     assert said.count("warning: ") == 1
+
+
+def test_managed_servers_with_several_processes_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes cannot both look after them, and which one a request meets is chance."""
+    monkeypatch.setenv("CONSILIUM_ENGINE", "vllm")
+
+    assert run(["serve", "--workers", "2", "--port", "0"]) == 2
+    assert "CONSILIUM_WORKERS=1" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_told_with_several_processes_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Also where the other shares its port with whoever asks the kernel for that."""
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = taken.getsockname()[1]
+
+        assert run(["serve", "--workers", "2", "--port", str(port)]) == 1
+
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

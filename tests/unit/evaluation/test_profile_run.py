@@ -9,6 +9,7 @@ import pytest
 
 from domain.chat import text_of
 from domain.errors import ExpertAuthFailed, ExpertTimeout, InvalidRequest, StorageError
+from domain.experts import Price
 from domain.plan import ExpertCall
 from domain.skills import LabelledQuestion
 from evaluation.profile_run import ProfileProgress, ProfileRun
@@ -84,6 +85,18 @@ async def test_a_failed_question_counts_as_no_answer_and_is_asked_again_on_resum
 
     assert [text_of(call.messages[-1]) for call in again.calls] == ["1+1?"]
     assert (second.experts["a"].overall.num_correct, second.num_asked, second.complete) == (3, 1, True)
+
+
+async def test_what_an_older_card_answered_is_asked_again_on_resume() -> None:
+    store, questions, card = MemoryOutcomes(), make_questions(3), make_expert("a")
+    await ProfileRun("run", [card], questions[:2], workers=ScriptedWorkers({"a": always_seven}), store=store).execute()
+    priced = dataclasses.replace(card, price=Price(1.0, 1.0))
+    same = await ProfileRun("run", [priced], questions[:2], workers=ScriptedWorkers({"a": add_one}), store=store).execute()
+    other = dataclasses.replace(card, model="another")
+    report = await ProfileRun("run", [other], questions, workers=ScriptedWorkers({"a": add_one}), store=store).execute()
+
+    assert (same.num_asked, report.num_asked, report.experts["a"].overall.num_correct) == (0, 3, 3)
+    assert store.kept["run", "a", "q0"].expert_fingerprint == other.fingerprint
 
 
 async def test_answers_of_another_run_do_not_count() -> None:

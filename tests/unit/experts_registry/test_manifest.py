@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.adjustments import RoutingAdjustments
 from domain.errors import InvalidRequest
 from domain.experts import SERVING_DTYPES, Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
 from domain.routing import PickRule
@@ -282,6 +283,16 @@ def cards(draw: st.DrawFn) -> ExpertCard:
     )
 
 
+scores = st.floats(0, 1)
+adjustments = st.builds(
+    RoutingAdjustments,
+    allow=st.none() | st.lists(ids, max_size=3, unique=True).map(tuple),
+    deny=st.lists(ids, max_size=3, unique=True).map(tuple),
+    boost=st.dictionaries(ids, st.floats(-1, 1), max_size=3),
+    price_weight=st.floats(0, 1000),
+    load_weight=scores,
+    session_weight=scores,
+)
 strategies = st.builds(
     Strategy,
     id=ids,
@@ -294,6 +305,7 @@ strategies = st.builds(
         k=st.integers(1, 64),
         threshold=st.floats(min_value=0.001, max_value=1),
     ),
+    adjustments=adjustments,
     aggregator=st.sampled_from(AGGREGATOR_NAMES),
     aggregator_expert=st.none() | ids,
     fallback_expert=st.none() | ids,
@@ -315,6 +327,19 @@ def test_what_is_exported_reads_back_the_same(some_cards: list[ExpertCard], some
     assert manifest.to_cards() == sorted(some_cards, key=lambda card: card.id)
     assert manifest.to_strategies() == sorted(some, key=lambda strategy: strategy.id)
     assert manifest.skills == skills
+
+
+def test_a_gate_goes_out_and_in_with_its_threshold() -> None:
+    """One that is the kind's own is not written, also where another kind has another."""
+    gates = [Strategy(f"gate-{n}", pick=PickRule("gate", 4, threshold)) for n, threshold in enumerate((0.15, 0.5, 0.3))]
+    text = export([], gates, {})
+
+    assert [row["pick"] for row in yaml.safe_load(text)["strategies"]] == [
+        {"kind": "gate", "k": 4},
+        {"kind": "gate", "k": 4, "threshold": 0.5},
+        {"kind": "gate", "k": 4, "threshold": 0.3},
+    ]
+    assert load_manifest(text).to_strategies() == gates
 
 
 def test_an_export_is_short_and_tells_no_versions() -> None:

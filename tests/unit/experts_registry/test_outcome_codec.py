@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.batch import LineRoute
+from domain.cascade import CascadeRule
 from domain.chat import Choice, Usage
 from domain.plan import Candidate, ExpertFailure, Outcome
 from domain.skills import SkillMatch
@@ -61,6 +62,7 @@ ROUTES = st.builds(
     category=st.none() | TEXTS,
     fallback=st.booleans(),
     calls=st.lists(CANDIDATES | FAILURES, max_size=2).map(tuple),
+    cascade=st.none() | st.builds(CascadeRule, TEXTS, st.floats(0, 1), st.integers(2, 8), st.none() | TEXTS),
 )
 
 TOOLS = Choice(

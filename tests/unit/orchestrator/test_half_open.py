@@ -126,8 +126,7 @@ async def test_a_call_from_before_the_circuit_opened_that_fails_late_is_no_faile
     world.directory.half_open("a")
 
     world.workers.release("a")
-    with pytest.raises(AllExpertsFailed):
-        await stale
+    assert await stale == "from b"
 
     assert await world.text() == "back"
 
@@ -213,13 +212,27 @@ async def test_stand_ins_are_asked_in_turn_until_one_can_be_called(stream: bool)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_stand_in_that_fails_ends_the_request_and_both_are_named(stream: bool) -> None:
+async def test_a_stand_in_that_fails_is_stood_in_for_too(stream: bool) -> None:
     world = World.losing({"a": "from a", "b": Fails(ExpertUnreachable("refused")), "c": "from c"}, "a")
+
+    assert await world.text(stream=stream) == "from c"
+
+    trace = world.sink.traces[0]
+    assert [(call.expert_id, call.status) for call in trace.calls] == [("a", "skipped"), ("b", "error"), ("c", "ok")]
+    assert trace.decision is not None
+    assert trace.decision.selected == ("c",)
+    assert trace.decision.reason.endswith("so the next best was asked, b. Note: b failed, so the next best was asked, c.")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_where_nobody_is_left_everybody_is_named(stream: bool) -> None:
+    gone = Fails(ExpertUnreachable("refused"))
+    world = World.losing({"a": "from a", "b": gone, "c": gone}, "a")
 
     with pytest.raises(AllExpertsFailed) as caught:
         await world.text(stream=stream)
 
-    assert [failure.expert_id for failure in caught.value.failures] == ["a", "b"]
+    assert [failure.expert_id for failure in caught.value.failures] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

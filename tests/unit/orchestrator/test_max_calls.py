@@ -35,7 +35,7 @@ class World:
         cards = [card(expert_id) for expert_id in specialists()] + [card(expert_id, roles=roles) for expert_id, roles in ROLES.items()]
         self.directory = FakeDirectory(())
         self.directory._snapshot = replace(snapshot_of(cards, specialists()), strategies={"panel": PANEL})
-        self.workers = ScriptedWorkers({**dict.fromkeys((*specialists(), "fuser"), "Nairobi"), "namer": namer})
+        self.workers = ScriptedWorkers({**{name: f"Nairobi, as {name} has it" for name in (*specialists(), "fuser")}, "namer": namer})
         self.sink = KeptTraces()
 
     async def ask(self, max_calls: int | None, *, stream: bool = False, **options: Any) -> Trace:

@@ -197,7 +197,7 @@ async def test_cancelling_the_request_cancels_every_expert() -> None:
 async def test_a_bug_in_a_worker_is_not_swallowed() -> None:
     setup = Setup({}, "a")
 
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(AssertionError, match="unexpected call"):
         await setup.orchestrator.run(ask())
 
     assert setup.trace.error_code == "internal_error"
@@ -402,3 +402,19 @@ async def test_successes_close_circuits_before_aggregation_can_fail() -> None:
     await setup.orchestrator.run(ask("consilium/panel"))
 
     assert [type(o) for o in setup.directory.recorded] == [Candidate, Candidate, ExpertFailure]
+
+
+async def test_deadlines_are_measured_by_the_clock_that_is_given() -> None:
+    now = 5000.0
+    workers = ScriptedWorkers({"a": "1"})
+    orchestrator = Orchestrator(
+        directory=FakeDirectory([card("a")], strategies=(FIRST,)),
+        routers={"skills": FakeRouter("a")},
+        workers=workers,
+        clock=lambda: now,
+    )
+    await orchestrator.run(ask("consilium/first"))
+    (call,) = workers.calls
+    now += FIRST.timeout_s - 1
+
+    assert call.deadline.remaining_s == 1

@@ -205,7 +205,7 @@ async def test_an_aggregating_expert_that_cannot_be_asked_is_refused_before_rout
 
 
 async def test_an_aggregating_expert_that_falls_ill_meanwhile_gives_way_to_the_next() -> None:
-    setup = Setup({"a": "2", "b": "2", "fuser": "two"}, "a", "b")
+    setup = Setup({"a": "2", "b": "3", "fuser": "two"}, "a", "b")
     route = setup.router.route
 
     async def falls_ill(query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:

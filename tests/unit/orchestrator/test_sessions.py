@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from domain.chat import ChatRequest
+from domain.chat import ChatRequest, RequestOptions
 from domain.errors import AllExpertsFailed, ExpertUnreachable
 from orchestrator.pipeline import Orchestrator
 from routers.stickiness import SessionMemory
@@ -45,7 +47,9 @@ async def test_a_streamed_answer_is_remembered_once_it_is_complete() -> None:
 
 async def test_a_request_that_failed_changes_no_session() -> None:
     sessions = SessionMemory()
+    service = await orchestrator(sessions, Fails(ExpertUnreachable("refused")))
+    alone = replace(ASKED, options=RequestOptions(max_calls=1))  # nobody stands in
     with pytest.raises(AllExpertsFailed):
-        await (await orchestrator(sessions, Fails(ExpertUnreachable("refused")))).run(ASKED)
+        await service.run(alone)
 
     assert sessions.recall("s") is None

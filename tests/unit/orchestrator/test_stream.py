@@ -12,7 +12,7 @@ from domain.chat import Chunk
 from domain.errors import AllExpertsFailed, ExpertProtocolError, ExpertUnreachable
 from domain.plan import ExpertCall
 from orchestrator.answer import Progress
-from orchestrator.stream import AnswerStream
+from orchestrator.stream import _MAX_AHEAD, AnswerStream
 from tests.fakes.virtual_time import VirtualTimeLoop
 from tests.fakes.workers import Fails, Says, Stalls
 from tests.unit.orchestrator.test_pipeline import Setup, ask
@@ -87,11 +87,9 @@ async def test_what_a_single_expert_tells_while_it_is_waited_for_is_progress() -
     setup.workers.release("a")
     stream = await opening
     waiting[0].on_progress("a: loading")
-    await anext(stream)  # the token that is there already
-    event = await anext(stream)
-    await stream.aclose()
+    told = [event async for event in stream]  # what is there already goes first
 
-    assert event == Progress("a: loading")
+    assert [event for event in told if isinstance(event, Progress)] == [Progress("a: loading")]
 
 
 async def test_a_failure_before_the_first_token_is_raised_at_once() -> None:
@@ -229,7 +227,7 @@ def test_no_silence_is_longer_than_five_seconds(model: str, waits_for: str) -> N
 
     async def moments() -> list[float]:
         loop = asyncio.get_running_loop()
-        script: dict[str, object] = dict.fromkeys(("a", "b", "fuser"), "2")
+        script: dict[str, object] = {"a": "2", "b": "3", "fuser": "2"}
         setup = Setup({**script, waits_for: Stalls()}, *(("a",) if model == "auto" else ("a", "b")))
         told = [loop.time()]
         stream = await setup.orchestrator.open_stream(ask(model, stream=True))
@@ -244,3 +242,27 @@ def test_no_silence_is_longer_than_five_seconds(model: str, waits_for: str) -> N
         told = runner.run(moments())
 
     assert max(later - earlier for earlier, later in pairwise(told)) < 5
+
+
+async def test_an_expert_is_read_only_so_far_ahead_of_the_reader() -> None:
+    """What a reader that stopped reading holds in memory is bounded."""
+    words = " ".join(str(number) for number in range(1000))
+    setup = Setup({"a": Says(words)}, "a")
+    stream = await setup.orchestrator.open_stream(ask(stream=True))
+    for _ in range(2000):
+        await asyncio.sleep(0)
+
+    assert len(stream._chunks) == _MAX_AHEAD
+    pieces, _ = await collect(stream)
+    assert "".join(pieces) == words
+
+
+async def test_a_reader_that_leaves_before_the_end_was_not_answered() -> None:
+    """Whatever has been taken from the expert meanwhile: the trace tells what the reader got."""
+    setup = Setup({"a": Says("one two three")}, "a")
+    stream = await setup.orchestrator.open_stream(ask(stream=True))
+    await anext(stream)
+    await asyncio.sleep(0.01)
+    await stream.aclose()
+
+    assert (stream.trace.status, stream.trace.answer) == ("cancelled", "one ")

@@ -146,7 +146,7 @@ async def test_an_aggregator_that_answers_nothing_gives_way_to_the_best_candidat
 
 
 async def test_a_candidate_that_answers_nothing_does_not_stand_in_either(stream: bool) -> None:
-    setup = Setup({"a": "", "b": "3", "fuser": Fails(ExpertUnreachable("gone"))}, "a", "b")
+    setup = Setup({"a": "", "b": "3", "c": "4", "fuser": Fails(ExpertUnreachable("gone"))}, "a", "b", "c")
 
     text, trace = await carried_out(setup, ask("consilium/panel"), stream)
 

@@ -172,6 +172,7 @@ async def test_before_start_and_after_close_it_is_not_ready() -> None:
 
     assert ready
     assert model.closed
+    assert encoder.encoder_id == model.encoder_id, "what waits to be stored bears it"
     with pytest.raises(NotReady):
         await encoder.encode(["text"])
 

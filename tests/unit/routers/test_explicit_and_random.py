@@ -9,6 +9,7 @@ import pytest
 from domain.errors import InvalidRequest, NoEligibleExpert
 from domain.routing import PickRule
 from routers.explicit import ExplicitRouter
+from routers.fixed import FixedRouter
 from routers.random_router import RandomRouter
 from tests.fakes.routing import query, snapshot_of
 
@@ -74,3 +75,32 @@ async def test_the_pick_rule_says_how_many_are_drawn(kind: str, num: int, num_di
 
     assert len(decision.selected) == num
     assert num_different is None or len(set(decision.selected)) == num_different
+
+
+# --- fixed --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_list_is_asked_in_its_order_and_who_is_not_eligible_gives_its_place_to_the_next() -> None:
+    snapshot = snapshot_of()
+    experts = ["mirror", "nosuch", "atlas", "calculator"]
+    decision = await FixedRouter().route(query(snapshot, "?", pick=PickRule("top_k", 2), experts=experts), snapshot)
+    dynamic = await FixedRouter().route(query(snapshot, "?", pick=PickRule("dynamic", 3), experts=experts), snapshot)
+
+    assert decision.selected == ("mirror", "atlas")
+    assert dynamic.selected == ("mirror", "atlas", "calculator")
+    assert [(e.expert_id, round(e.score, 2)) for e in decision.considered if e.score > 0] == [
+        ("mirror", 1.0), ("atlas", 0.67), ("calculator", 0.33),
+    ]  # fmt: skip
+
+
+async def test_a_list_of_which_nobody_is_eligible_is_told() -> None:
+    snapshot = snapshot_of()
+    with pytest.raises(NoEligibleExpert, match="nobody of the list is eligible"):
+        await FixedRouter().route(query(snapshot, "?", only=["atlas"], experts=["mirror"]), snapshot)
+
+
+@pytest.mark.parametrize("options", [{}, {"experts": []}, {"experts": "atlas"}, {"experts": [1]}])
+async def test_a_list_has_to_be_given(options: dict[str, object]) -> None:
+    snapshot = snapshot_of()
+    with pytest.raises(InvalidRequest, match="must be a list of expert ids"):
+        await FixedRouter().route(query(snapshot, "?", **options), snapshot)

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from domain.chat import Choice
 from domain.deadline import Deadline
-from domain.errors import ExpertUnreachable
-from domain.plan import CallRole, Candidate, ExpertCall
+from domain.plan import CallRole
 from routers.annotators import Annotation, EmbeddingAnnotator
 from routers.keyword_annotator import KeywordAnnotator, agreed_keywords, parse_keywords
 from routers.options import SkillsOptions
 from tests.fakes.encoder import HashingEncoder
 from tests.fakes.routing import card, holder_for, query, snapshot_of, specialists
-
-
-class ScriptedWorkers:
-    """Gives the answers in turn; None is an expert that cannot be reached, "hang" one that never answers."""
-
-    def __init__(self, answers: Sequence[str | None]) -> None:
-        self._answers = iter(answers)
-        self.calls: list[ExpertCall] = []
-
-    async def complete(self, call: ExpertCall) -> Candidate:
-        self.calls.append(call)
-        answer = next(self._answers)
-        if answer is None:
-            raise ExpertUnreachable("connection refused")
-        if answer == "hang":
-            await asyncio.Event().wait()
-        return Candidate(call.expert.id, (Choice({"role": "assistant", "content": answer}),))
+from tests.fakes.workers import AnswersInTurn
 
 
 async def annotate(
@@ -44,10 +25,10 @@ async def annotate(
     timeout_s: float = 10,
     labels: frozenset[str] = frozenset(),
     **changes: Any,
-) -> tuple[Annotation, ScriptedWorkers]:
+) -> tuple[Annotation, AnswersInTurn]:
     """*labels* are the keyword expert's; *changes* are fields of the ``RoutingQuery``."""
     cards = [card(name, labels=labels if name == expert else frozenset()) for name in specialists()]
-    encoder, snapshot, workers = HashingEncoder(), snapshot_of(cards), ScriptedWorkers(answers)
+    encoder, snapshot, workers = HashingEncoder(), snapshot_of(cards), AnswersInTurn(answers)
     index = (await holder_for(snapshot, encoder)).index()
     annotator = KeywordAnnotator(workers, encoder, EmbeddingAnnotator(encoder), timeout_s=timeout_s)
     options = SkillsOptions(annotator="llm", keyword_expert=expert)

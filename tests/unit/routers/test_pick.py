@@ -43,6 +43,22 @@ def test_dynamic_takes_the_first_when_all_scores_are_zero() -> None:
     assert pick([0.0, 0.0], PickRule("dynamic", 2), seed=0) == (0,)
 
 
+def test_a_gate_keeps_all_that_matter_and_drops_stragglers() -> None:
+    assert pick([0.9, 0.2, 0.85, 0.7], PickRule.of("gate", 4), seed=0) == (0, 2, 3)
+    assert pick([0.9, 0.2, 0.1], PickRule.of("gate", 3), seed=0) == (0,)
+    assert pick([0.9, 0.85, 0.8, 0.7], PickRule.of("gate", 2), seed=0) == (0, 1)
+
+
+def test_a_gate_that_nobody_passes_lets_the_best_in() -> None:
+    assert pick([0.5] * 10, PickRule("gate", 10, 0.15), seed=0) == (0,)
+    assert pick([0.0, 0.0], PickRule.of("gate", 2), seed=0) == (0,)
+
+
+def test_each_kind_has_a_threshold_of_its_own() -> None:
+    assert [PickRule.of(kind, 3).threshold for kind in ("dynamic", "gate", "top_k")] == [0.5, 0.15, 0.5]
+    assert PickRule.of("gate", 3, 0.3).threshold == 0.3
+
+
 def test_sample_draws_with_replacement_in_proportion_to_the_scores() -> None:
     draws = Counter(place for seed in range(4000) for place in pick([0.6, 0.3, 0.1, 0.0], PickRule("sample", 1), seed=seed))
 
@@ -61,7 +77,7 @@ def test_sample_is_uniform_when_nobody_has_a_positive_score() -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest_known_one() -> None:
-    with pytest.raises(InvalidRequest, match=r"did you mean 'dynamic'\? Known are top_k, sample, dynamic") as caught:
+    with pytest.raises(InvalidRequest, match=r"did you mean 'dynamic'\? Known are top_k, sample, dynamic, gate") as caught:
         check(PickRule("dynamc"))
 
     assert caught.value.param == "consilium.pick"
@@ -73,7 +89,7 @@ def test_an_impossible_rule_is_refused(rule: PickRule) -> None:
         pick([1.0], rule, seed=0)
 
 
-@given(SCORES, st.sampled_from(["top_k", "sample", "dynamic"]), st.integers(1, 5), st.floats(0.05, 1.0), st.integers(0, 99))
+@given(SCORES, st.sampled_from(["top_k", "sample", "dynamic", "gate"]), st.integers(1, 5), st.floats(0.05, 1.0), st.integers(0, 99))
 def test_every_pick_is_between_one_and_k_valid_places_best_first(
     scores: list[float], kind: str, k: int, threshold: float, seed: int
 ) -> None:

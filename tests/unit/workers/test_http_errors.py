@@ -21,7 +21,7 @@ from domain.errors import (
     ExpertUnreachable,
 )
 from workers import aiohttp_errors, litellm_errors
-from workers.http_errors import error_of_event, error_of_response, retry_after_of
+from workers.http_errors import error_of_event, error_of_response, retry_after_of, tells_error
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -70,7 +70,7 @@ def test_context_overflow_is_recognised_in_every_server_s_words(body: bytes) -> 
     error = error_of_response("expert 'e1'", 400, body, {})
 
     assert type(error) is ExpertContextTooLong
-    assert error.message.startswith("the conversation does not fit the context of expert 'e1'")
+    assert error.message.startswith("the conversation is longer than the model's context length, says expert 'e1'")
 
 
 def test_no_quota_is_no_reason_to_wait() -> None:
@@ -107,7 +107,9 @@ def test_an_error_in_a_stream_has_the_status_that_it_names() -> None:
 
     assert type(overloaded) is ExpertOverloaded
     assert type(died) is ExpertProtocolError
-    assert error_of_event("expert 'e1'", {"choices": [], "error": None}) is None
+    assert tells_error({"error": {"message": "busy"}})
+    assert tells_error({"object": "error", "message": "died"})
+    assert not tells_error({"choices": [], "error": None})
 
 
 def _subclasses(module: object, base: type) -> list[type]:

@@ -14,13 +14,15 @@ from workers.in_flight import InFlight
 class Guest:
     """A call that holds a place until it is told to leave."""
 
-    def __init__(self, places: InFlight, *, limit: int = 1, timeout_s: float = 60, deadline_s: float = 600) -> None:
+    def __init__(self, places: InFlight, *, limit: int = 1, max_queued: int = 10, timeout_s: float = 60, deadline_s: float = 600) -> None:
         self.inside, self.leave = asyncio.Event(), asyncio.Event()
-        self._places, self._limit, self._timeout_s, self._deadline = places, limit, timeout_s, Deadline.after(deadline_s)
+        self._places, self._limit, self._max_queued = places, limit, max_queued
+        self._timeout_s, self._deadline = timeout_s, Deadline.after(deadline_s)
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        async with self._places.place("e1", limit=self._limit, timeout_s=self._timeout_s, deadline=self._deadline):
+        place = self._places.place("e1", limit=self._limit, max_queued=self._max_queued, timeout_s=self._timeout_s, deadline=self._deadline)
+        async with place:
             self.inside.set()
             await self.leave.wait()
 
@@ -32,7 +34,7 @@ async def turn() -> None:
 
 
 async def test_who_waits_longest_gets_the_next_place() -> None:
-    places = InFlight(max_queued=10)
+    places = InFlight()
     guests = [Guest(places) for _ in range(3)]
     await turn()
     counts = [(places.active("e1"), places.queued("e1"))]
@@ -46,19 +48,19 @@ async def test_who_waits_longest_gets_the_next_place() -> None:
 
 
 async def test_the_queue_is_bounded() -> None:
-    places = InFlight(max_queued=1)
-    first, second = Guest(places), Guest(places)
+    places = InFlight()
+    first, second = Guest(places, max_queued=1), Guest(places, max_queued=1)
     await turn()
 
     with pytest.raises(ExpertOverloaded, match="queue is full"):
-        await Guest(places).task
+        await Guest(places, max_queued=1).task
     for guest in (first, second):
         guest.leave.set()
     await asyncio.gather(first.task, second.task)
 
 
 async def test_waiting_is_bounded() -> None:
-    places = InFlight(max_queued=10)
+    places = InFlight()
     first = Guest(places)
     await turn()
 
@@ -71,7 +73,7 @@ async def test_waiting_is_bounded() -> None:
 
 
 async def test_a_deadline_spent_in_the_queue_is_nobody_s_fault() -> None:
-    places = InFlight(max_queued=10)
+    places = InFlight()
     first = Guest(places)
     await turn()
 
@@ -84,7 +86,7 @@ async def test_a_deadline_spent_in_the_queue_is_nobody_s_fault() -> None:
 
 
 async def test_a_cancelled_guest_leaves_the_queue() -> None:
-    places = InFlight(max_queued=10)
+    places = InFlight()
     first, second, third = (Guest(places) for _ in range(3))
     await turn()
     second.task.cancel()
@@ -99,7 +101,7 @@ async def test_a_cancelled_guest_leaves_the_queue() -> None:
 
 
 async def test_a_place_handed_to_a_guest_who_is_cancelled_in_that_moment_goes_on() -> None:
-    places = InFlight(max_queued=10)
+    places = InFlight()
     first, second, third = (Guest(places) for _ in range(3))
     await turn()
     first.leave.set()
@@ -113,8 +115,25 @@ async def test_a_place_handed_to_a_guest_who_is_cancelled_in_that_moment_goes_on
     assert (places.active("e1"), places.queued("e1")) == (0, 0)
 
 
+async def test_a_guest_who_gives_up_as_the_last_one_leaves_takes_nobody_s_place() -> None:
+    """Whoever comes before it has run again has places of its own."""
+    places = InFlight()
+    first, second = Guest(places), Guest(places)
+    await turn()
+    first.leave.set()
+    third = Guest(places)
+    second.task.cancel()  # runs behind the first, which leaves, and the third, which comes
+    await turn()
+
+    assert third.inside.is_set()
+    assert places.active("e1") == 1
+    third.leave.set()
+    await third.task
+    assert (places.active("e1"), places.queued("e1")) == (0, 0)
+
+
 async def test_a_higher_limit_lets_more_in() -> None:
-    places = InFlight(max_queued=10)
+    places = InFlight()
     guests = [Guest(places), Guest(places)]
     await turn()
     guests.append(Guest(places, limit=3))

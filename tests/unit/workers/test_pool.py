@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from domain.experts import Backend, ExpertCard
 from domain.plan import Candidate, ExpertCall
 from workers.limits import PoolLimits
 from workers.pool import WorkerPool
+from workers.retry import retried
 
 CARD = ExpertCard("e1", Backend.OPENAI, "m")
 ROLE = Chunk((ChoiceDelta({"role": "assistant", "content": ""}),))
@@ -99,6 +103,30 @@ async def test_other_failures_are_told_at_once(error: ExpertError) -> None:
     with pytest.raises(type(error)):
         await pool_of(worker).complete(call_in())
     assert worker.num_calls == 1
+
+
+async def test_failures_are_freed_without_the_garbage_collector() -> None:
+    """It seldom looks, and what a failure leads to is as large as the request."""
+    failures: list[weakref.ref[ExpertError]] = []
+
+    def noted(error: ExpertError) -> ExpertError:
+        failures.append(weakref.ref(error))
+        return error
+
+    async def attempt() -> None:
+        raise noted(ExpertUnreachable("gone"))
+
+    limits = PoolLimits(retry_wait_initial_s=0.0, retry_wait_max_s=0.0)
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(ExpertUnreachable):
+            await retried(attempt, limits, Deadline.after(60), "e1")
+        left = [failure() for failure in failures]
+    finally:
+        gc.enable()
+
+    assert left == [None] * limits.max_attempts
 
 
 async def test_retry_after_is_kept_when_it_fits() -> None:
@@ -232,3 +260,94 @@ async def test_time_in_the_queue_is_not_the_call_s() -> None:
     release.set()
 
     assert [candidate.text for candidate in await asyncio.gather(*calls)] == ["yes", "yes"]
+
+
+async def test_the_first_token_has_a_limit_of_its_own() -> None:
+    """It is the expert's fault, however much time the request has left; the whole answer may take longer."""
+    pool, card = pool_of(Never()), replace(CARD, first_token_timeout_s=0.01)
+
+    with pytest.raises(ExpertTimeout, match=r"'e1' did not say anything within its 0\.01 s") as caught:
+        await anext(pool.stream(call_in(60, card)))
+    assert caught.value.expert_at_fault
+    assert pool.in_flight("e1") == 0
+
+
+async def test_the_limit_of_the_first_token_is_over_with_it() -> None:
+    clock, go_on = Clock(), asyncio.Event()
+
+    class Pausing(ScriptedWorker):
+        async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+            yield said("a")
+            await go_on.wait()
+            yield said("b")
+
+    pool = WorkerPool(embedded_dir=Path(), clock=clock, backends={Backend.OPENAI: lambda _: Pausing()})
+    call = ExpertCall(replace(CARD, first_token_timeout_s=5.0), (), {}, Deadline(clock.now + 1000.0, clock), "r1")
+    stream = pool.stream(call)
+    chunks = [await anext(stream)]
+    clock.now += 50.0
+    go_on.set()
+    chunks += [chunk async for chunk in stream]
+
+    assert chunks == [said("a"), said("b")]
+
+
+@pytest.mark.parametrize(
+    ("card", "deadline_s", "says"),
+    [
+        (replace(CARD, idle_timeout_s=0.01), 60, r"went silent for 0\.01 s in the middle of its answer"),
+        (replace(CARD, timeout_s=0.05), 60, r"did not finish within its 0\.05 s"),
+        (CARD, 0.05, "did not finish before the request's deadline"),
+    ],
+)
+async def test_silence_between_tokens_is_bounded_by_whatever_ends_first(card: ExpertCard, deadline_s: float, says: str) -> None:
+    class Stuck(ScriptedWorker):
+        async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+            yield said("a")
+            await asyncio.Event().wait()
+
+    pool = WorkerPool(embedded_dir=Path(), backends={Backend.OPENAI: lambda _: Stuck()})
+    stream = pool.stream(ExpertCall(card, (), {}, Deadline.after(deadline_s), "r1"))
+    assert await anext(stream) == said("a")
+
+    with pytest.raises(ExpertTimeout, match=says):
+        await anext(stream)
+    assert pool.in_flight("e1") == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "num_calls"),
+    [(ExpertProtocolError("half"), 1), (ExpertUnreachable("reset"), 1), (ExpertOverloaded("busy", retry_after_s=0.0), 3)],
+)
+async def test_what_is_stored_is_sent_again_only_when_nothing_was_done(failure: ExpertError, num_calls: int, stream: bool) -> None:
+    """An answer with ``store`` would stand at the provider twice; one that was refused for lack of room was not begun."""
+    worker = ScriptedWorker(*[failure] * 5, streams=((failure,),) * 5)
+    call = replace(call_in(), params={"store": True})
+
+    with pytest.raises(type(failure)):
+        await (anext(pool_of(worker).stream(call)) if stream else pool_of(worker).complete(call))
+    assert worker.num_calls == num_calls
+
+
+async def test_an_expert_that_hangs_takes_nobody_else_s_places() -> None:
+    """Its places and its queue fill up, further calls of it are refused at once, and another expert answers as ever."""
+
+    class OneHangs(Never):
+        async def complete(self, call: ExpertCall) -> Candidate:
+            if call.expert.id == "e1":
+                return await super().complete(call)
+            return await ScriptedWorker.complete(self, call)
+
+    pool, hanging = pool_of(OneHangs()), replace(CARD, max_in_flight=2, max_queued=3)
+    stuck = [asyncio.create_task(pool.complete(call_in(600, hanging))) for _ in range(5)]
+    while (pool.in_flight("e1"), pool.queued("e1")) != (2, 3):
+        await asyncio.sleep(0)
+
+    with pytest.raises(ExpertOverloaded, match="its queue is full"):
+        await pool.complete(call_in(600, hanging))
+    assert [(await pool.complete(call_in(60, replace(CARD, id="e2")))).text for _ in range(10)] == ["yes"] * 10
+    for task in stuck:
+        task.cancel()
+    await asyncio.gather(*stuck, return_exceptions=True)
+    assert (pool.in_flight("e1"), pool.queued("e1")) == (0, 0)

@@ -1,0 +1,83 @@
+"""Strategies, keys and the audit log, as an owner uses them."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.browser.conftest import Person
+
+
+def test_a_strategy_is_added_changed_deleted_and_brought_back(steward: Person) -> None:
+    steward.expected = ["400"]
+    steward.open("/admin/strategies")
+    steward.look("strategies")
+    steward.click("Add a strategy", "link")
+    steward.field("Id").fill("sure")
+    steward.field("Router").select_option("fixed")
+    steward.field("At most (k)").fill("0")
+    steward.click("Add")
+    steward.sees("must be greater than or equal to 1")
+    steward.look("strategy-form")
+    steward.field("At most (k)").fill("3")
+    steward.click("Add")
+    steward.sees("Added. It can be asked now.")
+    steward.look("strategy")
+    steward.click("Delete")
+    steward.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    steward.click("Undo")
+    steward.sees("Put back as it was.")
+
+
+def test_a_keys_secret_is_shown_once_and_works_until_it_is_revoked(steward: Person) -> None:
+    steward.open("/admin/keys")
+    steward.look("keys-empty")
+    steward.page.get_by_role("link", name="Create a key").first.click()
+    steward.field("Id").fill("team-a")
+    steward.field("Name").fill("Team A")
+    steward.field("Role").select_option("viewer")
+    steward.page.get_by_text("How much", exact=True).click()
+    steward.field("Requests per minute").fill("600")
+    steward.click("Create")
+    steward.sees("Keep it now.")
+    secret = steward.field("Secret").input_value()
+    steward.look("key-secret")
+    asked = httpx.get(f"{steward.url}/v1/models", headers={"authorization": f"Bearer {secret}"})
+    assert asked.status_code == 200
+    steward.click("I have it", "link")
+    assert secret not in steward.page.content()
+    steward.look("key")
+    steward.open("/admin/keys")
+    steward.look("keys")
+    steward.open("/admin/keys/team-a")
+    steward.click("Revoke")
+    steward.page.get_by_role("dialog", name="Revoke team-a?").get_by_role("button", name="Revoke").click()
+    steward.sees("Revoked: it is not let in any more.")
+    assert httpx.get(f"{steward.url}/v1/models", headers={"authorization": f"Bearer {secret}"}).status_code == 401
+
+
+def test_a_viewer_sees_everything_but_the_audit_log_and_changes_nothing(person: Person) -> None:
+    from tests.fakes.services import ADMIN_KEY
+
+    person.expected = ["403"]
+    made = httpx.post(
+        f"{person.url}/admin/api/keys", json={"id": "looker", "role": "viewer"}, headers={"authorization": f"Bearer {ADMIN_KEY}"}
+    ).json()
+    person.log_in(made["key"], "/admin/experts")
+    person.page.get_by_role("heading", name="Experts").wait_for()
+    assert person.page.get_by_role("link", name="Audit log").count() == 0
+    assert person.page.get_by_role("link", name="Add an expert").count() == 0
+    person.open("/admin/experts/good/edit")
+    person.sees("this needs the role editor")
+    person.look("not-allowed")
+    httpx.delete(f"{person.url}/admin/api/keys/looker", headers={"authorization": f"Bearer {ADMIN_KEY}"})
+    person.open("/admin/experts")
+    person.field("Key").wait_for()
+
+
+def test_the_audit_log_says_who_changed_what(steward: Person) -> None:
+    steward.open("/admin/experts/good")
+    steward.click("Disable")
+    steward.open("/admin/audit")
+    steward.sees("/admin/api/experts/good")
+    steward.sees("enabled")
+    steward.look("audit")

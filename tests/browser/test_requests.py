@@ -1,0 +1,63 @@
+"""Finding the request that went wrong, and what is done about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from domain.errors import ExpertTimeout
+from tests.browser.conftest import Person
+from tests.fakes.admin import AdminParts
+from tests.fakes.workers import Fails
+
+
+def ask(url: str, question: str, model: str = "auto", request_id: str = "") -> httpx.Response:
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": question}]}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, headers={"x-request-id": request_id} if request_id else {}, timeout=30)
+
+
+def test_requests_are_found_by_expert_outcome_and_id(steward: Person, parts: AdminParts) -> None:
+    ask(steward.url, "algebra 1?", "good", "first")
+    ask(steward.url, "algebra 2?", "consilium/panel", "second")
+    parts.pool.scripted._repeated["worse"] = Fails(ExpertTimeout("it took too long"))
+    assert ask(steward.url, "algebra 3?", "worse", "third").status_code == 502
+    steward.open("/admin/requests?q=third")
+    while steward.page.get_by_role("link", name="algebra 3?").count() == 0:  # written behind the request's back
+        steward.open("/admin/requests?q=third")
+    steward.open("/admin/requests")
+    steward.look("requests")
+    steward.page.get_by_label("Outcome").select_option("error")
+    steward.page.wait_for_url("**status=error*")
+    assert steward.page.get_by_role("row").count() == 2
+    steward.sees("all_experts_failed")
+    steward.open("/admin/requests?expert=good")
+    steward.page.get_by_role("link", name="algebra 1?").wait_for()
+    assert steward.page.get_by_role("link", name="algebra 3?").count() == 0
+
+
+def test_a_request_is_explained_asked_again_judged_and_forgotten(steward: Person) -> None:
+    ask(steward.url, "algebra 2?", "consilium/panel", "asked")
+    steward.open("/admin/requests?q=asked")
+    while steward.page.get_by_role("link", name="algebra 2?").count() == 0:
+        steward.open("/admin/requests?q=asked")
+    steward.page.get_by_role("link", name="algebra 2?").click()
+    steward.sees("Where the time went")
+    steward.sees("in the registry's order")
+    steward.look("request")
+    steward.page.get_by_label("The answer was").select_option("wrong")
+    steward.click("Say so")
+    steward.sees("Noted, and learnt from.")
+    steward.click("Take back")
+    steward.sees("Taken back.")
+    steward.page.get_by_label("Of", exact=True).select_option("good")
+    steward.click("Replay")
+    steward.sees("Instead of")
+    steward.page.get_by_role("heading", level=1).get_by_text("good").wait_for()
+    steward.click("Forget it")
+    steward.sees("1 request is forgotten.")
+    steward.click("What is stored")
+    steward.page.get_by_label("Forget requests older than (days)").fill("0")
+    steward.click("Forget them")
+    steward.sees("No request yet")
+    steward.look("requests-empty")

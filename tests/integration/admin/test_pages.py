@@ -1,0 +1,175 @@
+"""What guards the admin UI, over HTTP and without a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.app import create_app
+from api.settings import Settings
+from tests.fakes.admin import AdminParts
+from tests.fakes.services import ADMIN_KEY
+
+HERE = "http://localhost"
+EXPERT = "/admin/experts/good"
+
+
+@pytest.fixture
+async def visitor(request: pytest.FixtureRequest, parts: AdminParts, filled: Path, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """Somebody's browser, without a key; ``indirect`` parameters are settings."""
+    shutil.copy(filled, tmp_path)
+    changes: dict[str, Any] = getattr(request, "param", {})
+    app = create_app(Settings(data_dir=tmp_path, _env_file=None, **changes), bootstrap=parts.bootstrap)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=HERE) as made:
+        yield made
+
+
+def token_in(page: str) -> str:
+    found = re.search(r'name="csrf_token" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+async def log_in(visitor: httpx.AsyncClient, key: str = ADMIN_KEY, target: str = "/admin") -> httpx.Response:
+    form = await visitor.get("/admin/login")
+    return await visitor.post("/admin/login", data={"key": key, "next": target, "csrf_token": token_in(form.text)})
+
+
+async def made_key(visitor: httpx.AsyncClient, role: str) -> str:
+    answer = await visitor.post("/admin/api/keys", json={"id": role, "role": role}, headers={"authorization": f"Bearer {ADMIN_KEY}"})
+    return str(answer.json()["key"])
+
+
+@pytest.mark.parametrize("path", ["/admin", EXPERT, "/admin/requests?status=error", "/admin/nothing-here"])
+async def test_nobody_sees_a_page_without_a_login_and_comes_back_to_it_after(visitor: httpx.AsyncClient, path: str) -> None:
+    turned_away = await visitor.get(path)
+
+    assert turned_away.status_code == 303
+    form = await visitor.get(turned_away.headers["location"])
+    answer = await visitor.post(
+        "/admin/login", data={"key": ADMIN_KEY, "csrf_token": token_in(form.text), "next": httpx.URL(str(form.url)).params["next"]}
+    )
+    assert answer.headers["location"] == path
+
+
+@pytest.mark.parametrize(
+    "target", ["https://evil.example", "//evil.example", "/\\evil.example", "/admin/../x\\", "javascript:alert(1)", "/v1/models"]
+)
+async def test_a_login_never_leads_to_another_site(visitor: httpx.AsyncClient, target: str) -> None:
+    assert (await log_in(visitor, target=target)).headers["location"] == "/admin"
+
+
+async def test_who_is_logged_in_is_led_on_from_the_login(visitor: httpx.AsyncClient) -> None:
+    await log_in(visitor)
+    assert (await visitor.get("/admin/login?next=/admin/keys")).headers["location"] == "/admin/keys"
+    assert (await visitor.get("/admin/keys")).status_code == 200
+
+
+async def test_the_session_is_a_cookie_that_no_script_and_no_other_site_can_use(visitor: httpx.AsyncClient) -> None:
+    cookie = (await log_in(visitor)).headers["set-cookie"].lower()
+
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert "path=/admin" in cookie
+    assert "secure" not in cookie  # loopback speaks no TLS
+
+
+@pytest.mark.parametrize("visitor", [{"host": "0.0.0.0", "api_keys": "a-key"}], indirect=True)
+async def test_off_loopback_the_cookie_needs_tls(visitor: httpx.AsyncClient) -> None:
+    assert "secure" in (await visitor.get("/admin/login")).headers["set-cookie"].lower()
+
+
+async def test_pages_may_run_no_code_but_ours_and_be_framed_by_nobody(visitor: httpx.AsyncClient) -> None:
+    await log_in(visitor)
+    for path in ("/admin/login", "/admin/experts", "/admin/nothing-here"):
+        headers = (await visitor.get(path)).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["cache-control"] == "no-store"
+
+
+async def test_a_form_without_the_token_of_the_session_changes_nothing(visitor: httpx.AsyncClient) -> None:
+    await log_in(visitor)
+    page = (await visitor.get(EXPERT)).text
+    elsewhere = {"sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+
+    refused = [
+        await visitor.post(f"{EXPERT}/enabled", data={"enabled": "no"}),
+        await visitor.post(f"{EXPERT}/enabled", data={"enabled": "no", "csrf_token": "guessed"}),
+        await visitor.post(f"{EXPERT}/enabled", data={"enabled": "no", "csrf_token": token_in(page)}, headers=elsewhere),
+        await visitor.post(f"{EXPERT}/enabled", content="enabled=no", headers={"content-type": "text/plain"}),
+    ]
+
+    assert [answer.status_code for answer in refused] == [403, 403, 403, 415]
+    assert ">disabled<" not in (await visitor.get(EXPERT)).text
+    accepted = await visitor.post(f"{EXPERT}/enabled", data={"enabled": "no", "csrf_token": token_in(page)})
+    assert accepted.status_code == 303
+
+
+async def test_a_form_reaches_no_endpoint_of_the_api(visitor: httpx.AsyncClient) -> None:
+    await log_in(visitor)
+    assert (await visitor.post("/admin/api/experts", data={"id": "a"}, headers={"authorization": f"Bearer {ADMIN_KEY}"})).status_code == 415
+    assert (await visitor.get("/admin/api/experts")).status_code == 401  # the cookie is no key
+
+
+async def test_a_role_can_do_on_pages_what_it_can_over_the_api(visitor: httpx.AsyncClient) -> None:
+    await log_in(visitor, await made_key(visitor, "viewer"))
+    page = await visitor.get(EXPERT)
+
+    refused = await visitor.post(f"{EXPERT}/enabled", data={"enabled": "no", "csrf_token": token_in(page.text)})
+
+    assert page.status_code == 200
+    assert refused.status_code == 403
+    assert "viewer" in refused.text
+    assert (await visitor.get("/admin/audit")).status_code == 403
+
+
+async def test_a_revoked_key_ends_its_sessions(visitor: httpx.AsyncClient) -> None:
+    await log_in(visitor, await made_key(visitor, "editor"))
+    assert (await visitor.get("/admin/experts")).status_code == 200
+
+    await visitor.delete("/admin/api/keys/editor", headers={"authorization": f"Bearer {ADMIN_KEY}"})
+
+    assert (await visitor.get("/admin/experts")).status_code == 303
+
+
+async def test_changes_are_written_down_under_the_key_of_the_session(visitor: httpx.AsyncClient, parts: AdminParts) -> None:
+    await log_in(visitor, await made_key(visitor, "editor"))
+    page = await visitor.get(EXPERT)
+    await visitor.post(f"{EXPERT}/enabled", data={"enabled": "no", "csrf_token": token_in(page.text)})
+
+    assert parts.services is not None
+    entry = (await parts.services.keys.audit.list(limit=1))[0]
+    assert (entry.actor, entry.role, entry.method, entry.path) == ("editor", "editor", "PATCH", "/admin/api/experts/good")
+
+
+async def test_what_others_wrote_is_shown_as_text(visitor: httpx.AsyncClient) -> None:
+    script = "<script>alert(1)</script>"
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    await visitor.patch("/admin/api/experts/good", json={"description": script}, headers=headers)
+    await log_in(visitor)
+    for path in ("/admin/experts", EXPERT, f"{EXPERT}/edit", f"/admin/experts/{script}", f"/admin/experts?q={script}"):
+        assert script not in (await visitor.get(path)).text
+
+
+async def test_another_host_name_is_served_no_page(visitor: httpx.AsyncClient) -> None:
+    assert (await visitor.get("/admin/login", headers={"host": "rebound.example"})).status_code == 403
+
+
+async def test_what_a_page_needs_besides_is_sent_packed_once(visitor: httpx.AsyncClient) -> None:
+    page = (await visitor.get("/admin/login")).text
+    for address in re.findall(r'(?:src|href)="(/admin/static/[^"]+)"', page):
+        answer = await visitor.get(address)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+        assert (await visitor.get(address, headers={"if-none-match": answer.headers["etag"]})).status_code == 304
+    assert (await visitor.get("/admin/static/../../session.py")).status_code == 404
+    assert (await visitor.get("/admin/static/nothing.js")).status_code == 404

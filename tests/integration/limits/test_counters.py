@@ -1,0 +1,175 @@
+"""Limits are counted the same in one process and, by Redis, in many."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from benchmarks.redis_server import RedisServer
+from domain.errors import NotReady
+from domain.keys import KeyLimits
+from domain.limiting import SLOT_S, WINDOW_S, Kind, Rule, Unit, Verdict
+from domain.spending import Spent, nano_usd
+from experts_registry.redis_limits import RedisCounters
+from orchestrator.admission.in_process import InProcessCounters
+from orchestrator.admission.ports import Counters
+from orchestrator.admission.rules import rules_of
+from tests.fakes.limits import MemoryLedger
+
+NOON = 1_795_608_000.0
+"""2026-11-25, 12:00 UTC."""
+TODAY = "2026-11-25"
+
+
+@dataclass
+class Replicas:
+    """Two replicas as a service has them: with Redis two processes' counters, else one process's twice."""
+
+    both: tuple[Counters, Counters]
+    ledger: MemoryLedger
+    key: str
+    num_leases: int = 0
+
+    async def take(self, limits: KeyLimits, tokens: int = 0, nano: int = 0, *, at: int = 0) -> tuple[Verdict, Callable[[Spent], None]]:
+        rules, lease = rules_of(limits, Spent(tokens, nano), NOON), uuid.uuid4().hex
+        verdict = await self.both[at].take(self.key, lease, rules)
+
+        def settle(spent: Spent) -> None:
+            def cost(rule: Rule) -> int:
+                return 1 if rule.unit is Unit.REQUESTS else spent.tokens if rule.unit is Unit.TOKENS else spent.nano_usd
+
+            for period in {rule.period for rule in rules if rule.kind is Kind.BUDGET}:
+                self.ledger.add(self.key, period, spent)
+            self.both[at].settle(self.key, lease, rules, [cost(rule) for rule in rules], verdict.slot)
+
+        return verdict, settle
+
+    async def settled(self) -> None:
+        """Return when settlements are told."""
+        for counters in self.both:
+            if isinstance(counters, RedisCounters):
+                while counters.num_untold:
+                    await asyncio.sleep(0.005)
+
+
+@pytest.fixture(params=["in process", "redis"])
+async def replicas(request: pytest.FixtureRequest) -> AsyncIterator[Replicas]:
+    ledger, key = MemoryLedger(), f"key-{uuid.uuid4().hex[:8]}"
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis")
+        first, second = RedisCounters(server.url, ledger.load), RedisCounters(server.url, ledger.load)
+        yield Replicas((first, second), ledger, key)
+        await first.close()
+        await second.close()
+    else:
+        alone = InProcessCounters(ledger)
+        yield Replicas((alone, alone), ledger, key)
+
+
+async def test_no_minute_has_more_requests_than_the_limit(replicas: Replicas) -> None:
+    limits = KeyLimits(requests_per_minute=5)
+    verdicts = [(await replicas.take(limits, at=number % 2))[0] for number in range(7)]
+
+    assert [verdict.refused_by for verdict in verdicts] == [None] * 5 + [0, 0]
+    assert [verdict.left[0] for verdict in verdicts] == [4, 3, 2, 1, 0, 0, 0]
+    assert WINDOW_S - 1 < verdicts[-1].retry_after_s <= WINDOW_S + SLOT_S
+    assert WINDOW_S - 1 < verdicts[0].reset_s[0] <= WINDOW_S + SLOT_S
+
+
+async def test_tokens_are_taken_as_estimated_and_settled_as_used(replicas: Replicas) -> None:
+    limits = KeyLimits(tokens_per_minute=100)
+    first, settle = await replicas.take(limits, 80)
+    refused, _ = await replicas.take(limits, 30, at=1)
+    settle(Spent(50))
+    await replicas.settled()
+    second, settle_second = await replicas.take(limits, 50, at=1)
+    settle_second(Spent(70))
+    await replicas.settled()
+    third, _ = await replicas.take(limits, 1)
+
+    assert (first.refused_by, refused.refused_by, second.refused_by, third.refused_by) == (None, 0, None, 0)
+    assert (refused.left, second.left, third.left) == ((20,), (0,), (-20,))
+
+
+async def test_a_refused_request_takes_nothing_of_any_limit(replicas: Replicas) -> None:
+    limits = KeyLimits(requests_per_minute=10, tokens_per_minute=100, max_concurrency=5, tokens_per_day=1000)
+    for _ in range(20):
+        verdict, _ = await replicas.take(limits, 101)
+        assert verdict.refused_by == 2
+    allowed, _ = await replicas.take(limits, 100)
+
+    assert allowed.refused_by is None
+    assert allowed.left == (4, 9, 0, 900)
+
+
+async def test_so_many_at_once_and_no_more(replicas: Replicas) -> None:
+    limits = KeyLimits(max_concurrency=2)
+    _, end_first = await replicas.take(limits)
+    await replicas.take(limits, at=1)
+    refused, _ = await replicas.take(limits, at=1)
+    end_first(Spent())
+    await replicas.settled()
+    allowed, _ = await replicas.take(limits, at=1)
+
+    assert (refused.refused_by, allowed.refused_by) == (0, None)
+
+
+async def test_a_budget_counts_what_was_spent_before(replicas: Replicas) -> None:
+    """By a process that is gone, or before Redis lost what it held: the database knows."""
+    replicas.ledger.add(replicas.key, TODAY, Spent(900, nano_usd(0.5)))
+    replicas.ledger.add(replicas.key, TODAY[:7], Spent(5000, nano_usd(3)))
+    limits = KeyLimits(tokens_per_day=1000, usd_per_month=4.0)
+
+    verdict, settle = await replicas.take(limits, 60, nano_usd(0.4))
+    settle(Spent(10, nano_usd(0.1)))
+    await replicas.settled()
+    after, _ = await replicas.take(limits, 90, nano_usd(0.9))
+    none_left, _ = await replicas.take(limits, 1, 1)
+
+    assert verdict.left == (40, nano_usd(0.6))
+    assert (after.refused_by, after.left) == (None, (0, 0))
+    assert none_left.refused_by == 0
+
+
+async def test_many_at_once_get_all_of_the_limit_and_no_more(replicas: Replicas) -> None:
+    limits = KeyLimits(requests_per_minute=150, tokens_per_minute=1005, tokens_per_day=100_000)
+    verdicts = await asyncio.gather(*(replicas.take(limits, 10, at=number % 2) for number in range(300)))
+
+    assert sum(verdict.refused_by is None for verdict, _ in verdicts) == 100
+
+
+async def test_settling_twice_counts_once(redis: RedisServer) -> None:
+    """A settlement whose answer was lost is told to Redis again."""
+    counters, rules = RedisCounters(redis.url, MemoryLedger().load), rules_of(KeyLimits(tokens_per_minute=100), Spent(80), NOON)
+    verdict = await counters.take("twice", "lease", rules)
+    for _ in range(2):
+        counters.settle("twice", "lease", rules, [30], verdict.slot)
+    while counters.num_untold:
+        await asyncio.sleep(0.005)
+    after = await counters.take("twice", "another", rules)
+    await counters.close()
+
+    assert (after.refused_by, after.left) == (0, (70,))
+
+
+async def test_without_redis_nobody_is_let_in_and_told_so(redis: RedisServer) -> None:
+    """Nobody could say how much is left. When it is back, budgets are what the database knows."""
+    ledger, limits = MemoryLedger(), KeyLimits(tokens_per_day=100)
+    counters = RedisCounters(redis.url, ledger.load)
+    rules = rules_of(limits, Spent(10), NOON)
+    await counters.take("team", "a", rules)
+    redis.kill()
+    try:
+        with pytest.raises(NotReady, match="limits cannot be looked up"):
+            await counters.take("team", "b", rules)
+        counters.settle("team", "a", rules, [40], 0)
+    finally:
+        redis.start()
+    ledger.add("team", TODAY, Spent(70))
+
+    assert (await counters.take("team", "c", rules)).left == (20,)
+    await counters.close()

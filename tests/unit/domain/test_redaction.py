@@ -1,0 +1,26 @@
+"""What goes into the audit log holds no secret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from domain.redaction import HIDDEN, without_secrets
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ({"api_key": "env:OPENAI_API_KEY"}, {"api_key": "env:OPENAI_API_KEY"}),
+        ({"api_key": "sk-live"}, {"api_key": HIDDEN}),
+        ({"key": "ck-abc", "prefix": "ck-Jb1cXyZ"}, {"key": HIDDEN, "prefix": "ck-Jb1cXyZ"}),
+        ({"max_tokens": 5, "token": "t", "tokens": ["a"]}, {"max_tokens": 5, "token": HIDDEN, "tokens": ["a"]}),
+        ([{"note": "use Bearer abcdefghij now"}], [{"note": f"use {HIDDEN} now"}]),
+        ("sk-abcdefghijklmnop and task-force-of-many", f"{HIDDEN} and task-force-of-many"),
+        ("postgresql://me:secret@host/db", f"postgresql://{HIDDEN}@host/db"),
+        (None, None),
+    ],
+)
+def test_secrets_are_hidden_by_name_and_by_shape(value: Any, kept: Any) -> None:
+    assert without_secrets(value) == kept
