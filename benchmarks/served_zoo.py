@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +38,15 @@ class Served:
 
 
 @asynccontextmanager
-async def served_zoo(data_dir: Path | None = None) -> AsyncIterator[Served]:
-    """Start ``consilium serve``, wait until it is ready, and stop it at the end; with an empty database unless *data_dir* has one."""
+async def served_zoo(
+    data_dir: Path | None = None, *, variables: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+) -> AsyncIterator[Served]:
+    """Start ``consilium serve``, wait until it is ready, and stop it at the end; with an empty database unless *data_dir* has one.
+
+    *variables* are added to its environment, *arguments* to its command line.
+    """
     with tempfile.TemporaryDirectory(prefix="consilium-benchmark-") as folder:
-        port = _free_port()
+        port = free_port()
         base_url = f"http://127.0.0.1:{port}"
         log = Path(folder) / "server.log"
         with log.open("wb") as output:
@@ -52,15 +57,16 @@ async def served_zoo(data_dir: Path | None = None) -> AsyncIterator[Served]:
                 "CONSILIUM_DATA_DIR": str(data_dir or Path(folder) / "data"),
                 "PYTHONPATH": str(ROOT),
                 "HF_HUB_OFFLINE": "1",
+                **(variables or {}),
             }
-            command = [sys.executable, "-m", "api.cli.main", "serve", "--port", str(port)]
+            command = [sys.executable, "-m", "api.cli.main", "serve", "--port", str(port), *arguments]
             began = time.monotonic()
             process = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT)  # noqa: ASYNC220
         try:
             await _until_ready(base_url, process, log)
             yield Served(base_url, process.pid, time.monotonic() - began)
         finally:
-            await asyncio.to_thread(_stop, process)
+            await asyncio.to_thread(stop, process)
 
 
 async def _until_ready(base_url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -69,7 +75,7 @@ async def _until_ready(base_url: str, process: subprocess.Popen[bytes], log: Pat
     async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
         while time.monotonic() < end:
             if process.poll() is not None:
-                raise ServerFailed(f"the server ended with status {process.returncode}:\n{_tail(log)}")
+                raise ServerFailed(f"the server ended with status {process.returncode}:\n{tail(log)}")
             try:
                 response = await client.get(f"{base_url}/ready")
             except httpx.TransportError as error:
@@ -79,10 +85,11 @@ async def _until_ready(base_url: str, process: subprocess.Popen[bytes], log: Pat
                     return
                 missing = response.text
             await asyncio.sleep(0.3)
-    raise ServerFailed(f"the server was not ready after {READY_TIMEOUT_S:g} s ({missing}):\n{_tail(log)}")
+    raise ServerFailed(f"the server was not ready after {READY_TIMEOUT_S:g} s ({missing}):\n{tail(log)}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End it: politely, then by force."""
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT_S)
@@ -91,11 +98,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """The last lines of a log."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port where nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
