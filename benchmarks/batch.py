@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
@@ -50,7 +51,7 @@ from domain.routing import PickRule
 from domain.strategy import Strategy
 from evaluation.labelled import read_labelled_rows
 from orchestrator.batch.host import BatchExpert, Device, Host, Server
-from orchestrator.batch.line import with_strategy
+from orchestrator.batch.line import NothingToAggregate, with_strategy
 from orchestrator.batch.news import BatchNews, OnNews, Phase
 from orchestrator.batch.planning import plan_batch
 from orchestrator.batch.routes import RouteTable, RouteTableBuilder
@@ -166,8 +167,8 @@ async def grouped(services: Services, lines: Sequence[Mapping[str, Any]], consol
         for number, (request, route) in enumerate(known):
             for position, name in enumerate((*route.selected, *([route.aggregator] if route.aggregator else []))):
                 if name == expert and (position < len(route.selected)) is (expert != AGGREGATOR):
-                    call = parts.lines.call(request, route, position, outcomes[number])
-                    due.append((number, position, call))
+                    with contextlib.suppress(NothingToAggregate):  # all candidates say the same
+                        due.append((number, position, parts.lines.call(request, route, position, outcomes[number])))
         if not due:
             continue
         loading = time.perf_counter()

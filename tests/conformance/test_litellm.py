@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import litellm
@@ -11,7 +14,12 @@ import pytest
 from tests.conformance.conftest import KEY
 from tests.contract.workers.cases import LITELLM_WARNINGS
 
-pytestmark = [pytest.mark.timeout(300), *(pytest.mark.filterwarnings(f"ignore:{text}") for text in LITELLM_WARNINGS)]
+pytestmark = [
+    pytest.mark.timeout(300),
+    *(pytest.mark.filterwarnings(f"ignore:{text}") for text in LITELLM_WARNINGS),
+    # LiteLLM leaves event loops of its own to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROMAN = [{"role": "user", "content": "Write MCMXCIV in Arabic numerals."}]
 SCHEMA = {
@@ -21,6 +29,18 @@ SCHEMA = {
     "additionalProperties": False,
 }
 TOOL = {"type": "function", "function": {"name": "report", "parameters": SCHEMA}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cleared_away() -> Iterator[None]:
+    """LiteLLM's clients are closed here: it keeps them, and a later test would be told of their open connections."""
+    yield
+    cache = litellm.in_memory_llm_clients_cache
+    for client in list(cache.cache_dict.values()):
+        if callable(close := getattr(client, "close", None)) and not inspect.iscoroutinefunction(close):
+            close()
+    cache.flush_cache()
+    gc.collect()
 
 
 @pytest.fixture

@@ -18,6 +18,10 @@ from workers.vllm.arguments import check_extra_arguments
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as the largest rank."""
 
+IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""vLLM's executor that runs the model in the engine's own process (docs/adr/0013). Its short name ``uni`` is not heeded on
+processors; the class is."""
+
 # A server's id is a folder's name, and part of its processes' environment.
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -161,6 +165,8 @@ def argument_list(launch: ServerLaunch, program: VllmProgram, *, port: int) -> t
         arguments += ["--max-model-len", str(launch.max_model_len)]
     if launch.tensor_parallel > 1:
         arguments += ["--tensor-parallel-size", str(launch.tensor_parallel)]
+    elif not launch.on_gpu:
+        arguments += ["--distributed-executor-backend", IN_PROCESS_EXECUTOR]
     if launch.on_gpu:
         arguments += ["--gpu-memory-utilization", f"{launch.gpu_memory_utilization:g}"]
         arguments += ["--enable-sleep-mode"] if launch.sleep_mode else []

@@ -22,9 +22,14 @@ def test_the_command_line_on_processors() -> None:
     assert argument_list(replace(ON_CPU, extra_arguments=("--max-num-seqs", "64")), MODULE, port=4711) == (
         "/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", "/weights/generalist",
         "--served-model-name", "generalist", "--host", "127.0.0.1", "--port", "4711", "--disable-uvicorn-access-log",
-        "--dtype", "bfloat16", "--max-model-len", "512", "--enable-lora", "--max-lora-rank", "32", "--max-loras", "8",
-        "--enforce-eager", "--max-num-seqs", "64",
+        "--dtype", "bfloat16", "--max-model-len", "512",
+        "--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+        "--enable-lora", "--max-lora-rank", "32", "--max-loras", "8", "--enforce-eager", "--max-num-seqs", "64",
     )  # fmt: skip
+
+
+def test_a_model_in_several_parts_has_a_process_for_each() -> None:
+    assert "--distributed-executor-backend" not in argument_list(replace(ON_CPU, tensor_parallel=2), MODULE, port=4711)
 
 
 def test_the_command_line_on_gpus() -> None:
