@@ -134,8 +134,8 @@ class Fleet(Protocol):
         another."""
         ...
 
-    def prefetch(self, server_id: str) -> bool:
-        """Begin to load it if that takes nothing from anybody; whether it is up or comes up."""
+    def release(self, server_id: str) -> None:
+        """The plan is done with it, and will need its memory: it may go, if nobody else uses it or waits for it."""
         ...
 
     def expect(self, server_ids: Sequence[str]) -> None:

@@ -83,6 +83,7 @@ class Fleet:
         self.num_tried = 0
         self.expected: Sequence[str] = ()
         self.measures: list[tuple[str, bool]] = []
+        self.released: list[str] = []
         self._resident: list[str] = []
 
     def host(self, expert_ids: Sequence[str]) -> Host:
@@ -111,8 +112,10 @@ class Fleet:
             self.loaded.append(server_id)
         yield
 
-    def prefetch(self, server_id: str) -> bool:
-        return server_id in self._resident
+    def release(self, server_id: str) -> None:
+        if server_id in self._resident:
+            self._resident.remove(server_id)
+            self.released.append(server_id)
 
     def expect(self, server_ids: Sequence[str]) -> None:
         self.expected = tuple(server_ids)

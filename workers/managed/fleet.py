@@ -242,6 +242,11 @@ class Fleet:
         """Begin to load it if that takes nothing from anybody; whether it is up or comes up."""
         return self._is_open and self._pools.pool_of(server_id) is not None and self._pools.of(server_id).prefetch(server_id)
 
+    def release(self, server_id: str) -> None:
+        """Stop it now if nobody uses it or waits for it, so that a later load finds its memory free."""
+        if self._is_open and self._pools.pool_of(server_id) is not None:
+            self._pools.of(server_id).release(server_id)
+
     def expect(self, server_ids: Sequence[str]) -> None:
         """The servers that will be needed, soonest first; replaces what was expected before."""
         self._pools.expect(server_ids)
