@@ -71,7 +71,8 @@ class BatchService:
             await asyncio.gather(*lanes)
         finally:
             for lane in lanes:
-                lane.cancel()
+                if not lane.cancelling():  # a second time would break off what the first makes it do: giving its batch up
+                    lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
 
     async def _lane(self, woken: asyncio.Event, *, ending: bool) -> None:
