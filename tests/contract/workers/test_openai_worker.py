@@ -92,11 +92,11 @@ async def test_an_answer_nested_too_deep_is_no_answer(case: Case, levels: int, s
             await call
 
 
-@pytest.mark.parametrize("calls", ["[null]", '["x"]', '"x"', "{}", "[[]]"])
-async def test_tool_calls_that_are_no_list_of_objects_are_no_answer(case: Case, calls: str) -> None:
+@pytest.mark.parametrize("calls", [[None], ["x"], "x", {}, [[]]])
+async def test_tool_calls_that_are_no_list_of_objects_are_no_answer(case: Case, calls: object) -> None:
     assert case.upstream is not None
-    whole = '{"choices":[{"message":{"content":null,"tool_calls":%s}}]}' % calls
-    event = '{"choices":[{"delta":{"tool_calls":%s}}]}' % calls
+    whole = json.dumps({"choices": [{"message": {"content": None, "tool_calls": calls}}]})
+    event = json.dumps({"choices": [{"delta": {"tool_calls": calls}}]})
     case.upstream.faults.extend([Garbage(whole)] * 3 + [Garbage(event)] * 3)
     for call in (case.pool.complete(call_of(case.speaker)), streamed(case, call_of(case.speaker))):
         with pytest.raises(ExpertProtocolError, match="tool calls of choice 0 are no list of objects"):
