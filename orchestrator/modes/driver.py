@@ -214,7 +214,10 @@ class Driver:
         outcomes: list[Outcome] = []
         if calls:
             with recorder.timing(step.wait):
-                outcomes = await dispatch(calls, self._workers, on_outcome=on_outcome, on_cancelled=recorder.cancelled, quorum=step.quorum)
+                outcomes = await dispatch(
+                    calls, self._workers, on_outcome=on_outcome, on_cancelled=recorder.cancelled,
+                    quorum=step.quorum, quorum_of=step.quorum_of,
+                )  # fmt: skip
             self._prepared.ledger.ended(calls, outcomes)
         for failure in refused:
             self._refused(step, failure)

@@ -71,3 +71,10 @@ async def test_too_few_calls_for_all_layers_are_told() -> None:
 
     assert rig.trace.num_calls == 4
     assert "max_calls leaves 5 calls, so 1 of 2 layers are asked" in str(rig.trace.aggregator_reason)
+
+
+async def test_the_only_answer_of_one_layer_is_read_where_it_is_not_what_was_asked_for() -> None:
+    rig = Rig("moa", {"a": "Two.", "b": Fails(ExpertUnreachable("gone")), "reader": '{"x": 2}'}, mode_options={"layers": 1})
+
+    assert await rig.ask(params={"response_format": {"type": "json_object"}}) == '{"x": 2}'
+    assert rig.trace.aggregator == "moa:reader"
