@@ -37,9 +37,11 @@ async def dispatch(
     on_outcome: Callable[[ExpertCall, Outcome], None],
     on_cancelled: Callable[[ExpertCall, float], None],
     quorum: int | None = None,
+    quorum_of: int | None = None,
 ) -> list[Outcome]:
     """Run *calls* concurrently; outcomes in the order of *calls*. Cancelling this cancels every call; each one that was still
-    running is told to *on_cancelled* with its seconds. When *quorum* of them have answered, the others are given up."""
+    running is told to *on_cancelled* with its seconds. When *quorum* of them (of the first *quorum_of*, where that
+    is given) have answered, the others are given up."""
 
     async def one(call: ExpertCall) -> Outcome:
         began = time.perf_counter()
@@ -55,18 +57,20 @@ async def dispatch(
         return [await one(calls[0])]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(call)) for call in calls]
-        given_up = await _others_than(quorum, tasks) if quorum is not None and quorum < len(calls) else ()
-    why = f"given up when {quorum} of {len(calls)} had answered"
+        given_up = await _others_than(quorum, tasks, tasks[:quorum_of]) if quorum is not None and quorum < len(calls) else ()
+    why = f"given up when {quorum} of {len(tasks[:quorum_of])} had answered"
     return [
         ExpertFailure(call.expert.id, GIVEN_UP, why, expert_at_fault=False) if task in given_up and task.cancelled() else task.result()
         for call, task in zip(calls, tasks, strict=True)
     ]
 
 
-async def _others_than(quorum: int, tasks: Sequence[asyncio.Task[Outcome]]) -> set[asyncio.Task[Outcome]]:
-    """Those of *tasks* that still run when *quorum* have come to an answer; they are cancelled."""
+async def _others_than(
+    quorum: int, tasks: Sequence[asyncio.Task[Outcome]], counted: Sequence[asyncio.Task[Outcome]]
+) -> set[asyncio.Task[Outcome]]:
+    """Those of *tasks* that still run when *quorum* of *counted* have come to an answer; they are cancelled."""
     running = set(tasks)
-    while running and sum(_has_answered(task) for task in tasks) < quorum:
+    while running and sum(_has_answered(task) for task in counted) < quorum:
         _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     for task in running:
         task.cancel()

@@ -18,6 +18,8 @@ from orchestrator.aggregation.base import AggregationContext
 REPEAT_TEMPERATURE = 0.7
 """Of an expert that was drawn again, when the caller asked for none: at 0 a second call would repeat the first.
 Symbolic-MoE samples all its answers at 0.7."""
+_SEEDS = 2**63
+"""Where seeds begin anew: larger ones cannot be written down for an expert."""
 
 NumAfter = Callable[[int], int]
 """Calls that follow from so many candidates."""
@@ -78,7 +80,7 @@ def seed_of(request: ChatRequest) -> int:
 
 def repeated(params: Mapping[str, Any], request: ChatRequest, sample: int) -> dict[str, Any]:
     """What makes another *sample* (from 1) of the same expert another answer."""
-    changed: dict[str, Any] = {"seed": (params.get("seed") or request.options.seed or 0) + sample}
+    changed: dict[str, Any] = {"seed": ((params.get("seed") or request.options.seed or 0) + sample) % _SEEDS}
     if request.params.get("temperature") is None:
         changed["temperature"] = params.get("temperature") or REPEAT_TEMPERATURE
     return changed

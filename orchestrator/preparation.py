@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from domain.access import Access
 from domain.adjustments import UNKNOWN_CIRCUMSTANCES, Circumstances, RoutingAdjustments
 from domain.budget import Budget
 from domain.chat import ChatRequest
@@ -90,10 +91,14 @@ class Preparation:
         self._views = Views()
         self._posteriors = Posteriors()
 
+    def view(self, access: Access) -> View:
+        """The registry as a caller with *access* may see it."""
+        return self._views.view(self._directory.snapshot(), access)
+
     async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, View, RoutingDecision, Deadline]:
         """The routing decision alone, with what it was made from and the deadline that began with it. Nobody is named whom the caller may
         not see."""
-        view = self._views.view(self._directory.snapshot(), request.access)
+        view = self.view(request.access)
         snapshot = view.seen
         target = resolve(request.model, snapshot, request.access)
         recorder.strategy = None if target.expert else target.strategy.id
@@ -208,7 +213,7 @@ class Preparation:
         *aggregator_expert* is the one that was to read the candidates; without one no expert does. Raises ``ModelNotFound`` and
         ``InvalidRequest`` when the registry has changed so much that it cannot be carried out any more.
         """
-        view = self._views.view(self._directory.snapshot(), request.access)
+        view = self.view(request.access)
         snapshot = view.seen
         target = resolve(request.model, snapshot, request.access)
         strategy = target.strategy

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 from domain.access import Access
-from domain.errors import ConsiliumError, NoEligibleExpert
+from domain.chat import Chunk
+from domain.errors import ConsiliumError, ExpertError, NoEligibleExpert
+from domain.plan import Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision
 from domain.strategy import Strategy
+from orchestrator.ports import Workers
 
 MAX_VIEWS = 256
 """Views that are kept of one snapshot: as many sets of rights as keys are likely to have. Another one is made anew, in about a
@@ -56,6 +60,17 @@ class View:
         if isinstance(error, NoEligibleExpert):
             error.reasons = {name: self.veiled(why) for name, why in error.reasons.items() if name in self.seen.experts}
 
+    def outcome(self, outcome: Outcome) -> Outcome:
+        """*outcome* whose failure, if it is one, names nobody hidden: a managed server bears the id of another expert, and who waits
+        for one is told which."""
+        if self.hidden is None or not isinstance(outcome, ExpertFailure):
+            return outcome
+        return replace(outcome, message=self.veiled(outcome.message))
+
+    def workers(self, workers: Workers) -> Workers:
+        """*workers*, whose failures and whose words on the wait for an expert name nobody hidden."""
+        return workers if self.hidden is None else _VeiledWorkers(workers, self)
+
     def _plain(self, value: Any) -> Any:
         match value:
             case str():
@@ -70,6 +85,41 @@ class View:
 
     def _is_hidden(self, name: str) -> bool:
         return self.hidden is not None and self.hidden.fullmatch(name) is not None
+
+
+class _VeiledWorkers:
+    """``Workers`` for who may not see every expert."""
+
+    def __init__(self, workers: Workers, view: View) -> None:
+        self._workers, self._view = workers, view
+
+    async def complete(self, call: ExpertCall) -> Candidate:
+        try:
+            return await self._workers.complete(self._veiled(call))
+        except ExpertError as error:
+            raise self._of(error) from error
+
+    async def stream(self, call: ExpertCall) -> AsyncIterator[Chunk]:
+        source = self._workers.stream(self._veiled(call))
+        try:
+            async for chunk in source:
+                yield chunk
+        except ExpertError as error:
+            raise self._of(error) from error
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _veiled(self, call: ExpertCall) -> ExpertCall:
+        hears = call.on_progress
+        return call if hears is None else replace(call, on_progress=lambda text: hears(self._view.veiled(text)))
+
+    def _of(self, error: ExpertError) -> ExpertError:
+        """A copy: others who waited for the same server are told of the very error, and may see more."""
+        told = copy(error)
+        self._view.error(told)
+        return told
 
 
 class Views:

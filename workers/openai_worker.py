@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 
 from domain.chat import Chunk, Usage
-from domain.errors import ExpertProtocolError, ExpertUnreachable
+from domain.errors import ExpertProtocolError, ExpertRejected, ExpertUnreachable
 from domain.experts import ExpertCard
 from domain.nesting import MAX_LEVELS
 from domain.plan import Candidate, ExpertCall
@@ -136,7 +136,11 @@ class OpenAIWorker:
         headers = {"X-Request-Id": call.request_id}
         if secret:
             headers |= _authorization(secret)
-        body = orjson.dumps(request_body(call, stream=stream), option=orjson.OPT_NON_STR_KEYS)
+        try:
+            body = orjson.dumps(request_body(call, stream=stream), option=orjson.OPT_NON_STR_KEYS)
+        except TypeError as error:  # more than 64 bits, half a surrogate pair
+            msg = f"the request cannot be written as JSON for expert {call.expert.id!r}: {error}"
+            raise ExpertRejected(msg) from error
         return self._opened().post(_endpoint(call.expert), data=body, headers=headers, allow_redirects=False)
 
     async def _raise_for_status(self, response: aiohttp.ClientResponse, who: str, secret: str | None) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from workers.managed.fleet import Fleet
 
 T = TypeVar("T")
+
+_BEFORE_DEADLINE = "finish before the request's deadline"
 
 
 @runtime_checkable
@@ -57,6 +59,9 @@ class _Limit:
     said: str
     """How a call that exceeds it is told of it."""
     expert_at_fault: bool
+    spare_s: float = 0.0
+    """Of the request's time, beyond what is a fair share for the expert: so long may who reads its answer keep it waiting, and it is its
+    fault still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,21 +177,29 @@ class WorkerPool:
         return await self._retried(attempt, call, call.deadline)
 
     async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
-        """Pieces of the answer. A failure before the first token is tried again, a later one is the caller's to handle."""
+        """Pieces of the answer. A failure before the first token is tried again, a later one is the caller's to handle.
+
+        As long as the caller holds a piece the card's time stands still; the request's does not."""
         opened = await (self._opened_held(call) if self._is_managed(call.expert) else self._opened(call))
-        patience, idle_s = Patience(), call.expert.idle_timeout_s
+        patience, idle_s, limit = Patience(), call.expert.idle_timeout_s, opened.limit
+        clock, until, last = limit.deadline.clock, limit.deadline.at, call.deadline.at
+        held_s = 0.0
         try:
+            given_at = clock()
             for chunk in opened.first:
                 yield chunk
             while True:
-                left_s = opened.limit.deadline.remaining_s
+                now = clock()
+                held_s += now - given_at
+                left_s = min(until + held_s, last) - now
                 try:
-                    with patience.for_(min(idle_s, left_s)):
+                    with patience.for_(idle_s if idle_s < left_s else max(0.0, left_s)):
                         chunk = await anext(opened.chunks)
                 except StopAsyncIteration:
                     return
                 except TimeoutError as error:
-                    raise (_silent(call) if idle_s < left_s else _late(call, opened.limit)) from error
+                    raise (_silent(call) if idle_s < left_s else _late(call, _held_up(limit, held_s, last))) from error
+                given_at = clock()
                 yield chunk
         finally:
             patience.close()
@@ -251,8 +264,9 @@ class WorkerPool:
         own, left = max(0.0, card.timeout_s - spent_s), call.deadline.remaining_s
         return _Limit(
             Deadline.after(own, clock=self._clock) if own < left else call.deadline,
-            said=f"finish within its {card.timeout_s:g} s" if own < left else "finish before the request's deadline",
+            said=f"finish within its {card.timeout_s:g} s" if own < left else _BEFORE_DEADLINE,
             expert_at_fault=left >= own * self._limits.fair_share,
+            spare_s=left - own * self._limits.fair_share,
         )
 
     def _time_to_begin(self, call: ExpertCall, limit: _Limit, spent_s: float = 0.0) -> _Limit:
@@ -341,6 +355,12 @@ def _says_something(chunk: Chunk) -> bool:
     return any(
         choice.finish_reason is not None or any(value for key, value in choice.delta.items() if key != "role") for choice in chunk.choices
     )
+
+
+def _held_up(limit: _Limit, held_s: float, last: float) -> _Limit:
+    """What *limit* says to a stream whose reader has held its pieces for *held_s*, in a request that ends at *last*."""
+    said = limit.said if limit.deadline.at + held_s < last else _BEFORE_DEADLINE
+    return replace(limit, said=said, expert_at_fault=limit.expert_at_fault and limit.spare_s >= held_s)
 
 
 def _late(call: ExpertCall, limit: _Limit) -> ExpertTimeout:

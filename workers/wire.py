@@ -75,6 +75,8 @@ def candidate_of(payload: object, expert_id: str, *, shape: Callable[[Choice], C
 def _choice(value: object, position: int, expert_id: str) -> Choice:
     if not isinstance(value, dict) or not isinstance(message := value.get("message"), dict):
         raise _protocol_error(expert_id, f"choice {position} has no message")
+    if "tool_calls" in message:
+        _require_calls(message, position, expert_id)
     index = value.get("index")
     return Choice(
         message={key: part for key, part in message.items() if part is not None or key == "content"},
@@ -83,6 +85,13 @@ def _choice(value: object, position: int, expert_id: str) -> Choice:
         logprobs=value.get("logprobs"),
         extra=_others(value, _CHOICE),
     )
+
+
+def _require_calls(message: Mapping[str, Any], position: int, expert_id: str) -> None:
+    """Whoever reads tool calls takes each for an object."""
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+        raise _protocol_error(expert_id, f"the tool calls of choice {position} are no list of objects")
 
 
 def chunk_of(payload: object, expert_id: str) -> Chunk:
@@ -107,6 +116,8 @@ def _delta(value: object, position: int, expert_id: str) -> ChoiceDelta:
     delta = value.get("delta")
     if delta is not None and not isinstance(delta, dict):
         raise _protocol_error(expert_id, f"the delta of choice {position} is no object")
+    if delta and "tool_calls" in delta:
+        _require_calls(delta, position, expert_id)
     index = value.get("index")
     return ChoiceDelta(
         delta={key: part for key, part in (delta or {}).items() if part is not None},

@@ -56,7 +56,7 @@ class InProcessCounters:
             match rule.kind:
                 case Kind.WINDOW:
                     use.windows[rule.unit].add(slot, rule.cost)
-                case Kind.BUDGET:
+                case Kind.BUDGET if rule.cost:
                     held = (rule.unit, rule.period)
                     use.reserved[held] = use.reserved.get(held, 0) + rule.cost
                 case Kind.CONCURRENCY:
@@ -70,7 +70,7 @@ class InProcessCounters:
                 case Kind.WINDOW:
                     if cost != rule.cost:
                         use.windows[rule.unit].settle(slot, cost - rule.cost, now_slot)
-                case Kind.BUDGET:  # what it has cost stands in the ledger from now on
+                case Kind.BUDGET if rule.cost:  # what it has cost stands in the ledger from now on
                     held = (rule.unit, rule.period)
                     use.reserved[held] -= rule.cost
                     if not use.reserved[held]:

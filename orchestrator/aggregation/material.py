@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from domain.answers import without_reasoning
 from domain.chat import ChatRequest, Message, text_of
 from domain.experts import ExpertCard
+from domain.nesting import MAX_LEVELS, deeper_than
 from domain.plan import Candidate
 from orchestrator.aggregation.fallback import is_answer
 from orchestrator.aggregation.prompts import tool_calls_of
@@ -27,9 +29,20 @@ def wants_json(request: ChatRequest) -> bool:
     return isinstance(response_format, dict) and response_format.get("type") in {"json_object", "json_schema"}
 
 
+def read_json(text: str) -> Any:
+    """*text* as JSON. Raises ``ValueError`` where it is none, or is nested too deep to be written again: an expert may say anything."""
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep to be read") from error
+    if deeper_than(found, MAX_LEVELS):
+        raise ValueError(f"nested more than {MAX_LEVELS} levels deep")
+    return found
+
+
 def is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        read_json(text)
     except ValueError:
         return False
     return True

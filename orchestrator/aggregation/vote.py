@@ -12,7 +12,7 @@ from domain.chat import ChatRequest
 from domain.plan import Candidate
 from domain.strategy import AggregatorName
 from orchestrator.aggregation.base import AggregationContext, CallsNobody, Chosen
-from orchestrator.aggregation.material import fits
+from orchestrator.aggregation.material import fits, read_json
 from orchestrator.aggregation.prompts import answer_text, tool_calls_of
 
 
@@ -65,7 +65,7 @@ def _json_spelled_alike(text: str) -> str | None:
     if text[:1] not in {"{", "["}:
         return None
     try:
-        return json.dumps(json.loads(text), sort_keys=True)
+        return json.dumps(read_json(text), sort_keys=True)
     except ValueError:
         return None
 
@@ -73,6 +73,6 @@ def _json_spelled_alike(text: str) -> str | None:
 def _spelled_alike(function: Any) -> Any:
     """*function* with its arguments read, since servers differ in their spaces and order; as it is where they are no JSON."""
     try:
-        return {**function, "arguments": json.loads(function["arguments"])}
+        return {**function, "arguments": read_json(function["arguments"])}
     except (KeyError, TypeError, ValueError):
         return function

@@ -123,7 +123,8 @@ class Lines:
 
         Raises what the request would have: every expert failed.
         """
-        recorder = TraceRecorder(request, self._sinks, keep_text=self._keep_text)
+        view, recorder = self._preparation.view(request.access), TraceRecorder(request, self._sinks, keep_text=self._keep_text)
+        outcomes = {position: view.outcome(outcome) for position, outcome in outcomes.items()}
         recorder.strategy, recorder.decision = route.strategy, replace(decision_of(route), vector=self._vector(route))
         recorder.routed(route.calls)
         try:

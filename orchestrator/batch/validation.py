@@ -7,6 +7,7 @@ The file is read once, one line in memory at a time; what stays are the ``custom
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
@@ -22,6 +23,9 @@ _TYPES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean
 _ENDS_READING = frozenset({BatchErrorCode.EMPTY_FILE, BatchErrorCode.FILE_TOO_LARGE, BatchErrorCode.TOO_MANY_LINES})
 _MAX_SHOWN = 80
 """Characters of what was given that a message repeats."""
+_LEAST, _MOST = -(2**63), 2**64 - 1
+"""Whole numbers that can be written down for an expert."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 CheckBody = Callable[[Mapping[str, Any]], None]
 """Raises ``RequestError`` for a body that its endpoint does not take."""
@@ -180,6 +184,7 @@ class _LineReader:
             if body.get("stream"):
                 message = "body.stream is set, but a batch is answered in a file: leave it out"
                 raise _Refused(BatchErrorCode.INVALID_VALUE, message, "body.stream")
+            _require_whole_letters(body, raw)
             if self._check_body is not None:
                 self._check_body(body)
         except _Refused as refused:
@@ -208,7 +213,7 @@ class _LineReader:
 
 def _json_object(raw: bytes) -> dict[str, Any]:
     try:
-        payload = json.loads(raw.decode(), parse_constant=_no_constant)
+        payload = json.loads(raw.decode(), parse_constant=_no_constant, parse_int=_whole)
     except UnicodeDecodeError as error:
         message = f"the line is not valid UTF-8: byte {raw[error.start]:#04x} at position {error.start}"
         raise _Refused(BatchErrorCode.INVALID_JSON_LINE, message) from None
@@ -224,6 +229,24 @@ def _json_object(raw: bytes) -> dict[str, Any]:
     if deeper_than(payload, MAX_LEVELS):
         raise _Refused(BatchErrorCode.INVALID_JSON_LINE, f"the line may be nested at most {MAX_LEVELS} levels deep")
     return payload
+
+
+def _whole(digits: str) -> int:
+    number = int(digits)
+    if not _LEAST <= number <= _MOST:
+        raise _Refused(BatchErrorCode.INVALID_JSON_LINE, f"the number {_shown(digits)} has more than 64 bits: write it as a string")
+    return number
+
+
+def _require_whole_letters(body: Mapping[str, Any], raw: bytes) -> None:
+    """Refuse half a surrogate pair anywhere: it cannot be sent to an expert. Only an escape can make one."""
+    if _SURROGATE.search(raw) is None:
+        return
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        message = "body must not hold half a surrogate pair"
+        raise _Refused(BatchErrorCode.INVALID_VALUE, message, "body") from None
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -64,6 +64,8 @@ class Ask:
     """Calls that have to be possible afterwards: retries leave room for them."""
     quorum: int | None = None
     """So many answers are enough: who has not answered by then is given up."""
+    quorum_of: int | None = None
+    """So many calls, from the first, count towards it; None: all."""
     positions: tuple[int, ...] | None = None
     """Places of the calls among all of the mode's; None: those behind the last ones."""
 
@@ -85,6 +87,7 @@ class Write:
     positions: tuple[int, ...] | None = None
     num_to_come = 0
     quorum = None
+    quorum_of = None
 
     @property
     def calls(self) -> tuple[ExpertCall, ...]:

@@ -12,6 +12,7 @@ from domain.experts import ExpertCard
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext, Aggregator
+from orchestrator.aggregation.fallback import is_answer
 from orchestrator.aggregation.material import fits
 from orchestrator.aggregation.vote import ballot
 from orchestrator.modes.base import Ask, Mode, NextExpert, Nobody, Noted, Steps, Told, Write
@@ -61,7 +62,7 @@ class Chain:
                 (outcome,) = yield Write(call, by, _told(notes), number, wait="experts", so_far=so_far)
             else:
                 (outcome,) = yield Ask((call,), number, so_far=so_far, num_to_come=1)
-            if not isinstance(outcome, Candidate) or (not fits(context.request, outcome) and is_last):
+            if not isinstance(outcome, Candidate) or not is_answer(outcome) or (is_last and not fits(context.request, outcome)):
                 failures += failures_among([outcome])
                 notes.append(
                     Noted(number, f"{card.id} gave no answer" if draft is None else f"{card.id} gave no answer, so the draft stays")
@@ -72,7 +73,9 @@ class Chain:
             before, draft = draft, outcome
             if before is not None and ballot(before) == ballot(outcome):
                 notes.append(Noted(number, f"{card.id} confirmed it"))
-                break
+                if _may_end(context, outcome):
+                    break
+                continue
             notes.append(Noted(number, f"{card.id} {'answered' if before is None else 'changed it'}"))
         if draft is None:
             return Nobody(tuple(failures), tuple(notes))
@@ -93,6 +96,11 @@ def make(context: AggregationContext, aggregator: Aggregator, max_calls: int) ->
     if num_steps < 2:
         return context.decision, Single(candidate_calls(context, context.decision, max_calls=1)[0])
     return context.decision, Chain(context, experts_of(context)[0], num_steps)
+
+
+def _may_end(context: AggregationContext, draft: Candidate) -> bool:
+    """Whether *draft* can be the answer: only the last call is told of JSON and of tools."""
+    return fits(context.request, draft) and not context.request.params.get("tools")
 
 
 def _routed(context: AggregationContext, draft: Candidate | None) -> tuple[Message, ...]:

@@ -49,7 +49,8 @@ class Contrast:
     def steps(self) -> Steps:
         context, calls = self.panel.context, self.panel.calls
         quorum = context.request.options.quorum or context.strategy.quorum
-        outcomes = yield Ask((*calls, self._weak_call()), 1, num_to_come=self.panel.num_calls - len(calls), quorum=quorum)
+        asked, to_come = (*calls, self._weak_call()), self.panel.num_calls - len(calls)
+        outcomes = yield Ask(asked, 1, num_to_come=to_come, quorum=quorum, quorum_of=len(calls))
         *strong, weak = outcomes
         candidates = answers_among(strong)
         if not candidates:

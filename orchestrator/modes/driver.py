@@ -48,7 +48,7 @@ class Driver:
     ) -> None:
         """*hedge*: what is done when the only call of *prepared* meets silence. *on_progress* hears what happens before the answer is
         there, *on_carried* what is carried out in place of *prepared*, where somebody else answers."""
-        self._prepared, self._recorder, self._workers = prepared, recorder, workers
+        self._prepared, self._recorder, self._workers = prepared, recorder, prepared.view.workers(workers)
         self._choose_next, self._hedge, self._on_progress, self._on_carried = choose_next, hedge, on_progress, on_carried
         self._failures: list[ExpertFailure] = []
         self._called: list[ExpertCall] = []
@@ -214,7 +214,10 @@ class Driver:
         outcomes: list[Outcome] = []
         if calls:
             with recorder.timing(step.wait):
-                outcomes = await dispatch(calls, self._workers, on_outcome=on_outcome, on_cancelled=recorder.cancelled, quorum=step.quorum)
+                outcomes = await dispatch(
+                    calls, self._workers, on_outcome=on_outcome, on_cancelled=recorder.cancelled,
+                    quorum=step.quorum, quorum_of=step.quorum_of,
+                )  # fmt: skip
             self._prepared.ledger.ended(calls, outcomes)
         for failure in refused:
             self._refused(step, failure)

@@ -11,6 +11,7 @@ from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertCall
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext, Aggregator
+from orchestrator.aggregation.material import fits
 from orchestrator.aggregation.vote import all_alike
 from orchestrator.modes.base import Ask, Mode, Nobody, Steps, Told, Write
 from orchestrator.modes.parts import (
@@ -76,7 +77,7 @@ class Moa:
             answers = found
             if len(found) > 1 and all_alike(context.request, found):
                 return Told(found[0], NAME, f"{why}; all {len(found)} of layer {layer} say the same, so nobody had to read them")
-        if len(answers) == 1 and self.num_layers == 1:
+        if len(answers) == 1 and self.num_layers == 1 and fits(context.request, answers[0]):
             return Told(answers[0], SINGLE, why_single(len(self.proposers)))
         messages, cut = reading(context, self.reader, "fuse", _blocks(answers))
         call = aggregator_call(context, self.reader, messages)

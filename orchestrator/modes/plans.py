@@ -7,7 +7,6 @@ executed as code.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from domain.nearest import did_you_mean
 from domain.quoting import quoted, shortened
-from orchestrator.aggregation.material import shown_text
+from orchestrator.aggregation.material import read_json, shown_text
 
 MAX_INPUT_CHARS = 8_000
 """Letters of one step's input, before answers are filled in."""
@@ -69,7 +68,7 @@ def _raw_steps(text: str) -> list[Any] | None:
     start, end = text.find("{"), text.rfind("}")
     if 0 <= start < end:
         try:
-            found = json.loads(text[start : end + 1])
+            found = read_json(text[start : end + 1])
         except ValueError:
             found = None
         if isinstance(found, dict):

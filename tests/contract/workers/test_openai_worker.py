@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from domain.chat import Usage
-from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout, ExpertUnreachable
+from domain.errors import ExpertError, ExpertProtocolError, ExpertRejected, ExpertTimeout, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
 from tests.contract.workers.cases import ANSWER, Case, call_of, openai_case, streamed
 from tests.fakes.upstream import Garbage, NotAStream, Stall, Status, running_upstream
@@ -31,6 +31,15 @@ async def test_a_stream_asks_for_usage(case: Case) -> None:
 
     assert case.upstream is not None
     assert case.upstream.requests[0].body["stream_options"] == {"continuous": True, "include_usage": True}
+
+
+@pytest.mark.parametrize("value", [2**70, "\ud800"])
+async def test_what_cannot_be_written_as_json_is_refused(case: Case, value: object) -> None:
+    """And not tried again: it says nothing about the expert."""
+    with pytest.raises(ExpertRejected, match="cannot be written as JSON for expert"):
+        await case.pool.complete(call_of(case.speaker, metadata={"k": value}))
+    with pytest.raises(ExpertRejected, match="cannot be written as JSON for expert"):
+        await streamed(case, call_of(case.speaker, metadata={"k": value}))
 
 
 async def test_the_request_id_travels_along(case: Case) -> None:
@@ -80,6 +89,17 @@ async def test_an_answer_nested_too_deep_is_no_answer(case: Case, levels: int, s
     case.upstream.faults.extend([deep] * 6)
     for call in (case.pool.complete(call_of(case.speaker)), streamed(case, call_of(case.speaker))):
         with pytest.raises(ExpertProtocolError, match="nested more than 128 levels"):
+            await call
+
+
+@pytest.mark.parametrize("calls", [[None], ["x"], "x", {}, [[]]])
+async def test_tool_calls_that_are_no_list_of_objects_are_no_answer(case: Case, calls: object) -> None:
+    assert case.upstream is not None
+    whole = json.dumps({"choices": [{"message": {"content": None, "tool_calls": calls}}]})
+    event = json.dumps({"choices": [{"delta": {"tool_calls": calls}}]})
+    case.upstream.faults.extend([Garbage(whole)] * 3 + [Garbage(event)] * 3)
+    for call in (case.pool.complete(call_of(case.speaker)), streamed(case, call_of(case.speaker))):
+        with pytest.raises(ExpertProtocolError, match="tool calls of choice 0 are no list of objects"):
             await call
 
 

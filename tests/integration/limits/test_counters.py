@@ -70,6 +70,20 @@ async def replicas(request: pytest.FixtureRequest) -> AsyncIterator[Replicas]:
         yield Replicas((alone, alone), ledger, key)
 
 
+async def test_requests_that_cost_nothing_overlap_under_a_budget(replicas: Replicas) -> None:
+    """Experts without a price, under a budget of dollars."""
+    limits = KeyLimits(usd_per_day=1.0)
+    _, settle_first = await replicas.take(limits)
+    _, settle_second = await replicas.take(limits)
+    settle_first(Spent())
+    settle_second(Spent())
+    await replicas.settled()
+
+    verdict, _ = await replicas.take(limits)
+    assert verdict.refused_by is None
+    assert verdict.left == (nano_usd(1.0),)
+
+
 async def test_no_minute_has_more_requests_than_the_limit(replicas: Replicas) -> None:
     limits = KeyLimits(requests_per_minute=5)
     verdicts = [(await replicas.take(limits, at=number % 2))[0] for number in range(7)]

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from domain.access import EVERYTHING, PUBLIC, Access
-from domain.errors import NoEligibleExpert
+from domain.errors import AllExpertsFailed, ExpertUnreachable, NoEligibleExpert
+from domain.plan import ExpertCall, ExpertFailure
 from domain.routing import RoutingDecision, ScoredExpert
+from orchestrator.answer import Progress
+from orchestrator.batch.line import Lines
+from orchestrator.limits import Limits
+from orchestrator.preparation import Preparation
 from orchestrator.resolve import model_names
 from orchestrator.visibility import MAX_VIEWS, Views, view_of
 from tests.fakes.services import card, registry
+from tests.fakes.workers import Fails
+from tests.unit.orchestrator.test_pipeline import Setup, ask
 
 SNAPSHOT = registry(card("law", labels=frozenset({"legal"})), card("law.eu", labels=frozenset({"legal", "eu"})), card("maths"))
 
@@ -69,3 +79,55 @@ def test_views_are_kept_for_one_snapshot_and_bounded() -> None:
         views.view(SNAPSHOT, Access(labels=frozenset({str(number)})))
     assert views.view(SNAPSHOT, PUBLIC) is not first
     assert views.view(replace(SNAPSHOT, version=9), PUBLIC).whole.version == 9
+
+
+LEGAL = card("law", labels=frozenset({"legal"}))
+NO_SERVER = "server 'law' could not be loaded: 80 of 100 MB are pinned by law, maths waits"
+
+
+def waiting(reply: Any) -> Any:
+    """*reply* of an expert whose server has to be loaded first, which is told."""
+
+    def loaded(call: ExpertCall) -> Any:
+        if call.on_progress is not None:
+            call.on_progress("law is being loaded for maths")
+        return reply
+
+    return loaded
+
+
+@pytest.mark.parametrize("model", ["auto", "maths"])
+@pytest.mark.parametrize("access", [PUBLIC, EVERYTHING])
+async def test_a_failure_names_nobody_hidden(model: str, access: Access) -> None:
+    """A managed server bears the id of the expert that it was made for."""
+    error = ExpertUnreachable(NO_SERVER)
+    setup = Setup({"maths": Fails(error)}, "maths", experts=(LEGAL, card("maths")))
+    with pytest.raises(AllExpertsFailed) as whole:
+        await setup.orchestrator.run(ask(model, access=access))
+    with pytest.raises(AllExpertsFailed) as streamed:
+        await setup.orchestrator.open_stream(ask(model, stream=True, access=access))
+
+    told = [caught.value.failures[0].message for caught in (whole, streamed)] + [str(trace.calls[0].error) for trace in setup.sink.traces]
+    assert [("law" in text, "maths waits" in text) for text in told] == [(access is EVERYTHING, True)] * 4
+    assert error.message == NO_SERVER
+    assert all(NO_SERVER in outcome.message for outcome in setup.directory.recorded if isinstance(outcome, ExpertFailure))
+
+
+@pytest.mark.parametrize(("access", "who"), [(PUBLIC, "another expert"), (EVERYTHING, "law")])
+async def test_a_wait_names_nobody_hidden(access: Access, who: str) -> None:
+    setup = Setup({"maths": waiting("2")}, "maths", experts=(LEGAL, card("maths")))
+    stream = await setup.orchestrator.open_stream(ask("maths", stream=True, access=access))
+
+    assert f"{who} is being loaded for maths" in [event.text async for event in stream if isinstance(event, Progress)]
+
+
+async def test_a_line_of_a_batch_names_nobody_hidden() -> None:
+    setup = Setup({}, "maths", experts=(LEGAL, card("maths")))
+    preparation = Preparation(directory=setup.directory, routers={"skills": setup.router}, limits=Limits())
+    lines = Lines(preparation, preparation, [setup.sink], keep_text=False, wait_s=1.0)
+    request = ask("auto", access=PUBLIC)
+    with pytest.raises(AllExpertsFailed) as caught:
+        lines.answer(request, await lines.route(request), {0: ExpertFailure("maths", ExpertUnreachable.code, NO_SERVER)})
+
+    assert "pinned by another expert, maths waits" in caught.value.failures[0].message
+    assert "law" not in str(setup.sink.traces[-1].calls[0].error)

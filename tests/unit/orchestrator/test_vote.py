@@ -78,3 +78,28 @@ async def test_arguments_that_are_no_json_are_compared_as_they_are() -> None:
     text, _ = await elected({"a": calls("add", "{"), "b": calls("add", "1,"), "c": calls("add", "1,")})
 
     assert text == "add(1,)"
+
+
+DEEP = "[" * 3000
+"""Python's reader of JSON gives up here, and not with a ``ValueError``."""
+
+
+@pytest.mark.parametrize("said", [DEEP, DEEP + "]" * 3000, "[" * 400 + "]" * 400])
+async def test_json_that_is_nested_too_deep_is_a_text_like_any_other(said: str) -> None:
+    text, _ = await elected({"a": said, "b": "5", "c": "5"})
+
+    assert text == "5"
+
+
+async def test_arguments_that_are_nested_too_deep_are_compared_as_they_are() -> None:
+    text, _ = await elected({"a": calls("add", DEEP), "b": calls("add", DEEP), "c": calls("add", "[1]")})
+
+    assert text == f"add({DEEP})"
+
+
+async def test_an_answer_that_is_nested_too_deep_is_no_json_that_was_asked_for() -> None:
+    experts = tuple(card(name, capabilities=frozenset({Capability.JSON_SCHEMA})) for name in "ab")
+    setup = Setup({"a": DEEP, "b": '{"x": 1}'}, "a", "b", experts=experts)
+    answer = await setup.orchestrator.run(ask("consilium/vote", params={"response_format": {"type": "json_object"}}))
+
+    assert answer.choices[0].text == '{"x": 1}'

@@ -315,6 +315,56 @@ async def test_silence_between_tokens_is_bounded_by_whatever_ends_first(card: Ex
     assert pool.in_flight("e1") == 0
 
 
+class Dawdling(ScriptedWorker):
+    """Says ``a`` and, after some turns of the loop, ``b``."""
+
+    async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+        yield said("a")
+        for _ in range(20):  # turns in which a timer that is due rings
+            await asyncio.sleep(0)
+        yield said("b")
+
+
+async def test_time_in_which_nobody_takes_the_next_piece_is_not_the_expert_s() -> None:
+    clock = Clock()
+    pool = WorkerPool(embedded_dir=Path(), clock=clock, backends={Backend.OPENAI: lambda _: Dawdling()})
+    stream = pool.stream(ExpertCall(replace(CARD, timeout_s=60.0), (), {}, Deadline(clock.now + 1000.0, clock), "r1"))
+    chunks = []
+    async for chunk in stream:
+        chunks.append(chunk)
+        clock.now += 200.0  # it is read slowly
+
+    assert chunks == [said("a"), said("b")]
+
+
+@pytest.mark.parametrize(
+    ("held_s", "at_fault"),
+    [
+        (1000.0, False),  # the reader has used the request's time up
+        (30.0, True),  # what it left was the card's whole time, and more
+    ],
+)
+async def test_whose_fault_a_late_stream_is_depends_on_who_has_used_the_time(held_s: float, at_fault: bool) -> None:
+    clock = Clock()
+
+    class Late(ScriptedWorker):
+        async def stream(self, call: ExpertCall) -> AsyncGenerator[Chunk, None]:
+            yield said("a")
+            clock.now += 1000.0 - held_s
+            yield said("b")
+            await asyncio.Event().wait()
+
+    pool = WorkerPool(embedded_dir=Path(), clock=clock, backends={Backend.OPENAI: lambda _: Late()})
+    stream = pool.stream(ExpertCall(replace(CARD, timeout_s=60.0), (), {}, Deadline(clock.now + 1000.0, clock), "r1"))
+    await anext(stream)
+    clock.now += held_s
+    with pytest.raises(ExpertTimeout, match="did not finish before the request's deadline" if not at_fault else "did not finish") as caught:
+        async for _ in stream:
+            pass
+
+    assert caught.value.expert_at_fault is at_fault
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("failure", "num_calls"),

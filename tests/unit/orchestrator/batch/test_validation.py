@@ -72,6 +72,10 @@ def test_windows_line_ends_a_byte_order_mark_and_a_missing_last_line_end_are_no_
         (request(url="/v1/embeddings"), "url_mismatch", "url", "url is '/v1/embeddings', but the batch is for '/v1/chat/completions'"),
         (request(url=None), "invalid_type", "url", "url must be a string, not null"),
         (request(body="hello"), "invalid_type", "body", "body must be an object, not a string"),
+        (request(body={"seed": 2**70}), "invalid_json_line", None, "'1180591620717411303424' has more than 64 bits: write it as a string"),
+        (request(body={"metadata": {"k": [-(2**63) - 1]}}), "invalid_json_line", None, "has more than 64 bits"),
+        (request(body={"user": "\ud800"}), "invalid_value", "body", "half a surrogate pair"),
+        (request(body={"metadata": {"\udfff": 1}}), "invalid_value", "body", "half a surrogate pair"),
         (request(body={"stream": True}), "invalid_value", "body.stream", "a batch is answered in a file: leave it out"),
     ],
 )
@@ -80,6 +84,12 @@ def test_what_is_wrong_with_a_line_is_told_with_its_number(line: Any, code: str,
 
     assert (error.code, error.line, error.param) == (code, 2, param)
     assert message in error.message
+
+
+def test_whole_surrogate_pairs_and_numbers_of_64_bits_are_taken() -> None:
+    body = {"model": "auto", "user": "\N{GRINNING FACE}", "metadata": {"least": -(2**63), "most": 2**64 - 1}}
+
+    assert validate(request(body=body)) == InputReport(1)
 
 
 def test_a_repeated_id_names_the_line_that_had_it_first() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from domain.chat import text_of
 from domain.errors import ExpertUnreachable
 from domain.routing import RoutingQuery
-from tests.fakes.workers import Fails
+from tests.fakes.workers import Fails, Says
 from tests.unit.orchestrator.modes.rig import Rig
 
 
@@ -57,3 +57,28 @@ async def test_a_first_expert_that_fails_is_passed_over() -> None:
 
     assert await rig.ask() == "42"
     assert "draft" not in rig.shown_to("b")
+
+
+async def test_an_empty_answer_on_the_way_leaves_the_draft_as_it_is() -> None:
+    rig = Rig("chain", {"a": "42", "b": "", "c": Fails(ExpertUnreachable("gone"))})
+
+    assert await rig.ask() == "42"
+    assert "]\n42\n[end" in rig.shown_to("c")
+    assert rig.trace.aggregator_reason == "a answered; b gave no answer, so the draft stays; c gave no answer, so the draft stays"
+
+
+async def test_a_draft_is_not_confirmed_where_json_was_asked_for_and_it_is_none() -> None:
+    """Drafts are not told of ``response_format``; the last expert is."""
+    rig = Rig("chain", {"a": "It is 42.", "b": "It is 42.", "c": '{"x": 42}'})
+
+    assert await rig.ask(params={"response_format": {"type": "json_object"}}) == '{"x": 42}'
+    assert [call.note for call in rig.trace.calls] == ["a answered", "b confirmed it", "c changed it"]
+
+
+async def test_a_draft_is_not_confirmed_before_somebody_could_call_the_tools() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    rig = Rig("chain", {"a": "I cannot add.", "b": "I cannot add.", "c": Says("", message={"tool_calls": [call]})})
+    await rig.ask(params={"tools": [{"type": "function", "function": {"name": "add"}}]})
+
+    assert rig.workers.called() == ["a", "b", "c"]
+    assert rig.trace.answered_by == "c"

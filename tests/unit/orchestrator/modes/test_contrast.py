@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from domain.errors import ExpertUnreachable, InvalidRequest
 from domain.plan import CallRole
-from tests.fakes.workers import Fails
+from tests.fakes.workers import Fails, Says, Stalls
 from tests.unit.orchestrator.modes.rig import Rig
 
 
@@ -60,3 +62,17 @@ async def test_the_weak_experts_answer_is_never_told() -> None:
 async def test_a_weak_expert_that_is_not_there_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="ghost"):
         await Rig("contrast", {}, "a", "b").ask(mode_options={"weak_expert": "ghost"})
+
+
+async def test_the_weak_expert_does_not_count_towards_a_quorum() -> None:
+    script = {"a": "2", "b": Stalls(Says("2")), "c": Stalls(), "weak": "9"}
+    rig = Rig("contrast", script, "a", "b", "c", mode_options={"weak_expert": "weak"}, aggregator="vote", quorum=2)
+    asked = asyncio.create_task(rig.ask())
+    while not {"a", "weak"} <= set(rig.workers.finished):
+        await asyncio.sleep(0)
+    for _ in range(20):  # turns in which those that are given up are cancelled
+        await asyncio.sleep(0)
+    rig.workers.release("b")
+
+    assert await asked == "2"
+    assert rig.workers.cancelled == ["c"]

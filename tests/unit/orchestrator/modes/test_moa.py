@@ -34,6 +34,13 @@ async def test_self_moa_samples_the_best_expert_several_times() -> None:
     assert [call.params.get("temperature") for call in rig.workers.calls[:3]] == [None, 0.7, 0.7]
 
 
+async def test_seeds_begin_anew_where_they_could_not_be_written_down() -> None:
+    rig = Rig("moa", {"a": ["1", "2", "3"], "reader": "2"}, mode_options={"self_moa": True, "layers": 1})
+
+    await rig.ask(params={"seed": 2**63 - 1})
+    assert [call.params.get("seed") for call in rig.workers.calls[:3]] == [2**63 - 1, 0, 1]
+
+
 async def test_a_layer_that_agrees_needs_no_further_one() -> None:
     rig = Rig("moa", {"a": "2", "b": "The answer is 2.", "c": "2"})
 
@@ -64,3 +71,10 @@ async def test_too_few_calls_for_all_layers_are_told() -> None:
 
     assert rig.trace.num_calls == 4
     assert "max_calls leaves 5 calls, so 1 of 2 layers are asked" in str(rig.trace.aggregator_reason)
+
+
+async def test_the_only_answer_of_one_layer_is_read_where_it_is_not_what_was_asked_for() -> None:
+    rig = Rig("moa", {"a": "Two.", "b": Fails(ExpertUnreachable("gone")), "reader": '{"x": 2}'}, mode_options={"layers": 1})
+
+    assert await rig.ask(params={"response_format": {"type": "json_object"}}) == '{"x": 2}'
+    assert rig.trace.aggregator == "moa:reader"

@@ -56,6 +56,7 @@ def test_steps_come_after_those_that_they_need_in_whatever_order_they_are_writte
         ("I would ask somebody.", "there is no plan"),
         ('{"steps": "all"}', "there is no plan"),
         ('{"steps": []}', "it has no steps"),
+        ('{"steps": [' + "[" * 3000 + "}", "there is no plan"),
         ('{"steps": [1]}', "step 1 is no object"),
         (plan(("1", "ghost", "x", [])), "there is no expert 'ghost'"),
         (plan(("1", "a", " ", [])), "`input` must be a text"),
