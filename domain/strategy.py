@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from domain.adjustments import AS_SCORED, RoutingAdjustments
 from domain.budget import UNBOUNDED, Budget
+from domain.effort import AS_IT_STANDS, EffortRule
 from domain.routing import PickRule
 
 AggregatorName = Literal["fuse", "vote", "weighted_vote", "judge", "first"]
@@ -64,6 +65,8 @@ class Strategy:
     hedge_after_s: float | None = None
     """Silence of the only expert that was chosen after which the next best is asked as well; None: never."""
     budget: Budget = UNBOUNDED
+    effort: EffortRule = AS_IT_STANDS
+    """How much a request is worth, where it says so or the strategy does."""
     enabled: bool = True
     version: int = 1
 

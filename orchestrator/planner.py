@@ -14,6 +14,8 @@ from domain.experts import ExpertCard
 from domain.plan import CallRole, ExpertCall
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext
+from orchestrator.budget import answer_bound, no_longer
+from orchestrator.effort import thinking_params
 
 REPEAT_TEMPERATURE = 0.7
 """Of an expert that was drawn again, when the caller asked for none: at 0 a second call would repeat the first.
@@ -28,9 +30,16 @@ def no_more(num_candidates: int) -> int:  # noqa: ARG001 - a ``NumAfter``
     return 0
 
 
-def expert_params(card: ExpertCard, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The caller's *params* over the card's sampling defaults."""
-    return {**card.sampling, **{name: value for name, value in params.items() if value is not None}}
+def expert_params(card: ExpertCard, request: ChatRequest) -> dict[str, Any]:
+    """The caller's parameters over what its effort says, over the card's sampling defaults."""
+    asked = {name: value for name, value in request.params.items() if value is not None}
+    return {**card.sampling, **asked} if request.effort is None else {**card.sampling, **thinking_params(card, request.effort), **asked}
+
+
+def within_effort(call: ExpertCall, request: ChatRequest) -> ExpertCall:
+    """*call* with an answer that is no longer than the effort of *request* allows, where the caller does not say how long."""
+    most = None if request.effort is None else request.effort.level.max_tokens
+    return call if most is None or answer_bound(request.params) is not None else no_longer(call, most)
 
 
 def candidate_calls(
@@ -59,12 +68,13 @@ def candidate_calls(
     deadline = candidate_deadline(context) if panel else context.deadline
     for position, expert_id in enumerate(selected):
         card = context.snapshot.experts[expert_id]
-        params = expert_params(card, request.params)
+        params = expert_params(card, request)
         if panel:
             params.pop("n", None)
             if expert_id in selected[:position]:
                 params |= repeated(params, request, position)
-        calls.append(ExpertCall(card, request.messages, params, deadline, request.id, again=context.again))
+        call = ExpertCall(card, request.messages, params, deadline, request.id, again=context.again)
+        calls.append(within_effort(call, request))
     return tuple(calls)
 
 
@@ -112,5 +122,6 @@ def as_planned(decision: RoutingDecision, calls: Sequence[ExpertCall], *, max_ca
 def aggregator_call(context: AggregationContext, card: ExpertCard, messages: tuple[Message, ...]) -> ExpertCall:
     """The call whose words are the answer, made from what others have said."""
     request = context.request
-    params = expert_params(card, request.params)
-    return ExpertCall(card, messages, params, context.deadline, request.id, CallRole.AGGREGATOR, again=context.again)
+    params = expert_params(card, request)
+    call = ExpertCall(card, messages, params, context.deadline, request.id, CallRole.AGGREGATOR, again=context.again)
+    return within_effort(call, request)

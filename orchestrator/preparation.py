@@ -23,6 +23,8 @@ from orchestrator.aggregation.catalogue import AGGREGATORS, aggregator_named
 from orchestrator.aggregation.weighted_vote import POSTERIOR
 from orchestrator.budget import BudgetLedger
 from orchestrator.cascade.ladder import as_laddered, make_ladder
+from orchestrator.effort import told as told_effort
+from orchestrator.effort import with_effort
 from orchestrator.eligibility import Check, Eligibility, check_names, eligible, fewest_tokens
 from orchestrator.limits import Limits
 from orchestrator.modes.base import Mode, NextExpert
@@ -52,6 +54,19 @@ _NOTHING_TO = {
     "aggregator": "aggregate",
     "aggregator_expert": "aggregate",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A routing decision, and what it was made from."""
+
+    request: ChatRequest
+    """With its effort."""
+    target: Target
+    """As that effort changes it."""
+    view: View
+    decision: RoutingDecision
+    deadline: Deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +105,12 @@ class Preparation:
         self._views = Views()
         self._posteriors = Posteriors()
 
-    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, View, RoutingDecision, Deadline]:
+    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> Decided:
         """The routing decision alone, with what it was made from and the deadline that began with it. Nobody is named whom the caller may
         not see."""
         view = self._views.view(self._directory.snapshot(), request.access)
         snapshot = view.seen
-        target = resolve(request.model, snapshot, request.access)
+        request, target = with_effort(request, resolve(request.model, snapshot, request.access))
         recorder.strategy = None if target.expert else target.strategy.id
         strategy = target.strategy
         check = Check(request, self._directory.health_of, strategy.adjustments)
@@ -141,13 +156,17 @@ class Preparation:
             decision = replace(decision, considered=(*decision.considered, *filtered))
         if adjustments.moves_scores:
             decision = replace(decision, detail={**decision.detail, "adjustments": _told(adjustments)})
+        if request.effort is not None:
+            decision = replace(decision, detail={**decision.detail, "effort": told_effort(request.effort)})
         recorder.decision = decision = view.decision(decision)
-        return target, view, decision, deadline
+        return Decided(request, target, view, decision, deadline)
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
         """Everything up to the first call; raises the request's errors before any expert is called."""
-        target, view, decision, deadline = await self.decide(request, recorder)
-        strategy, options = target.strategy, _mode_options(request, target.strategy)
+        decided = await self.decide(request, recorder)
+        request, strategy, view = decided.request, decided.target.strategy, decided.view
+        decision, deadline = decided.decision, decided.deadline
+        options = _mode_options(request, strategy)
         max_calls = self._max_calls(request, strategy) - decision.num_calls
         if options.get("weights") == POSTERIOR and decision.cascade is None:
             scores = {expert.expert_id: expert.score for expert in decision.considered if expert.score > 0}
@@ -210,7 +229,7 @@ class Preparation:
         """
         view = self._views.view(self._directory.snapshot(), request.access)
         snapshot = view.seen
-        target = resolve(request.model, snapshot, request.access)
+        request, target = with_effort(request, resolve(request.model, snapshot, request.access))
         strategy = target.strategy
         gone = [name for name in (*decision.selected, aggregator_expert) if name is not None and name not in snapshot.experts]
         if gone:

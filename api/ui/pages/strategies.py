@@ -28,6 +28,7 @@ FORM = ResourceForm(
         "How one answer is made": ("aggregator", "aggregator_expert", "fallback_expert"),
         "Who may be asked, and what moves scores": ("adjustments.",),
         "Limits": ("max_calls", "timeout_s"),
+        "How much a request is worth": ("effort.",),
     },
     labels={
         "enabled": "Enabled: it may be asked for",
