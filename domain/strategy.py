@@ -65,6 +65,11 @@ class Strategy:
     hedge_after_s: float | None = None
     """Silence of the only expert that was chosen after which the next best is asked as well; None: never."""
     budget: Budget = UNBOUNDED
+    alone_from_accuracy: float | None = None
+    """Measured share of right answers, at every skill of the query, from which the best of several experts is asked alone. None: all that
+    were selected are asked, whatever is known of the best."""
+    shed_from_load: float | None = None
+    """Load, as calls that run and wait against what an expert takes at once, from which a panel shrinks step by step. None: never."""
     effort: EffortRule = AS_IT_STANDS
     """How much a request is worth, where it says so or the strategy does."""
     enabled: bool = True

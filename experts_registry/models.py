@@ -438,6 +438,10 @@ class StrategyModel(_Model):
     hedge_after_s: float | None = Field(default=_STRATEGY.hedge_after_s, gt=0, le=86_400)
     """Silence of the only expert that was chosen after which the next best is asked as well. Left out: never."""
     budget: BudgetModel = BudgetModel()
+    alone_from_accuracy: float | None = Field(default=_STRATEGY.alone_from_accuracy, gt=0, le=1)
+    """Measured share of right answers, at every skill of the query, from which the best expert is asked alone. Left out: never."""
+    shed_from_load: float | None = Field(default=_STRATEGY.shed_from_load, gt=0, le=1000)
+    """Calls that run and wait, against what an expert takes at once, from which fewer of several experts are asked. Left out: never."""
     effort: EffortModel = EffortModel()
     enabled: bool = _STRATEGY.enabled
 
@@ -464,6 +468,8 @@ class StrategyModel(_Model):
             timeout_s=strategy.timeout_s,
             hedge_after_s=strategy.hedge_after_s,
             budget=BudgetModel.model_construct(**asdict(strategy.budget)),
+            alone_from_accuracy=strategy.alone_from_accuracy,
+            shed_from_load=strategy.shed_from_load,
             effort=EffortModel.from_rule(strategy.effort),
             enabled=strategy.enabled,
         )
@@ -490,6 +496,8 @@ class StrategyModel(_Model):
             timeout_s=self.timeout_s,
             hedge_after_s=self.hedge_after_s,
             budget=Budget(**self.budget.model_dump()),
+            alone_from_accuracy=self.alone_from_accuracy,
+            shed_from_load=self.shed_from_load,
             effort=self.effort.to_rule(),
             enabled=self.enabled,
         )

@@ -71,6 +71,8 @@ def _mode_to_object(strategy: Strategy) -> dict[str, Any]:
         "quorum": strategy.quorum,
         "candidate_timeout_s": strategy.candidate_timeout_s,
         "budget": {name: bound for name, bound in asdict(strategy.budget).items() if bound is not None} or None,
+        "alone_from_accuracy": strategy.alone_from_accuracy,
+        "shed_from_load": strategy.shed_from_load,
         "effort": _effort_to_object(strategy.effort) if strategy.effort != AS_IT_STANDS else None,
     }
     return {name: value for name, value in found.items() if value is not None}

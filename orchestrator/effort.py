@@ -91,6 +91,8 @@ def _at(level: EffortLevel, strategy: Strategy, request: ChatRequest) -> Strateg
     changed: dict[str, Any] = {}
     if level.k is not None:
         changed["pick"] = _picked(strategy.pick, level.k)
+        if level.k > strategy.pick.k:  # more than the strategy asks by itself are wanted
+            changed["alone_from_accuracy"] = None
     if level.max_calls is not None:
         changed["max_calls"] = min(strategy.max_calls, level.max_calls)
     by_itself = request.options.mode is not None or request.options.mode_options is not None

@@ -110,12 +110,19 @@ def as_planned(decision: RoutingDecision, calls: Sequence[ExpertCall], *, max_ca
     missed = ", ".join(expert_id for expert_id in dict.fromkeys(decision.selected) if expert_id not in called)
     kept = f", {'one' if num_after == 1 else num_after} of them to the aggregator" if num_after else ""
     room = f"max_calls leaves {max_calls} call{'s' * (max_calls != 1)}{kept}"
-    said = f"Note: {room}, so {len(called)} of {len(decision.selected)} candidates {'is' if len(called) == 1 else 'are'} asked"
+    said = f"{room}, so {len(called)} of {len(decision.selected)} candidates {'is' if len(called) == 1 else 'are'} asked"
+    return narrowed(decision, range(len(called)), f"{said}{f', without {missed}' if missed else ''}")
+
+
+def narrowed(decision: RoutingDecision, kept: Sequence[int], said: str, *, detail: Mapping[str, Any] | None = None) -> RoutingDecision:
+    """*decision* with those of its selected experts only that stand at the positions *kept*; the reason says why, and so does *detail*."""
+    selected = tuple(decision.selected[position] for position in kept)
     return replace(
         decision,
-        selected=called,
-        considered=tuple(replace(expert, selected=expert.expert_id in called) for expert in decision.considered),
-        reason=f"{decision.reason} {said}{f', without {missed}' if missed else ''}.",
+        selected=selected,
+        considered=tuple(replace(expert, selected=expert.expert_id in selected) for expert in decision.considered),
+        reason=f"{decision.reason} Note: {said}.",
+        detail={**decision.detail, **(detail or {})},
     )
 
 

@@ -17,7 +17,7 @@ from domain.experts import ExpertCard, HealthState
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
-from domain.strategy import Strategy, experts_in_options
+from domain.strategy import DEFAULT_MODE, Strategy, experts_in_options
 from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.catalogue import AGGREGATORS, aggregator_named
 from orchestrator.aggregation.weighted_vote import POSTERIOR
@@ -35,6 +35,7 @@ from orchestrator.planner import seed_of
 from orchestrator.ports import Directory, Load, Router, SessionHistory
 from orchestrator.posteriors import Posteriors
 from orchestrator.recorder import TraceRecorder
+from orchestrator.recruiting import without_overcalling, without_the_overloaded
 from orchestrator.resolve import Target, resolve
 from orchestrator.visibility import View, Views
 
@@ -151,6 +152,8 @@ class Preparation:
             view.error(error)  # of a router, which knows the whole registry; what the caller named itself is refused before
             raise
         recorder.routed(decision.calls)
+        if len(decision.selected) > 1 and decision.cascade is None:
+            decision = self._worth_asking(decision, request, strategy, snapshot)
         if who.rejected:
             filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
             decision = replace(decision, considered=(*decision.considered, *filtered))
@@ -289,11 +292,24 @@ class Preparation:
         check = Check(request, self._directory.health_of, strategy.adjustments)
         return lambda card: check.obstacle(card) is None
 
+    def _worth_asking(
+        self, decision: RoutingDecision, request: ChatRequest, strategy: Strategy, snapshot: RegistrySnapshot
+    ) -> RoutingDecision:
+        """*decision* without experts that need not be asked, or that have no room. A caller who says how many wants so many, unless there
+        is no room for them."""
+        options, accuracy, shed_from, load = request.options, strategy.alone_from_accuracy, strategy.shed_from_load, self._load
+        by_itself = options.k is not None or options.pick is not None
+        if accuracy is not None and not by_itself and _mode_name(request, strategy) == DEFAULT_MODE:
+            decision = without_overcalling(decision, snapshot, accuracy)
+        if shed_from is not None and load is not None:
+            decision = without_the_overloaded(decision, lambda expert_id: _load_of(snapshot.experts[expert_id], load), shed_from)
+        return decision
+
     def _circumstances(self, request: ChatRequest) -> Circumstances:
         load, history, session_id = self._load, self._history, request.session_id
         found = UNKNOWN_CIRCUMSTANCES
         if load is not None:
-            found = replace(found, load=lambda card: (load.in_flight(card.id) + load.queued(card.id)) / max(1, card.max_in_flight))
+            found = replace(found, load=lambda card: _load_of(card, load))
         if history is not None and session_id is not None:
             found = replace(found, session_shares=lambda: history.shares(session_id))
         return found
@@ -313,6 +329,11 @@ def _made(context: AggregationContext, max_calls: int, ledger: BudgetLedger, vie
     if planned is not decision:
         context = replace(context, decision=planned)
     return Prepared(request, context, mode, context.deadline, ledger, view, num_stand_ins if decision.cascade is None else 0)
+
+
+def _load_of(card: ExpertCard, load: Load) -> float:
+    """Calls that run and wait, against what *card* takes at once."""
+    return (load.in_flight(card.id) + load.queued(card.id)) / max(1, card.max_in_flight)
 
 
 def _mode_name(request: ChatRequest, strategy: Strategy) -> str:

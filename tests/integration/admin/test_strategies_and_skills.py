@@ -64,6 +64,16 @@ async def test_an_unknown_name_in_a_strategy_is_refused_with_the_nearest(
     assert told in error_of(response)["message"]
 
 
+async def test_what_keeps_a_strategy_from_asking_too_many_is_stored_and_checked(client: httpx.AsyncClient) -> None:
+    bounds = {"alone_from_accuracy": 0.95, "shed_from_load": 1.5}
+    created = await client.post("/strategies", json={**QUICK, **bounds})
+    refused = await client.post("/strategies", json={**QUICK, **bounds, "id": "other", "mode": "moa"})
+
+    assert created.status_code == 201
+    assert bounds.items() <= (await client.get("/strategies/quick")).json().items()
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "alone_from_accuracy")
+
+
 async def test_efforts_are_stored_and_shown_as_they_were_written(client: httpx.AsyncClient) -> None:
     effort = {"default": "low", "from_reasoning_effort": True, "levels": {"high": {"k": 4, "thinking": "high"}}}
     created = await client.post("/strategies", json={**QUICK, "effort": effort})
