@@ -9,7 +9,7 @@ from domain.plan import Candidate
 from domain.strategy import AggregatorName
 from orchestrator.aggregation.base import AggregationContext, CallsNobody, Chosen
 from orchestrator.aggregation.readers import measured_at
-from orchestrator.aggregation.vote import ballots
+from orchestrator.aggregation.vote import TIES, ballots, of_ties
 from orchestrator.options import Option, Options, read
 
 POSTERIOR = "posterior"
@@ -27,11 +27,15 @@ class WeightedVote(CallsNobody):
     router's score (Branch-Train-Merge, arXiv 2208.03306). ``measured``: the log-odds of their measured accuracy at the query's skills, as
     independent votes add up (Nitzan and Paroush 1982); the router's score stands in for who was not measured.
 
-    Of equal weights the answer of more experts wins, then the one that was routed first. An expert that was drawn twice has two votes.
+    Of equal weights the answer of more experts wins, then the one that was routed first; with ``ties: size`` first of all the one whose
+    voters have more parameters. An expert that was drawn twice has two votes.
     """
 
     name: AggregatorName = "weighted_vote"
-    options: Options = {"weights": Option("score", choices=("score", "posterior", "measured"))}  # noqa: RUF012 - never changed
+    options: Options = {  # noqa: RUF012 - never changed
+        "weights": Option("score", choices=("score", "posterior", "measured")),
+        "ties": TIES,
+    }
 
     def decide(self, context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen:
         return weighed(context, candidates, read(context.options, self.options, "weights"))
@@ -42,9 +46,11 @@ def weighed(context: AggregationContext, candidates: Sequence[Candidate], weight
     known = _WEIGHTS[weights](context)
     voters, silent = ballots(context.request, candidates)
     behind = {answer: sum(max(_LEAST, known.get(one.expert_id, 0.0)) for one in given) for answer, given in voters.items()}
-    chosen = max(voters, key=lambda answer: (behind[answer], len(voters[answer])))  # max() keeps the earliest of equals
+    most = max(behind.values())
+    tied, by_size = of_ties(context, voters, [answer for answer in voters if math.isclose(behind[answer], most)])
+    chosen = max(tied, key=lambda answer: len(voters[answer]))  # max() keeps the earliest of equals
     names = ", ".join(one.expert_id for one in voters[chosen])
-    why = f"{behind[chosen]:.2f} of {sum(behind.values()):.2f} by {weights} agree ({names})"
+    why = f"{behind[chosen]:.2f} of {sum(behind.values()):.2f} by {weights} agree ({names}){by_size}"
     return Chosen(voters[chosen][0], f"{why}, {len(silent)} answered nothing" if silent else why, "weighted_vote")
 
 
