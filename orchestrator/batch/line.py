@@ -11,6 +11,7 @@ from domain.deadline import Deadline
 from domain.errors import ConsiliumError, DeadlineExceeded, ExpertUnavailable, NoEligibleExpert
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
+from orchestrator.aggregation.option_probabilities import without_them
 from orchestrator.answer import Answer
 from orchestrator.failures import error_for
 from orchestrator.modes.base import Ask, NextExpert, Nobody, Told, Write
@@ -141,7 +142,7 @@ class Lines:
         if only is not None:  # it stands, whatever the registry has become since
             _keep(list(outcomes.values()), CallRole.CANDIDATE, recorder)
             recorder.aggregated(SINGLE, why_single(len(route.selected)))
-            return only
+            return only if len(route.selected) == 1 else without_them(request, only)
         prepared = self._prepared(request, route)
         ledger = prepared.ledger
 
