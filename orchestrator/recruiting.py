@@ -33,7 +33,12 @@ def without_overcalling(decision: RoutingDecision, snapshot: RegistrySnapshot, a
         f"{best} is right in {found.accuracy:.0%} of such questions ({found.num_answered} measured), so it is asked alone "
         f"and {len(decision.selected) - 1} call{'s are' if len(decision.selected) > 2 else ' is'} saved"
     )
-    return narrowed(decision, (0,), said, detail={"enough_alone": {"accuracy": round(found.accuracy, 4), "wanted": accuracy}})
+    return narrowed(
+        decision,
+        (0,),
+        said,
+        detail={"enough_alone": {"asked": 1, "of": len(decision.selected), "accuracy": round(found.accuracy, 4), "wanted": accuracy}},
+    )
 
 
 def without_the_overloaded(decision: RoutingDecision, load_of: Loads, shed_from: float) -> RoutingDecision:

@@ -166,6 +166,7 @@ class Lines:
         if isinstance(step, Nobody):
             raise error_for(step.failures, Deadline.after(self._wait_s))
         recorder.aggregated(step.by, step.why)
+        recorder.panel_changed_answer = step.changed
         return step.answer
 
     def _vector(self, route: LineRoute) -> bytes | None:

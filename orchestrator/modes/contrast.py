@@ -14,7 +14,7 @@ from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.vote import ballot
 from orchestrator.modes.base import Ask, Mode, Nobody, Steps, Told
-from orchestrator.modes.panel import Panel, aggregated, panel_of
+from orchestrator.modes.panel import Panel, aggregated, compared, panel_of
 from orchestrator.modes.parts import answers_among, draft_call, failures_among, said_by
 from orchestrator.options import Option, Options
 
@@ -60,6 +60,7 @@ class Contrast:
         if known := answers_among([weak]):
             context = replace(context, weak_answer=said_by(known[0]), memo={})
         end = yield from aggregated(context, self.panel.aggregator, left, num_free_calls=self.panel.num_free_calls, stage=2)
+        end = compared(end, candidates)
         return self.panel.as_asked(replace(end, why=f"{told}; {end.why}") if told and isinstance(end, Told) else end)
 
     def _weak_call(self) -> ExpertCall:

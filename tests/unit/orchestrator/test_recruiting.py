@@ -77,7 +77,7 @@ async def test_an_expert_that_is_nearly_always_right_is_asked_alone_and_it_is_sa
 
     assert await world.asked() == "a"
     assert "a is right in 99% of such questions (200 measured), so it is asked alone and 2 calls are saved" in world.decision.reason
-    assert world.decision.detail["enough_alone"] == {"accuracy": 0.9851, "wanted": 0.9}
+    assert world.decision.detail["enough_alone"] == {"asked": 1, "of": 3, "accuracy": 0.9851, "wanted": 0.9}
     assert [expert.expert_id for expert in world.decision.considered if expert.selected] == ["a"]
 
 
