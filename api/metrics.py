@@ -126,6 +126,18 @@ class Metrics:
         self.fallbacks = Counter(
             "consilium_fallbacks", "Queries like nothing known that went to the strategy's fallback expert.", registry=self.registry
         )
+        self.panels = Counter(
+            "consilium_panels",
+            "Answers made of several candidates, by whether they say something else than the best-scored candidate.",
+            ["changed"],
+            registry=self.registry,
+        )
+        self.not_asked = Counter(
+            "consilium_candidates_not_asked",
+            "Selected experts that were not asked: the best was known to be enough, or there was no room.",
+            ["why"],
+            registry=self.registry,
+        )
         self.http_requests = Counter(
             "consilium_http_requests", "HTTP requests by route.", ["method", "route", "status"], registry=self.registry
         )
@@ -142,6 +154,11 @@ class Metrics:
             self._series(self.route, self._names(trace.decision.router)).observe(trace.timings.route / 1e3)
             if trace.decision.fallback:
                 self.fallbacks.inc()
+            for why in ("enough_alone", "load_shed"):
+                if (told := trace.decision.detail.get(why)) is not None:
+                    self._series(self.not_asked, why).inc(told["of"] - told["asked"])
+        if trace.panel_changed_answer is not None:
+            self._series(self.panels, "yes" if trace.panel_changed_answer else "no").inc()
         self.overhead.observe(trace.timings.overhead / 1e3)
         for call in trace.calls:
             expert = self._names(call.expert_id)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from domain.access import PUBLIC, Access
 from domain.budget import Budget
+from domain.effort import Effort
 
 if TYPE_CHECKING:
     from domain.trace import Trace
@@ -46,6 +47,8 @@ class RequestOptions:
     max_calls: int | None = None
     budget: Budget | None = None
     """Within the strategy's."""
+    effort: str | None = None
+    """How much the request is worth, one of ``domain.effort.EFFORT_NAMES``."""
     timeout_s: float | None = None
     explain: bool = False
 
@@ -64,6 +67,8 @@ class ChatRequest:
     include_usage: bool = False
     """``stream_options.include_usage``."""
     options: RequestOptions = RequestOptions()
+    effort: Effort | None = None
+    """The level that its options and its strategy lead to; None before that is known, and where there is none."""
     session_id: str | None = None
     access: Access = PUBLIC
     """What the caller's key may see and use."""

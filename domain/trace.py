@@ -74,6 +74,9 @@ class Trace:
     answer: str | None = None
     answered_by: str | None = None
     """Whose words the answer is: the expert that was chosen, or that wrote it from the others'."""
+    panel_changed_answer: bool | None = None
+    """Whether the answer says something else than the best-scored candidate's, so that the others were not asked for nothing; None where
+    there were no several."""
     sequential_tokens: int = 0
     """Answer tokens that were waited for one after the other; of calls that ran at once the longest counts."""
     id: str = field(default_factory=random_id)

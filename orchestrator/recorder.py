@@ -55,6 +55,8 @@ class TraceRecorder:
         self._aggregator_reason: str | None = None
         self.answered_by: str | None = None
         """Whose words the answer is."""
+        self.panel_changed_answer: bool | None = None
+        """As the trace has it."""
         self.sequential_tokens = 0
         """Of answers that were waited for one after the other."""
         self.trace: Trace | None = None
@@ -176,6 +178,7 @@ class TraceRecorder:
             messages=_shortened(self._request.messages) if self._keep_text else None,
             answer="".join(self._text)[:MAX_KEPT_TEXT] if self._keep_text else None,
             answered_by=self.answered_by,
+            panel_changed_answer=self.panel_changed_answer,
             sequential_tokens=self.sequential_tokens,
         )
         for sink in self._sinks:

@@ -316,6 +316,7 @@ class TraceTold(Decided):
     aggregator: str | None
     aggregator_reason: str | None
     answered_by: str | None
+    panel_changed_answer: bool | None
     sequential_tokens: int
     timings_ms: TimingsTold
     total_ms: float

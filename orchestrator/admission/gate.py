@@ -18,6 +18,7 @@ from domain.trace import Trace
 from orchestrator.admission.estimate import Dearest, dearest, estimate
 from orchestrator.admission.ports import Counters, Ledger
 from orchestrator.admission.rules import Headers, counts_use, has_budgets, headers_of, refusal, rules_of
+from orchestrator.effort import with_effort
 from orchestrator.resolve import resolve
 from orchestrator.visibility import Views
 
@@ -82,7 +83,7 @@ class Gate:
             seen = self._views.view(snapshot, request.access).seen
             target = resolve(request.model, seen, request.access)
             worst = dearest([target.expert]) if target.expert is not None else self._dearest(seen, request.access)
-            need = estimate(request, target, worst)
+            need = estimate(*with_effort(request, target), worst)
         return await self.take(key, need, snapshot.experts)
 
     async def take(self, key: ApiKey, need: Spent, cards: Mapping[str, ExpertCard] | None = None) -> Grant | None:

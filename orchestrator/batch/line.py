@@ -11,6 +11,7 @@ from domain.deadline import Deadline
 from domain.errors import ConsiliumError, DeadlineExceeded, ExpertUnavailable, NoEligibleExpert
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
+from orchestrator.aggregation.option_probabilities import without_them
 from orchestrator.answer import Answer
 from orchestrator.failures import error_for
 from orchestrator.modes.base import Ask, NextExpert, Nobody, Told, Write
@@ -142,7 +143,7 @@ class Lines:
         if only is not None:  # it stands, whatever the registry has become since
             _keep(list(outcomes.values()), CallRole.CANDIDATE, recorder)
             recorder.aggregated(SINGLE, why_single(len(route.selected)))
-            return only
+            return only if len(route.selected) == 1 else without_them(request, only)
         prepared = self._prepared(request, route)
         ledger = prepared.ledger
 
@@ -166,6 +167,7 @@ class Lines:
         if isinstance(step, Nobody):
             raise error_for(step.failures, Deadline.after(self._wait_s))
         recorder.aggregated(step.by, step.why)
+        recorder.panel_changed_answer = step.changed
         return step.answer
 
     def _vector(self, route: LineRoute) -> bytes | None:

@@ -35,6 +35,8 @@ class Told:
     call came to nothing."""
     why: str
     notes: tuple[Noted, ...] = ()
+    changed: bool | None = None
+    """Of several candidates: whether the answer says something else than the best-scored one's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,6 +259,7 @@ class Driver:
             self._recorder.judged(noted.stage, noted.confidence, noted.note)
         if isinstance(end, Told):
             self._recorder.aggregated(end.by, end.why)
+            self._recorder.panel_changed_answer = end.changed
         self._recorder.sequential_tokens = self._prepared.ledger.sequential_tokens
 
     def _tell_streamed(self, end: End | None, step: Write, written: Outcome) -> None:

@@ -27,7 +27,8 @@ FORM = ResourceForm(
         "What it does": ("id", "description", "router", "router_options", "pick.", "enabled"),
         "How one answer is made": ("aggregator", "aggregator_expert", "fallback_expert"),
         "Who may be asked, and what moves scores": ("adjustments.",),
-        "Limits": ("max_calls", "timeout_s"),
+        "Limits": ("max_calls", "timeout_s", "alone_from_accuracy", "shed_from_load"),
+        "How much a request is worth": ("effort.",),
     },
     labels={
         "enabled": "Enabled: it may be asked for",
