@@ -152,9 +152,7 @@ async def test_what_experts_answered_to_the_router_is_not_kept_in_the_clear(data
     asked = call("glider", role=CallRole.ANNOTATOR)
     line = replace(decision, calls=())  # of a batch's line the calls alone tell that the router asked somebody
     said = {} if key is None else {"messages": ({"role": "user", "content": "my secret"},)}
-    store = await written(
-        database, trace("a", asked, decision=decision, **said), trace("b", asked, decision=line, **said), content_key=key
-    )
+    store = await written(database, trace("a", asked, decision=decision, **said), trace("b", asked, decision=line, **said), content_key=key)
 
     async with database.reading() as connection:
         documents = (await connection.scalars(sa.text("SELECT CAST(document AS TEXT) FROM traces"))).all()
