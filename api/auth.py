@@ -185,7 +185,7 @@ class Auth:
             raise Unauthenticated(f"the API key {key.id!r} {'is revoked' if state == 'revoked' else 'has expired'}: ask for another one")
         if secret.until is not None and now >= secret.until:
             raise Unauthenticated(f"the API key {key.id!r} has a new secret, and this old one does not work any more")
-        return Caller(key.id, key.access, key, key.role)
+        return Caller(key.id, key.rights, key, key.role)
 
 
 def needed_role(method: str, path: str) -> Role:

@@ -8,9 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.budget import Budget
 from domain.effort import AS_IT_STANDS, EffortLevel, EffortRule
+from domain.errors import Conflict
 from domain.routing import PickRule
 from domain.strategy import DEFAULT_MODE, Strategy
 from experts_registry import references, state
@@ -95,6 +97,13 @@ def _effort_to_object(rule: EffortRule) -> dict[str, Any]:
 
 
 STRATEGIES = VersionedTable(kind="strategy", table=strategies, to_row=_to_row, from_row=_from_row)
+
+
+async def require_not_named(connection: AsyncConnection, expert_id: str) -> None:
+    """Raises ``Conflict`` when a strategy names this expert, in whichever of its fields. On a connection that holds the registry's lock."""
+    users = [strategy.id for strategy in await STRATEGIES.all(connection) if expert_id in strategy.named_experts().values()]
+    if users:
+        raise Conflict(f"expert {expert_id!r} is named by strategy {', '.join(sorted(users))}: change that first", param="id")
 
 
 class StrategyStore:

@@ -32,8 +32,12 @@ _BYTES_EACH = 200
 
 
 def compact(trace: Trace) -> Trace:
-    """*trace* as it is kept: of the considered experts those that were selected and the best of the others, in their order."""
+    """*trace* as it is kept: of the considered experts those that were selected and the best of the others, in their order; the router's
+    calls once, among all calls."""
     decision = trace.decision
+    if decision is not None and decision.calls:
+        decision = replace(decision, calls=())
+        trace = replace(trace, decision=decision)
     if decision is None or len(decision.considered) <= MAX_CONSIDERED:
         return trace
     num_others = max(0, MAX_CONSIDERED - sum(expert.selected for expert in decision.considered))

@@ -19,7 +19,7 @@ from domain.trace import Trace
 from experts_registry import trace_rows, traffic
 from experts_registry.database import Database
 from experts_registry.tables import trace_experts, trace_vectors, traces
-from experts_registry.trace_privacy import hashed
+from experts_registry.trace_privacy import hashed, without_texts
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class TraceStore:
 
     def emit(self, trace: Trace) -> None:
         """Take *trace*; never blocks, never raises. To be called on the event loop."""
-        kept = trace_rows.compact(trace if self._content_key is None else hashed(trace, self._content_key))
+        kept = trace_rows.compact(self._readable(trace))
         queued = _Queued(kept, trace_rows.size_of(kept))
         self._queue.append(queued)
         self._queued_bytes += queued.size
@@ -103,6 +103,12 @@ class TraceStore:
         self._arrived.set()
         if len(self._queue) >= _MAX_BATCH:
             self._hurry.set()
+
+    def _readable(self, trace: Trace) -> Trace:
+        """*trace* with those of its texts that may be kept."""
+        if self._content_key is not None:
+            return hashed(trace, self._content_key)
+        return trace if trace.messages is not None else without_texts(trace)
 
     async def start(self) -> None:
         """Begin to write."""

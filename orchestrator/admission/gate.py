@@ -115,7 +115,7 @@ class Gate:
             if rules := self._budgets(key, trace.started_at):
                 self._counters.charge(key.id, spent_by(trace, cards), rules)
 
-        return replace(request, access=key.access, key_id=key.id, on_trace=charge)
+        return replace(request, access=key.rights, key_id=key.id, on_trace=charge)
 
     def _budgets(self, key: ApiKey, now: float) -> list[Rule]:
         return [rule for rule in rules_of(key.limits, NOTHING, now) if rule.kind is Kind.BUDGET] if has_budgets(key.limits) else []

@@ -431,3 +431,22 @@ async def test_a_write_that_is_cancelled_anywhere_locks_nobody_out(database_url:
     assert {name for name in names if name.startswith("other")} == {f"other {number}" for number in range(60)}
     assert {f"skill {number}" for number in range(60)} - names, "nothing was cancelled before its end"
     assert {name for name in names if name.startswith("skill")} <= {f"skill {number}" for number in reached}
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+async def test_a_migration_may_take_longer_than_a_statement(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database.connect(empty_database_url)
+    migrate = schema._run_alembic
+
+    def slowly(connection: sa.Connection) -> None:
+        connection.execute(sa.text("SELECT pg_sleep(0.5)"))
+        migrate(connection)
+
+    monkeypatch.setattr(schema, "_run_alembic", slowly)
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(database_module, "ANSWER_MARGIN_S", 0.1)
+    try:
+        await database.upgrade()
+        await database.check()
+    finally:
+        await database.close()
