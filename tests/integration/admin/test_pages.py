@@ -151,6 +151,30 @@ async def test_changes_are_written_down_under_the_key_of_the_session(visitor: ht
     assert (entry.actor, entry.role, entry.method, entry.path) == ("editor", "editor", "PATCH", "/admin/api/experts/good")
 
 
+@pytest.mark.parametrize("expert_id", ["hf-mistral-7b-instruct", "sk-learn-assistant"])
+async def test_a_card_whose_names_look_like_keys_comes_back_as_it_was(visitor: httpx.AsyncClient, expert_id: str) -> None:
+    card = {"backend": "openai", "model": "hf-internal-testing/tiny-random-Llama", "base_url": "http://127.0.0.1:9/v1"}
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    address = f"/admin/api/experts/{expert_id}"
+    made = (await visitor.post("/admin/api/experts", json={"id": expert_id, **card}, headers=headers)).json()
+    await visitor.patch(address, json={"description": "other"}, headers=headers)
+    await log_in(visitor)
+    page = (await visitor.get(f"/admin/experts/{expert_id}")).text
+    entry = re.search(r'name="entry" value="([^"]+)"', page)
+    assert entry is not None
+    restore = {"csrf_token": token_in(page)}
+
+    changed_back = await visitor.post(f"/admin/experts/{expert_id}/restore", data={**restore, "entry": entry[1]})
+    first = (await visitor.get(address, headers=headers)).json()
+    await visitor.delete(address, headers=headers)
+    undone = await visitor.post(f"/admin/experts/{expert_id}/restore", data=restore)
+    second = (await visitor.get(address, headers=headers)).json()
+
+    assert [changed_back.status_code, undone.status_code] == [303, 303]
+    assert (first["model"], first["description"]) == (made["model"], made["description"])
+    assert (second["id"], second["model"]) == (expert_id, made["model"])
+
+
 async def test_what_others_wrote_is_shown_as_text(visitor: httpx.AsyncClient) -> None:
     script = "<script>alert(1)</script>"
     headers = {"authorization": f"Bearer {ADMIN_KEY}"}
