@@ -55,6 +55,8 @@ class Caller:
     """The stored one, whose limits hold."""
     role: Role | None = None
     """On the admin plane; None keeps the caller out of there."""
+    secret: KeySecret | None = None
+    """Of the stored key the one that was shown."""
 
     @property
     def key_id(self) -> str | None:
@@ -154,7 +156,8 @@ class Auth:
 
     @contextmanager
     def lent(self, caller: Caller) -> Iterator[str]:
-        """An ``Authorization`` that is *caller* in this process until the block ends: how pages use the API in somebody's name."""
+        """An ``Authorization`` that is *caller* in this process until the block ends: how pages use the API in somebody's name, with the
+        rights that this key has by then."""
         token = secrets.token_urlsafe(32)
         self._lent[token] = caller
         try:
@@ -167,7 +170,7 @@ class Auth:
 
     def _caller(self, key: str, stored: Mapping[str, ApiKey]) -> Caller | None:
         if self._lent and (lent := self._lent.get(key)) is not None:
-            return lent
+            return self._anew(lent, stored)
         if stored:
             if stored is not self._known:
                 self._known = stored
@@ -180,6 +183,16 @@ class Auth:
             return _ADMIN
         return _OF_SETTINGS if self._data.holds(key) else None
 
+    def _anew(self, caller: Caller, stored: Mapping[str, ApiKey]) -> Caller:
+        """*caller* with the rights of now: what runs in somebody's name may run for long. Raises ``Unauthenticated``."""
+        if caller.key is None or caller.secret is None:
+            return caller
+        key = stored.get(caller.key.id)
+        secret = next((one for one in key.secrets if one.sha256 == caller.secret.sha256), None) if key is not None else None
+        if key is None or secret is None:
+            raise Unauthenticated(f"the API key {caller.id!r} does not work any more: ask for another one")
+        return self._checked(key, secret)
+
     def _checked(self, key: ApiKey, secret: KeySecret) -> Caller:
         now = self._now()
         state = key.state(now)
@@ -187,7 +200,7 @@ class Auth:
             raise Unauthenticated(f"the API key {key.id!r} {'is revoked' if state == 'revoked' else 'has expired'}: ask for another one")
         if secret.until is not None and now >= secret.until:
             raise Unauthenticated(f"the API key {key.id!r} has a new secret, and this old one does not work any more")
-        return Caller(key.id, key.access, key, key.role)
+        return Caller(key.id, key.access, key, key.role, secret)
 
 
 def needed_role(method: str, path: str) -> Role:
