@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from api.schemas.admin_answers import SERVED_OF_EXPERTS
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
 from domain.skills import LabelledQuestion
@@ -21,7 +22,7 @@ from evaluation.answers.replies import Call, Reply, ReplyLog
 from evaluation.outcomes.duplicates import drop_duplicates
 
 Json = Mapping[str, Any]
-_CHANGES_NOTHING = frozenset({"health", "new_skills", "num_outdated", "description", "enabled", "version"})
+_CHANGES_NOTHING = SERVED_OF_EXPERTS | {"description", "enabled"}
 """Of a card as it is served: what does not change its answers. The version is told beside what makes it."""
 
 

@@ -16,7 +16,15 @@ from api.direct import DirectMiddleware
 from api.draining import Drain
 from api.endpoints import admin, batches, chat, completions, embeddings, feedback, files, health, metrics, models, route
 from api.metrics import Metrics
-from api.middleware import AdmissionMiddleware, BodyMiddleware, HostMiddleware, KeyMiddleware, LiveMiddleware, RequestMiddleware
+from api.middleware import (
+    AdmissionMiddleware,
+    BodyMiddleware,
+    ErrorMiddleware,
+    HostMiddleware,
+    KeyMiddleware,
+    LiveMiddleware,
+    RequestMiddleware,
+)
 from api.openapi import describe
 from api.services import Services
 from api.settings import Settings
@@ -77,18 +85,19 @@ def _real_bootstrap() -> Bootstrap:
 def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Middleware]:
     """Outermost first."""
     stack = [Middleware(RequestMiddleware, metrics=counted)]
-    if settings.is_loopback:
-        stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
     if settings.cors_origin_list:
         stack.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origin_list,
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-                allow_headers=["authorization", "content-type", "if-match", "x-request-id", "x-session-id", "x-consilium-explain"],
+                allow_headers=["*"],  # clients send some of their own, and none opens anything: cookies are not taken from there
                 expose_headers=["*"],
             )
         )
+    stack.append(Middleware(ErrorMiddleware))
+    if settings.is_loopback:
+        stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
     stack.append(Middleware(KeyMiddleware))
     stack.append(Middleware(AdmissionMiddleware, max_requests=settings.max_requests, drain=drain))
     stack.append(

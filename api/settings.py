@@ -25,7 +25,8 @@ class SettingsError(InvalidRequest):
 class Settings(BaseSettings):
     """Read once at start and passed on; nothing else reads the environment (secrets of experts apart)."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
+    # Compose files pass a variable on whether it is set or not: an empty one is as one that is not there.
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     # --- where it listens and what it keeps ---
     host: str = "127.0.0.1"
@@ -96,14 +97,8 @@ class Settings(BaseSettings):
     @field_validator("trace_content", mode="before")
     @classmethod
     def _yes_or_no(cls, value: object) -> object:
-        """What the setting was before there was a third way. Empty, as compose files pass it on, is not chosen."""
-        return {"true": "full", "false": "off", "": None}.get(str(value).lower(), value) if value is not None else None
-
-    @field_validator("redis_url", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        """Compose files pass a variable on whether it is set or not."""
-        return value or None
+        """What the setting was before there was a third way."""
+        return {"true": "full", "false": "off"}.get(str(value).lower(), value) if value is not None else None
 
     @property
     def content_kept(self) -> str:

@@ -161,7 +161,7 @@ async def _report(run: Run, rest: Rest, asked: Asked) -> Json:
     kept, duplicates = await asyncio.to_thread(unseen, questions, [row["question"] for row in known], NEAR)
     whole = fingerprint([sorted(version_of(card) for card in cards), profiles, len(known), aggregators])
     comparison = AnswersComparison(
-        questioner=Questioner(_Asker(rest), ReplyLog(None), Grader(), asked.concurrency, run.note),
+        questioner=Questioner(_Asker(rest.apart()), ReplyLog(None), Grader(), asked.concurrency, run.note),
         questions=spread(kept, asked.limit),
         experts=[info_of(card) for card in candidates],
         strategies=ways_of(recipes, asked.strategies, (), whole),

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from tests.e2e.processes import ADMIN_KEY
+
 pytestmark = pytest.mark.timeout(300)
 
 OPTIONS = {"experts": ["generalist", "arithmetic"], "confidence": "logprob", "threshold": 0.9}
@@ -15,7 +17,7 @@ OPTIONS = {"experts": ["generalist", "arithmetic"], "confidence": "logprob", "th
 
 @pytest.fixture(scope="module", name="admin")
 def _admin(zoo: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=zoo, headers={"authorization": "Bearer test-admin-key"}, timeout=120) as client:
+    with httpx.Client(base_url=zoo, headers={"authorization": f"Bearer {ADMIN_KEY}"}, timeout=120) as client:
         yield client
 
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.e2e.processes import command_line
+from tests.e2e.processes import ADMIN_KEY, command_line
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -217,7 +217,7 @@ def test_the_command_line_explains_an_answer(zoo: str, zoo_folder: Path) -> None
 
 
 def test_a_change_of_the_registry_is_live_at_once(zoo: str, client: OpenAI) -> None:
-    admin = {"authorization": "Bearer test-admin-key"}
+    admin = {"authorization": f"Bearer {ADMIN_KEY}"}
     with httpx.Client(base_url=zoo, headers=admin, trust_env=False, timeout=30) as http:
         http.patch("/admin/api/experts/logic", json={"enabled": False}).raise_for_status()
         try:

@@ -177,7 +177,7 @@ async def replay(visit: VisitDep, trace_id: str) -> Response:
 async def give_feedback(visit: VisitDep, trace_id: str) -> Response:
     """Say how good the answer was. Each opinion has an id of its own, so that one can be taken back and another given."""
     trace = await visit.services.trace_store.get(trace_id)
-    body: dict[str, Any] = {"request_id": trace.request_id, "id": f"page-{uuid.uuid4().hex}"}
+    body: dict[str, Any] = {"trace_id": trace.id, "id": f"page-{uuid.uuid4().hex}"}
     match visit.form.text("verdict"):
         case "right":
             body["correct"] = True

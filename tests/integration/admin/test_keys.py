@@ -259,6 +259,22 @@ async def test_the_audit_log_says_who_changed_what(client: httpx.AsyncClient) ->
     assert len((await client.get("/audit", params={"actor": "ed", "limit": 1})).json()["data"]) == 1
 
 
+async def test_a_request_that_is_forgotten_stands_in_no_log(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    body = {"model": "good", "messages": [{"role": "user", "content": "a private matter"}]}
+    await client.post("http://localhost/v1/chat/completions", json=body)
+    assert parts.services is not None
+    await parts.services.trace_store.flush()
+    (row,) = (await client.get("/traces")).json()["data"]
+    assert "a private matter" in (await client.get(f"/traces/{row['id']}")).text
+
+    assert (await client.delete(f"/traces/{row['id']}")).status_code == 204
+
+    log = await client.get("/audit")
+    (entry,) = log.json()["data"]
+    assert (entry["method"], entry["path"], entry["before"]) == ("DELETE", f"/admin/api/traces/{row['id']}", None)
+    assert "a private matter" not in log.text
+
+
 async def test_files_and_batches_belong_to_their_key(client: httpx.AsyncClient) -> None:
     mine, other = await created(client, "mine"), await created(client, "other")
     line = json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": ASK}).encode()

@@ -13,6 +13,7 @@ import pytest
 
 from api.app import create_app
 from api.settings import Settings
+from api.ui.rest import Refused, Rest, api_client
 from tests.fakes.admin import AdminParts
 from tests.fakes.services import ADMIN_KEY
 
@@ -149,6 +150,88 @@ async def test_changes_are_written_down_under_the_key_of_the_session(visitor: ht
     assert parts.services is not None
     entry = (await parts.services.keys.audit.list(limit=1))[0]
     assert (entry.actor, entry.role, entry.method, entry.path) == ("editor", "editor", "PATCH", "/admin/api/experts/good")
+
+
+@pytest.mark.parametrize("expert_id", ["hf-mistral-7b-instruct", "sk-learn-assistant"])
+async def test_a_card_whose_names_look_like_keys_comes_back_as_it_was(visitor: httpx.AsyncClient, expert_id: str) -> None:
+    card = {"backend": "openai", "model": "hf-internal-testing/tiny-random-Llama", "base_url": "http://127.0.0.1:9/v1"}
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    address = f"/admin/api/experts/{expert_id}"
+    made = (await visitor.post("/admin/api/experts", json={"id": expert_id, **card}, headers=headers)).json()
+    await visitor.patch(address, json={"description": "other"}, headers=headers)
+    await log_in(visitor)
+    page = (await visitor.get(f"/admin/experts/{expert_id}")).text
+    entry = re.search(r'name="entry" value="([^"]+)"', page)
+    assert entry is not None
+    restore = {"csrf_token": token_in(page)}
+
+    changed_back = await visitor.post(f"/admin/experts/{expert_id}/restore", data={**restore, "entry": entry[1]})
+    first = (await visitor.get(address, headers=headers)).json()
+    await visitor.delete(address, headers=headers)
+    undone = await visitor.post(f"/admin/experts/{expert_id}/restore", data=restore)
+    second = (await visitor.get(address, headers=headers)).json()
+
+    assert [changed_back.status_code, undone.status_code] == [303, 303]
+    assert (first["model"], first["description"]) == (made["model"], made["description"])
+    assert (second["id"], second["model"]) == (expert_id, made["model"])
+
+
+async def test_a_page_that_was_let_in_is_served_to_its_end(visitor: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it asks of the API is a part of its own request: no second place, and no 503 when the process begins to end meanwhile."""
+    await log_in(visitor)
+    token = token_in((await visitor.get(EXPERT)).text)
+    transport: Any = visitor._transport
+    drain, ask, running = transport.app.state.drain, Rest.ask, []
+
+    async def late(self: Rest, *args: Any, **options: Any) -> httpx.Response:
+        drain.begin()
+        answer = await ask(self, *args, **options)
+        running.append(drain.num_running)
+        return answer
+
+    monkeypatch.setattr(Rest, "ask", late)
+    changed = await visitor.post(f"{EXPERT}/enabled", data={"enabled": "no", "csrf_token": token})
+
+    assert changed.status_code == 303
+    assert running == [1]
+    assert (await visitor.post(f"{EXPERT}/enabled", data={"enabled": "yes", "csrf_token": token})).status_code == 503
+
+
+async def test_work_that_outlives_a_page_is_let_in_by_itself(visitor: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Each request has an id of its own, so that each trace can be found, and none is let in once the process begins to end."""
+    transport: Any = visitor._transport
+    assert parts.services is not None
+    auth = parts.services.auth
+    body = {"model": "good", "messages": [{"role": "user", "content": "algebra 1?"}]}
+    async with api_client(transport.app) as client:
+        rest = Rest(client, auth, auth.require_admin(f"Bearer {ADMIN_KEY}"), "page-1")
+        of_page = [(await rest.ask("POST", "/v1/chat/completions", body=body)).headers["x-request-id"] for _ in range(2)]
+        apart = [(await rest.apart().ask("POST", "/v1/chat/completions", body=body)).headers["x-request-id"] for _ in range(2)]
+        transport.app.state.drain.begin()
+        with pytest.raises(Refused, match="about to stop"):
+            await rest.apart().ask("POST", "/v1/chat/completions", body=body)
+
+    assert of_page == ["page-1", "page-1"]
+    assert len({*of_page, *apart}) == 3
+
+
+async def test_feedback_on_a_request_is_about_that_one(visitor: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Also where a later request came with the same id."""
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    for text in ("algebra 1?", "algebra 2?"):
+        body = {"model": "good", "messages": [{"role": "user", "content": text}]}
+        await visitor.post("/v1/chat/completions", json=body, headers={**headers, "x-request-id": "same"})
+    assert parts.services is not None
+    await parts.services.trace_store.flush()
+    older = (await visitor.get("/admin/api/traces", headers=headers)).json()["data"][-1]["id"]
+    await log_in(visitor)
+    token = token_in((await visitor.get(f"/admin/requests/{older}")).text)
+
+    given = await visitor.post(f"/admin/requests/{older}/feedback", data={"csrf_token": token, "verdict": "wrong"})
+
+    assert "said=given" in given.headers["location"]
+    (kept,) = (await visitor.get("/admin/api/feedback", headers=headers)).json()["data"]
+    assert kept["trace_id"] == older
 
 
 async def test_what_others_wrote_is_shown_as_text(visitor: httpx.AsyncClient) -> None:

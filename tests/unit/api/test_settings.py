@@ -50,10 +50,12 @@ def test_wrong_value_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
 
 
-def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONSILIUM_REDIS_URL", "")
+def test_an_empty_variable_is_as_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files pass a variable on whether it is set or not."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"CONSILIUM_{name.upper()}", "")
 
-    assert load_settings().redis_url is None
+    assert load_settings() == Settings.model_construct()
 
 
 def test_command_line_beats_environment(monkeypatch: pytest.MonkeyPatch) -> None:
