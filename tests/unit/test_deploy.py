@@ -211,7 +211,7 @@ def test_nothing_secret_reaches_the_builder() -> None:
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     metrics = Metrics()
-    metrics.count("consilium_traces_dropped", "", lambda: 0)
+    metrics.counter("consilium_traces_dropped", "", lambda: 0)
     known = {name for family in metrics.registry.collect() for name in (family.name, f"{family.name}_total")}
     known |= {f"{name}_{part}" for name in known for part in ("bucket", "count", "sum")}
     known |= {"consilium_expert_health", "consilium_expert_in_flight", "consilium_expert_queued", "up"}
