@@ -6,12 +6,13 @@ Label values come from the registry or from fixed lists; what a caller makes up 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from api.series import OTHER, SeriesTable
 from domain.experts import HealthState, Price
 from domain.spending import NANO, cost
 from domain.trace import CallRecord, Trace
@@ -22,7 +23,6 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _ROUTE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 _QUEUE_SECONDS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
-_OTHER = "other"
 _FALLBACK = " (fallback)"
 
 MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
@@ -30,7 +30,7 @@ MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 MAX_LABEL_VALUES = 2_000
 """Names of models and experts that get a series of their own in one process: a series costs about 2 kB."""
 MAX_SERIES = 20_000
-"""Series of one process: combinations of names that are all known can still be many. Further ones are counted together, as ``other``."""
+"""Labelled series of one process, some 100 MB with their lines: combinations of names that are all known can still be many."""
 
 
 class Labels:
@@ -43,7 +43,7 @@ class Labels:
     def __call__(self, value: str) -> str:
         if value not in self._seen:
             if len(self._seen) >= self._max_values:
-                return _OTHER
+                return OTHER
             self._seen.add(value)
         return value
 
@@ -114,54 +114,58 @@ class Metrics:
         self._rendered: Collector = self.registry if worker is None else _OfWorker(self.registry, worker)
         self._models, self._experts, self._others = Labels(), Labels(), Labels()
         self._gauges: ExpertGauges | None = None
-        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
         ProcessCollector(registry=self.registry)
-        made = _Made(self.registry)
+        made = self._table = SeriesTable(max_series=MAX_SERIES, labels={} if worker is None else {"worker": str(worker)})
         # Of metrics about a model or an expert its name is the first label, by which series of what is gone are found.
         self.request_duration = made.histogram(
             "gen_ai_server_request_duration_seconds",
             "Time from the request's arrival to its last byte.",
-            ["gen_ai_request_model", "gen_ai_operation_name", "error_type"],
+            ("gen_ai_request_model", "gen_ai_operation_name", "error_type"),
             _SECONDS,
         )
         self.first_token = made.histogram(
             "gen_ai_server_time_to_first_token_seconds",
             "Time to the first token of a streamed answer.",
-            ["gen_ai_request_model", "gen_ai_operation_name"],
+            ("gen_ai_request_model", "gen_ai_operation_name"),
             _SECONDS,
         )
         self.tokens = made.histogram(
             "gen_ai_client_token_usage",
             "Tokens of one call to an expert.",
-            ["gen_ai_response_model", "gen_ai_operation_name", "gen_ai_token_type", "role"],
+            ("gen_ai_response_model", "gen_ai_operation_name", "gen_ai_token_type", "role"),
             _TOKENS,
         )
         self.call_duration = made.histogram(
             "gen_ai_client_operation_duration_seconds",
             "Time of one call to an expert, its waits and further attempts included.",
-            ["gen_ai_response_model", "gen_ai_operation_name", "role", "error_type"],
+            ("gen_ai_response_model", "gen_ai_operation_name", "role", "error_type"),
             _SECONDS,
         )
         self.call_first_token = made.histogram(
             "gen_ai_client_operation_time_to_first_chunk_seconds",
             "Time to the first token of one streamed call to an expert.",
-            ["gen_ai_response_model", "gen_ai_operation_name", "role"],
+            ("gen_ai_response_model", "gen_ai_operation_name", "role"),
             _SECONDS,
         )
-        self.expert_calls = made.counter("consilium_expert_calls", "Calls to experts.", ["expert", "role", "status"])
-        self.expert_cost = made.counter("consilium_expert_cost_dollars", "US dollars that calls to experts cost.", ["expert", "role"])
+        self.expert_calls = made.counter("consilium_expert_calls", "Calls to experts.", ("expert", "role", "status"))
+        self.expert_cost = made.counter("consilium_expert_cost_dollars", "US dollars that calls to experts cost.", ("expert", "role"))
         self.expert_queue = made.histogram(
-            "consilium_expert_queue_seconds", "Time that a call waited for a place at its expert.", ["expert", "role"], _QUEUE_SECONDS
+            "consilium_expert_queue_seconds", "Time that a call waited for a place at its expert.", ("expert", "role"), _QUEUE_SECONDS
         )
-        self.selections = made.counter("consilium_selections", "Experts that a router selected.", ["expert", "router"])
-        self.route = made.histogram("consilium_route_seconds", "Time to the routing decision.", ["router"], _ROUTE_SECONDS)
-        self.overhead = made.histogram(
-            "consilium_overhead_seconds", "Total time minus the time spent waiting for experts.", [], _ROUTE_SECONDS
+        self.selections = made.counter("consilium_selections", "Experts that a router selected.", ("expert", "router"))
+        self.route = made.histogram("consilium_route_seconds", "Time to the routing decision.", ("router",), _ROUTE_SECONDS)
+        self.overhead = Histogram(
+            "consilium_overhead_seconds",
+            "Total time minus the time spent waiting for experts.",
+            buckets=_ROUTE_SECONDS,
+            registry=self.registry,
         )
-        self.aggregations = made.counter("consilium_aggregations", "How answers were made, and what came of it.", ["aggregator", "outcome"])
-        self.fallbacks = made.counter("consilium_fallbacks", "Queries like nothing known that went to the strategy's fallback expert.", [])
-        self.batch_lines = made.counter("consilium_batch_lines", "Lines of batches that are over.", ["outcome"])
-        self.http_requests = made.counter("consilium_http_requests", "HTTP requests by route.", ["method", "route", "status"])
+        self.aggregations = made.counter("consilium_aggregations", "How answers were made, and what came of it.", ("aggregator", "outcome"))
+        self.fallbacks = Counter(
+            "consilium_fallbacks", "Queries like nothing known that went to the strategy's fallback expert.", registry=self.registry
+        )
+        self.batch_lines = made.counter("consilium_batch_lines", "Lines of batches that are over.", ("outcome",))
+        self.http_requests = made.counter("consilium_http_requests", "HTTP requests by route.", ("method", "route", "status"))
         self.in_flight = Gauge("consilium_in_flight", "HTTP requests being served now.", registry=self.registry)
         self._named: dict[MetricWrapperBase, Labels] = {
             self.request_duration: self._models,
@@ -177,7 +181,7 @@ class Metrics:
 
     def emit(self, trace: Trace) -> None:
         """Count one request (``orchestrator.ports.TraceSink``)."""
-        model = _OTHER if trace.error_code == "model_not_found" else self._models(trace.model)
+        model = OTHER if trace.error_code == "model_not_found" else self._models(trace.model)
         error = "" if trace.status == "ok" else trace.error_code or trace.status
         self._series(self.request_duration, model, "chat", error).observe(trace.timings.total / 1e3)
         if trace.stream and trace.timings.first_token is not None:
@@ -215,14 +219,7 @@ class Metrics:
             self._series(self.expert_cost, expert, call.role).inc(nano_usd / NANO)
 
     def _series(self, metric: MetricT, *values: str) -> MetricT:
-        """``metric.labels(*values)``, which checks and looks up again what it is given, under a lock; a request asks for ten. As many are
-        kept as there are, at most ``MAX_SERIES``."""
-        known = self._children.get((metric, values))
-        if known is None:
-            if len(self._children) >= MAX_SERIES:
-                values = (_OTHER,) * len(values)
-            known = self._children[metric, values] = metric.labels(*values)
-        return cast(MetricT, known)
+        return self._table.of(metric, values)
 
     def embedded(self, *, model: str, seconds: float, num_tokens: int) -> None:
         """Count one embeddings request."""
@@ -240,7 +237,7 @@ class Metrics:
 
     def count_http(self, method: str, route: str | None, status: int) -> None:
         """Count one HTTP exchange. *route* is the path's template, None when no route matched."""
-        known = method if method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"} else _OTHER
+        known = method if method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"} else OTHER
         self._series(self.http_requests, known, route or "unmatched", str(status)).inc()
 
     def watch(self, gauges: ExpertGauges) -> None:
@@ -257,10 +254,15 @@ class Metrics:
         """Show a number that something else keeps, and that only grows; as ``name_total``."""
         self.registry.register(_Counted(name, documentation, read))
 
-    def render(self) -> bytes:
+    def families(self) -> Iterator[Metric]:
+        """Every metric with its series."""
+        yield from self._rendered.collect()
+        yield from self._table.collect()
+
+    async def render(self) -> bytes:
         """Everything, in Prometheus' text format."""
         self._forget_gone()
-        return generate_latest(self._rendered)
+        return generate_latest(self._rendered) + await self._table.render()
 
     def _forget_gone(self) -> None:
         """Experts come and go; without this their series would stay, and fill the room of those to come."""
@@ -273,24 +275,13 @@ class Metrics:
         }
         if not any(gone.values()):
             return
-        for metric, values in list(self._children):
-            labels = self._named.get(metric)
-            if labels is not None and values[0] in gone[id(labels)]:
-                metric.remove(*values)
-                del self._children[metric, values]
+        labels_of = self._named
 
+        def is_gone(metric: MetricWrapperBase, values: tuple[str, ...]) -> bool:
+            labels = labels_of.get(metric)
+            return labels is not None and values[0] in gone[id(labels)]
 
-class _Made:
-    """Makes metrics of one registry."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def counter(self, name: str, documentation: str, labels: list[str]) -> Counter:
-        return Counter(name, documentation, labels, registry=self._registry)
-
-    def histogram(self, name: str, documentation: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(name, documentation, labels, buckets=buckets, registry=self._registry)
+        self._table.forget(is_gone)
 
 
 class _OfWorker:
