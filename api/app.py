@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -28,8 +27,10 @@ from api.middleware import (
 from api.openapi import describe
 from api.services import Services
 from api.settings import Settings
+from api.trace_middleware import TraceContextMiddleware
 from api.ui import router as ui
 from api.upload_middleware import UploadMiddleware
+from api.version import installed_version
 
 Bootstrap = Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]
 
@@ -65,7 +66,8 @@ def create_app(
         description="One OpenAI-compatible endpoint in front of many expert language models, chosen by measured skill.",
         lifespan=lifespan,
         middleware=_middleware(settings, counted, drain),
-        # FastAPI's own, for OpenTelemetry: it looks for a provider at each request, and this service sets none up.
+        # FastAPI's own, for OpenTelemetry: it looks for a provider at each request, and this service sets none up. Its spans are made of
+        # finished traces (`api/spans.py`).
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.drain = drain
@@ -85,6 +87,8 @@ def _real_bootstrap() -> Bootstrap:
 def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Middleware]:
     """Outermost first."""
     stack = [Middleware(RequestMiddleware, metrics=counted)]
+    if settings.otlp_endpoint is not None:
+        stack.append(Middleware(TraceContextMiddleware, ratio=settings.otlp_sample_ratio))
     if settings.cors_origin_list:
         stack.append(
             Middleware(
@@ -114,11 +118,3 @@ def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Midd
     stack.append(Middleware(LiveMiddleware))
     stack.append(Middleware(DirectMiddleware, endpoints=_DIRECT))
     return stack
-
-
-def installed_version() -> str:
-    """The package's version; ``0`` when it runs from a folder that was never installed."""
-    try:
-        return version("consilium")
-    except PackageNotFoundError:
-        return "0"

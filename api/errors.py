@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from api.dependencies import services_of
 from api.headers import known_headers
+from api.logs import without_words
 from api.schemas.validation import first_problem
 from domain import errors
 from domain.experts import HealthState
@@ -180,7 +181,9 @@ def answer_to(request: Request, error: Exception) -> Response:
         response.headers.update(error.headers or {})
         return response
     if wire.status >= 500 and not isinstance(error, _EXPECTED):
-        log.warning("%s %s: %s", request.method, request.url.path, error)
+        told = without_words(error) if isinstance(error, errors.ConsiliumError) else str(error)
+        log.warning("%s %s: %s", request.method, request.url.path, told)
+        log.debug("%s %s: %s", request.method, request.url.path, error)
     response = wire.response()
     if wire.status >= 500 or wire.status == 429:
         response.headers.update(known_headers(request))

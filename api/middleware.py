@@ -19,6 +19,7 @@ from api.connection import connection_of
 from api.disconnect import ClientGone
 from api.draining import ADMITTED, Drain
 from api.errors import WireError, to_wire, wire_body
+from api.logs import REQUEST_ID
 from api.metrics import Metrics
 from api.services import Services
 from api.upload_middleware import STREAMED
@@ -61,6 +62,7 @@ class RequestMiddleware:
         given = header_of(scope, b"x-request-id")
         request_id = given if given is not None and _SANE_ID.fullmatch(given) else random_id()
         scope.setdefault("state", {})["request_id"] = request_id
+        REQUEST_ID.set(request_id)
         status = 0
 
         async def send_with_id(message: Message) -> None:

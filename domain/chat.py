@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from domain.access import PUBLIC, Access
 from domain.budget import Budget
 from domain.effort import Effort
+from domain.trace_context import TraceContext
 
 if TYPE_CHECKING:
     from domain.trace import Trace
@@ -74,6 +75,8 @@ class ChatRequest:
     """What the caller's key may see and use."""
     key_id: str | None = None
     """The stored API key that the request came with, to account for it; None without one."""
+    context: TraceContext | None = None
+    """The request's span in a distributed trace, where spans are exported."""
     on_trace: Callable[[Trace], None] | None = field(default=None, compare=False, repr=False)
     """Hears the finished trace, once; must not raise."""
 

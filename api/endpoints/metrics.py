@@ -14,4 +14,4 @@ router = APIRouter(tags=["health"], dependencies=[Depends(require_key)])
 @router.get("/metrics", response_class=Response, responses=answers_with("text/plain", type="string"))
 async def metrics(services: ServicesDep) -> Response:
     """Metrics in Prometheus' text format. Where keys are needed, a scraper sends one as `Authorization: Bearer`."""
-    return Response(services.metrics.render(), headers={"content-type": CONTENT_TYPE})
+    return Response(await services.metrics.render(), headers={"content-type": CONTENT_TYPE})

@@ -148,9 +148,9 @@ class Lines:
         ledger = prepared.ledger
 
         def keep(step: Ask | Write, ended: Sequence[Outcome]) -> None:
+            recorder.took(step.wait, max((outcome.latency_s for outcome in ended), default=0.0))
             for call, outcome in zip(step.calls, ended, strict=True):
                 recorder.call(outcome, call.role, stage=step.stage)
-            recorder.took(step.wait, max((outcome.latency_s for outcome in ended), default=0.0))
             ledger.ended(step.calls, ended)
 
         known = outcomes if route.waves is not None else _filled(route, outcomes)
@@ -227,6 +227,6 @@ def _filled(route: LineRoute, outcomes: Mapping[int, Outcome]) -> dict[int, Outc
 
 
 def _keep(outcomes: Sequence[Outcome], role: CallRole, recorder: TraceRecorder) -> None:
+    recorder.took("experts", max((outcome.latency_s for outcome in outcomes), default=0.0))
     for outcome in outcomes:
         recorder.call(outcome, role)
-    recorder.took("experts", max((outcome.latency_s for outcome in outcomes), default=0.0))

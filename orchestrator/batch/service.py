@@ -48,6 +48,11 @@ class BatchService:
         self._working: set[str] = set()
         self._news: dict[str, BatchNews] = {}
 
+    @property
+    def num_working(self) -> int:
+        """Batches that this process works on now."""
+        return len(self._working)
+
     def wake(self) -> None:
         """There may be a batch to take up, or to end."""
         for woken in self._woken:

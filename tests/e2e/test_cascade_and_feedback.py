@@ -70,4 +70,4 @@ def test_feedback_reaches_the_next_decision_and_leaves_it_when_it_is_taken_back(
     admin.post(f"/admin/api/feedback/{said.json()['id']}/rollback").raise_for_status()
     assert "feedback" not in why()
     metrics = httpx.get(str(client.base_url).replace("/v1/", "/metrics"), timeout=30).text
-    assert "consilium_feedback_rolled_back 1.0" in metrics
+    assert "consilium_feedback_rolled_back_total 1.0" in metrics

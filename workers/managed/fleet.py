@@ -167,6 +167,16 @@ class Fleet:
         return sum(len(pool.resident) for pool in view_of_pools(self._pools.snapshots()))
 
     @property
+    def num_uses(self) -> int:
+        """Calls that were let in at a server, since the start."""
+        return sum(snapshot.counts.num_uses for snapshot in self._pools.snapshots().values())
+
+    @property
+    def num_hits(self) -> int:
+        """Those that found their server up."""
+        return sum(snapshot.counts.num_hits for snapshot in self._pools.snapshots().values())
+
+    @property
     def num_loads(self) -> int:
         """Loads since the start."""
         return sum(snapshot.counts.num_loads for snapshot in self._pools.snapshots().values())

@@ -242,7 +242,17 @@ async def test_metrics(serve: Any) -> None:
     assert (
         'gen_ai_server_request_duration_seconds_count{error_type="",gen_ai_operation_name="chat",gen_ai_request_model="auto"} 1.0' in text
     )
-    assert 'gen_ai_client_token_usage_sum{gen_ai_operation_name="chat",gen_ai_response_model="a",gen_ai_token_type="output"} 10.0' in text
+    of_a = 'gen_ai_operation_name="chat",gen_ai_response_model="a"'
+    assert f'gen_ai_client_token_usage_sum{{{of_a},gen_ai_token_type="output",role="candidate"}} 10.0' in text
+    assert f'gen_ai_client_operation_duration_seconds_count{{error_type="",{of_a},role="candidate"}} 2.0' in text
+    assert (
+        'gen_ai_client_operation_duration_seconds_count{error_type="expert_unreachable",gen_ai_operation_name="chat",'
+        'gen_ai_response_model="b",role="candidate"} 1.0'
+    ) in text
+    assert f'gen_ai_client_operation_time_to_first_chunk_seconds_count{{{of_a},role="candidate"}} 1.0' in text
+    assert 'consilium_selections_total{expert="a",router="fixed"} 2.0' in text
+    assert 'consilium_selections_total{expert="b",router="fixed"} 1.0' in text
+    assert 'consilium_aggregations_total{aggregator="single",outcome="ok"} 2.0' in text
     assert 'gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="auto"} 1.0' in text
     assert 'first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="consilium/panel"}' not in text
     assert 'consilium_route_seconds_count{router="fixed"} 2.0' in text
