@@ -11,27 +11,27 @@ from domain.trace import Trace
 PANEL = Trace("r", "auto", "s", 0.0, "ok", RoutingDecision("skills", ("a",)))
 
 
-def shown(*traces: Trace) -> set[str]:
+async def shown(*traces: Trace) -> set[str]:
     metrics = Metrics()
     for trace in traces:
         metrics.emit(trace)
-    return {line for line in metrics.render().decode().splitlines() if line.startswith(("consilium_panels", "consilium_candidates"))}
+    return {line for line in (await metrics.render()).decode().splitlines() if line.startswith(("consilium_panels", "consilium_candidates"))}
 
 
-def test_panels_are_counted_by_whether_they_changed_the_answer() -> None:
+async def test_panels_are_counted_by_whether_they_changed_the_answer() -> None:
     for_nothing = replace(PANEL, panel_changed_answer=False)
 
-    assert shown(PANEL, for_nothing, for_nothing, replace(PANEL, panel_changed_answer=True)) == {
+    assert await shown(PANEL, for_nothing, for_nothing, replace(PANEL, panel_changed_answer=True)) == {
         'consilium_panels_total{changed="no"} 2.0',
         'consilium_panels_total{changed="yes"} 1.0',
     }
 
 
-def test_experts_that_were_not_asked_are_counted_by_the_reason() -> None:
+async def test_experts_that_were_not_asked_are_counted_by_the_reason() -> None:
     enough = RoutingDecision("skills", ("a",), detail={"enough_alone": {"asked": 1, "of": 3, "accuracy": 0.95, "wanted": 0.9}})
     full = RoutingDecision("skills", ("a", "b"), detail={"load_shed": {"asked": 2, "of": 3, "from_load": 1.0}})
 
-    assert shown(replace(PANEL, decision=enough), replace(PANEL, decision=full)) == {
+    assert await shown(replace(PANEL, decision=enough), replace(PANEL, decision=full)) == {
         'consilium_candidates_not_asked_total{why="enough_alone"} 2.0',
         'consilium_candidates_not_asked_total{why="load_shed"} 1.0',
     }
