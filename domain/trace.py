@@ -74,6 +74,9 @@ class Trace:
     answer: str | None = None
     answered_by: str | None = None
     """Whose words the answer is: the expert that was chosen, or that wrote it from the others'."""
+    is_own: bool | None = None
+    """Whether these are its answer to the question itself; False where it wrote them from what others had said. None where nothing was
+    answered, and in traces that were kept before this was."""
     sequential_tokens: int = 0
     """Answer tokens that were waited for one after the other; of calls that ran at once the longest counts."""
     id: str = field(default_factory=random_id)

@@ -53,6 +53,7 @@ class TraceRecorder:
         self.decision: RoutingDecision | None = None
         self._aggregator: str | None = None
         self._aggregator_reason: str | None = None
+        self._is_own: bool | None = None
         self.answered_by: str | None = None
         """Whose words the answer is."""
         self.sequential_tokens = 0
@@ -131,8 +132,9 @@ class TraceRecorder:
         """A call was given up because nobody waits for it any more."""
         self._calls.append(CallRecord(call.expert.id, call.role, "cancelled", latency_s * 1e3))
 
-    def aggregated(self, how: str, why: str) -> None:
-        """The answer is made so: ``single``, the aggregator's name, or that with its expert (``fuse:a``)."""
+    def aggregated(self, how: str, why: str, *, is_own: bool = True) -> None:
+        """The answer is made so: ``single``, the aggregator's name, or that with its expert (``fuse:a``). *is_own*: as ``Told`` has it."""
+        self._is_own = is_own
         self._aggregator, self._aggregator_reason = how, shortened(why, MAX_KEPT_ERROR)
 
     def wrote(self, text: str) -> None:
@@ -176,6 +178,7 @@ class TraceRecorder:
             messages=_shortened(self._request.messages) if self._keep_text else None,
             answer="".join(self._text)[:MAX_KEPT_TEXT] if self._keep_text else None,
             answered_by=self.answered_by,
+            is_own=self._is_own if error is None else None,
             sequential_tokens=self.sequential_tokens,
         )
         for sink in self._sinks:

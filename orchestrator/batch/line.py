@@ -165,7 +165,7 @@ class Lines:
             recorder.judged(noted.stage, noted.confidence, noted.note)
         if isinstance(step, Nobody):
             raise error_for(step.failures, Deadline.after(self._wait_s))
-        recorder.aggregated(step.by, step.why)
+        recorder.aggregated(step.by, step.why, is_own=step.is_own)
         return step.answer
 
     def _vector(self, route: LineRoute) -> bytes | None:

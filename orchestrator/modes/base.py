@@ -35,6 +35,9 @@ class Told:
     call came to nothing."""
     why: str
     notes: tuple[Noted, ...] = ()
+    is_own: bool = True
+    """Whether it is what its expert answered to the question itself; False where it was written from what others had said, so that it
+    says nothing of one expert alone."""
 
 
 @dataclass(frozen=True, slots=True)
