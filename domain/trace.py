@@ -91,6 +91,9 @@ class Trace:
     panel_changed_answer: bool | None = None
     """Whether the answer says something else than the best-scored candidate's, so that the others were not asked for nothing; None where
     there were no several."""
+    is_own: bool | None = None
+    """Whether these are its answer to the question itself; False where it wrote them from what others had said. None where nothing was
+    answered, and in traces that were kept before this was."""
     sequential_tokens: int = 0
     """Answer tokens that were waited for one after the other; of calls that ran at once the longest counts."""
     context: TraceContext | None = None

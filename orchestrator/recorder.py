@@ -55,6 +55,7 @@ class TraceRecorder:
         self.decision: RoutingDecision | None = None
         self._aggregator: str | None = None
         self._aggregator_reason: str | None = None
+        self._is_own: bool | None = None
         self.answered_by: str | None = None
         """Whose words the answer is."""
         self.panel_changed_answer: bool | None = None
@@ -164,8 +165,9 @@ class TraceRecorder:
         began_ms, span_id = self._ms_before_now(milliseconds), _span_of(call)
         self._calls.append(CallRecord(call.expert.id, call.role, "cancelled", milliseconds, started_ms=began_ms, span_id=span_id))
 
-    def aggregated(self, how: str, why: str) -> None:
-        """The answer is made so: ``single``, the aggregator's name, or that with its expert (``fuse:a``)."""
+    def aggregated(self, how: str, why: str, *, is_own: bool = True) -> None:
+        """The answer is made so: ``single``, the aggregator's name, or that with its expert (``fuse:a``). *is_own*: as ``Told`` has it."""
+        self._is_own = is_own
         self._aggregator, self._aggregator_reason = how, shortened(why, MAX_KEPT_ERROR)
 
     def wrote(self, text: str) -> None:
@@ -214,6 +216,7 @@ class TraceRecorder:
             answer="".join(self._text)[:MAX_KEPT_TEXT] if self._keep_text else None,
             answered_by=self.answered_by,
             panel_changed_answer=self.panel_changed_answer,
+            is_own=self._is_own if error is None else None,
             sequential_tokens=self.sequential_tokens,
             context=self._request.context,
         )

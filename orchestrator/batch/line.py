@@ -166,7 +166,7 @@ class Lines:
             recorder.judged(noted.stage, noted.confidence, noted.note)
         if isinstance(step, Nobody):
             raise error_for(step.failures, Deadline.after(self._wait_s))
-        recorder.aggregated(step.by, step.why)
+        recorder.aggregated(step.by, step.why, is_own=step.is_own)
         recorder.panel_changed_answer = step.changed
         return step.answer
 

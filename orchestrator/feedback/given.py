@@ -49,8 +49,10 @@ def feedback_id(trace_id: str, own_id: str | None) -> str:
     return f"fb-{trace_id}" if own_id is None else f"fb-{trace_id}-{hashlib.sha256(own_id.encode()).hexdigest()[:12]}"
 
 
-_WRITTEN_ANEW = ("fuse:", "moa:", "pdr:", "chain:")
-"""Answers that are nobody's own: made from what several have said."""
+def _is_own(trace: Trace) -> bool:
+    """Whether the answer is one expert's own. Of traces in which it does not stand: as far as nobody is named who made it."""
+    made = trace.aggregator or ""
+    return trace.is_own if trace.is_own is not None else ":" not in made or made.endswith("(fallback)")
 
 
 def _answered(trace: Trace) -> dict[str, None]:
@@ -64,11 +66,9 @@ def _of_answer(trace: Trace, given: Mapping[str, Any]) -> dict[str, float]:
             f"the request {quoted(trace.request_id)} was not answered ({trace.status}): there is nothing to score", param="request_id"
         )
     score = float(given["score"]) if "score" in given else float(bool(given["correct"]))
-    made = trace.aggregator or ""
-    is_written_anew = made.startswith(_WRITTEN_ANEW) and not made.endswith("(fallback)")
     answered = _answered(trace)
     by = trace.answered_by or (next(iter(answered)) if len(answered) == 1 else None)
-    return {} if is_written_anew or by is None else {by: score}
+    return {by: score} if by is not None and _is_own(trace) else {}
 
 
 def _of_experts(trace: Trace, right: list[str]) -> dict[str, float]:

@@ -46,6 +46,7 @@ class Chain:
     def steps(self) -> Steps:
         context, notes, failures = self.context, list[Noted](), list[ExpertFailure]()
         draft: Candidate | None = None
+        is_own = True
         asked = {self.first.id}
         card: ExpertCard | None = self.first
         for number in range(1, self.num_steps + 1):
@@ -70,7 +71,7 @@ class Chain:
                 if isinstance(outcome, Candidate) and is_last and draft is None:
                     return Told(outcome, by, _told(notes), tuple(notes))
                 continue
-            before, draft = draft, outcome
+            before, draft, is_own = draft, outcome, draft is None
             if before is not None and ballot(before) == ballot(outcome):
                 notes.append(Noted(number, f"{card.id} confirmed it"))
                 if _may_end(context, outcome):
@@ -79,7 +80,7 @@ class Chain:
             notes.append(Noted(number, f"{card.id} {'answered' if before is None else 'changed it'}"))
         if draft is None:
             return Nobody(tuple(failures), tuple(notes))
-        return Told(draft, f"{NAME}:{draft.expert_id}", _told(notes), tuple(notes))
+        return Told(draft, f"{NAME}:{draft.expert_id}", _told(notes), tuple(notes), is_own)
 
     def _call(self, card: ExpertCard, draft: Candidate | None, is_last: bool) -> ExpertCall:
         context = self.context

@@ -259,7 +259,7 @@ class Driver:
         for noted in end.notes:
             self._recorder.judged(noted.stage, noted.confidence, noted.note)
         if isinstance(end, Told):
-            self._recorder.aggregated(end.by, end.why)
+            self._recorder.aggregated(end.by, end.why, is_own=end.is_own)
             self._recorder.panel_changed_answer = end.changed
         self._recorder.sequential_tokens = self._prepared.ledger.sequential_tokens
 
@@ -268,7 +268,8 @@ class Driver:
         if isinstance(end, Told) and end.answer is written:
             self._tell(end)
         elif step.by is not None:
-            self._recorder.aggregated(step.by, f"{step.why}; it was streamed before it could be seen that another answer is better")
+            why = f"{step.why}; it was streamed before it could be seen that another answer is better"
+            self._recorder.aggregated(step.by, why, is_own=False)
         self._recorder.sequential_tokens = self._prepared.ledger.sequential_tokens
 
     def _go_on_without(self, end: Nobody) -> None:

@@ -76,7 +76,8 @@ class Moa:
                 break
             answers = found
             if len(found) > 1 and all_alike(context.request, found):
-                return Told(found[0], NAME, f"{why}; all {len(found)} of layer {layer} say the same, so nobody had to read them")
+                told = f"{why}; all {len(found)} of layer {layer} say the same, so nobody had to read them"
+                return Told(found[0], NAME, told, is_own=layer == 1)
         if len(answers) == 1 and self.num_layers == 1 and fits(context.request, answers[0]):
             return Told(answers[0], SINGLE, why_single(len(self.proposers)))
         messages, cut = reading(context, self.reader, "fuse", _blocks(answers))

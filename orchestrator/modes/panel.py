@@ -126,10 +126,10 @@ def aggregated(
 def written_or_best(context: AggregationContext, written: Outcome, candidates: Sequence[Candidate], by: str, why: str) -> Told:
     """What the last call has *written*, or the best of *candidates* where that is no answer to what was asked."""
     if isinstance(written, Candidate) and fits(context.request, written):
-        return Told(written, by, why)
+        return Told(written, by, why, is_own=False)
     best, instead = instead_of(written, fitting(context.request, candidates))
     if isinstance(written, Candidate) and is_answer(written) and not fits(context.request, best):
-        return Told(written, by, why)  # nobody has answered what was asked
+        return Told(written, by, why, is_own=False)  # nobody has answered what was asked
     if isinstance(written, Candidate) and is_answer(written):
         instead = f"it answered no JSON, so the best-scored candidate that did stands in, {best.expert_id}"
     return Told(best, f"{by} (fallback)", f"{why}; {instead}")

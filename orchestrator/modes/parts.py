@@ -137,7 +137,7 @@ def best_so_far(context: AggregationContext, drafts: Sequence[Candidate], by: st
 def last_or_best(context: AggregationContext, written: Outcome, drafts: Sequence[Candidate], by: str, why: str) -> Told | Nobody:
     """What the last call has *written*; the best of *drafts* where that is no answer to what was asked."""
     if isinstance(written, Candidate) and fits(context.request, written):
-        return Told(written, by, why)
+        return Told(written, by, why, is_own=False)
     fitting = [draft for draft in drafts if fits(context.request, draft)]
     if fitting:
         best, instead = instead_of(written, fitting)
@@ -145,5 +145,5 @@ def last_or_best(context: AggregationContext, written: Outcome, drafts: Sequence
             instead = f"it answered no JSON, so the best-scored candidate that did stands in, {best.expert_id}"
         return Told(best, f"{by} (fallback)", f"{why}; {instead}")
     if isinstance(written, Candidate) and (is_answer(written) or not wants_json(context.request)):
-        return Told(written, by, why)  # as of one expert alone
+        return Told(written, by, why, is_own=False)  # as of one expert alone
     return Nobody(failures_among([written]))

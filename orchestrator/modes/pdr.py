@@ -92,9 +92,8 @@ class Pdr:
                 break
             drafts = found
             if len(found) > 1 and all_alike(context.request, found):
-                return Told(
-                    found[0], NAME, f"{why}; all {len(found)} drafts of round {round_} say the same, so there was nothing to refine"
-                )
+                told = f"{why}; all {len(found)} drafts of round {round_} say the same, so there was nothing to refine"
+                return Told(found[0], NAME, told, is_own=round_ == 1)
             workspace, told = yield from self._distilled(found, workspace, round_, by, why)
             why += told
         messages, cut = reading(context, self.reader, "pdr.answer", [Block("workspace", workspace)])

@@ -45,6 +45,11 @@ def test_a_fused_answer_is_nobodys_own_unless_a_candidate_stood_in() -> None:
     assert scores(trace(aggregator="fuse:judge (fallback)"), correct=True) == {"a": 1.0}
 
 
+def test_whether_an_answer_is_somebodys_own_is_the_modes_to_say() -> None:
+    assert scores(trace(aggregator="evidence:a", is_own=False), correct=True) == {}
+    assert scores(trace(aggregator="fast_slow:a", is_own=True), correct=True) == {"a": 1.0}
+
+
 def test_of_experts_that_were_right_every_other_that_answered_was_wrong() -> None:
     assert scores(trace(), correct_expert=["b"]) == {"a": 0.0, "b": 1.0}
     assert scores(trace(), correct_expert=["a", "b"]) == {"a": 1.0, "b": 1.0}

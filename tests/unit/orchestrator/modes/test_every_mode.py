@@ -12,6 +12,7 @@ from domain.chat import Usage
 from domain.errors import AllExpertsFailed, ConsiliumError, ExpertProtocolError, ExpertUnreachable, InvalidRequest
 from domain.plan import Candidate, ExpertCall, Outcome
 from domain.strategy import MODE_NAMES
+from orchestrator.feedback.given import feedback_of
 from orchestrator.modes.base import Ask, Told, Write
 from orchestrator.modes.driver import Driver
 from orchestrator.modes.play import Play, call_at, replayed
@@ -36,6 +37,40 @@ async def test_whole_and_streamed_are_the_same_answer_by_the_same_calls(mode: st
     told = [(call.expert_id, call.role, call.stage, call.note, call.status) for call in whole.trace.calls]
     assert told == [(call.expert_id, call.role, call.stage, call.note, call.status) for call in streamed.trace.calls]
     assert whole.trace.sequential_tokens == streamed.trace.sequential_tokens > 0
+
+
+PLAN = '{"steps": [{"id": "1", "expert": "b", "input": "one"}, {"id": "2", "expert": "c", "input": "add {1}"}]}'
+GONE = Fails(ExpertUnreachable("gone"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "script", "is_own"),
+    [
+        ("panel", {}, False),
+        ("panel", {"b": "2", "c": "2"}, True),  # nobody had to read them
+        ("panel", {"reader": GONE}, True),
+        ("contrast", {}, False),
+        ("moa", {}, False),
+        ("moa", {"b": "2", "c": "2"}, True),
+        ("moa", {"a": ["1", "2"], "b": ["2", "2"], "c": ["3", "2"]}, False),  # they agree when they have read one another
+        ("pdr", {}, False),
+        ("chain", {}, False),
+        ("chain", {"b": GONE, "c": GONE}, True),
+        ("evidence", {}, False),
+        ("plan", {}, True),  # there is no plan, so the best expert answers alone
+        ("plan", {"reader": [PLAN, "three"]}, False),
+        ("fast_slow", {}, True),
+        ("fast_slow", {"reader": ["FINAL ASSESSMENT: NO", PLAN, "three"]}, False),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_trace_says_whether_the_answer_is_one_experts_own(mode: str, script: dict[str, Any], is_own: bool, stream: bool) -> None:
+    rig = Rig(mode, ANSWERS | script, mode_options={"redesigns": 0} if mode == "fast_slow" else {})
+    await rig.ask(stream=stream)
+
+    assert rig.trace.is_own is is_own
+    taught = feedback_of(rig.trace, {"correct": True}, own_id=None, now=1.0).scores
+    assert taught == ({rig.trace.answered_by: 1.0} if is_own else {})
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODE_NAMES if mode != "fast_slow"])
