@@ -27,6 +27,8 @@ _MAX_BATCH = 200
 """Traces in one transaction: a disk write is paid once for them all."""
 _MAX_BATCH_BYTES = 4 * 2**20
 """Their size together: what is written holds the database, and the batch is in memory twice."""
+_MAX_DELETED = 500
+"""Traces that are forgotten in one transaction."""
 _MAX_RETRY_S = 30.0
 """Longest pause after a failed write; the pause doubles up to this."""
 _NEWEST_TIMEOUT_S = 5.0
@@ -216,10 +218,18 @@ class TraceStore:
 
     async def delete_before(self, timestamp: float) -> int:
         """Forget the traces of requests that began before *timestamp* (seconds since the epoch); returns how many."""
+        num_deleted = 0
+        oldest = sa.select(traces.c.id).where(traces.c.started_at < timestamp).order_by(traces.c.started_at, traces.c.id).limit(_MAX_DELETED)
+        while True:  # a transaction each: none holds the database for long, and what is deleted stays so whatever becomes of the rest
+            async with self._database.session() as connection:
+                ids = (await connection.scalars(oldest)).all()
+                await connection.execute(traces.delete().where(traces.c.id.in_(ids)))
+            num_deleted += len(ids)
+            if len(ids) < _MAX_DELETED:
+                break
         async with self._database.session() as connection:
-            result = await connection.execute(traces.delete().where(traces.c.started_at < timestamp))
             await traffic.forget(connection, timestamp)
-        return result.rowcount
+        return num_deleted
 
     async def _write_forever(self) -> None:
         retry_s = self._first_retry_s
@@ -289,8 +299,8 @@ class TraceStore:
         rows = await asyncio.to_thread(_rows_of, batch)
         vectors = self._vectors_of(batch)
         async with self._database.session() as connection:
-            await trace_rows.write(connection, rows, vectors)
-            await traffic.add(connection, rows)
+            again = await trace_rows.write(connection, rows, vectors)
+            await traffic.add(connection, [(row, calls) for row, calls in rows if row["id"] not in again])
 
     def _vectors_of(self, batch: Sequence[_Queued]) -> trace_rows.Vectors:
         if self._encoder_id is None:

@@ -92,6 +92,18 @@ async def test_weeks_are_counted_by_hours_and_days_and_forgotten_with_their_trac
     assert (await TrafficStore(database).of_expert("nobody", since=day)).num_calls == 0
 
 
+async def test_a_trace_that_is_written_again_is_counted_once(database: Database) -> None:
+    """A write whose answer got lost is tried again."""
+    first = trace("a", call("x"), call("y"))
+    await written(database, first)
+    await written(database, first, trace("b", call("x"), at=NOON + 60))
+    week = TrafficStore(database).view(since=NOON - 86_400 * 7, until=NOON + 3600, num_intervals=8)
+
+    view = await week
+    assert view.num_requests == 2
+    assert [(expert.expert_id, expert.num_requests, expert.num_calls) for expert in view.experts] == [("x", 2, 2), ("y", 1, 1)]
+
+
 async def test_nothing_is_counted_of_nothing(database: Database) -> None:
     view = await TrafficStore(database).view(since=NOON, until=NOON + 60, num_intervals=60)
 
