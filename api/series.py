@@ -1,6 +1,6 @@
 """Series with labels, and their lines in Prometheus' text format, kept until they change.
 
-The library writes every line anew at each scrape: 4 seconds for 20,000 series, in which nobody would be answered. Most of them have not
+The library writes every line anew at each scrape: seconds for 20,000 series, in which nobody would be answered. Most of them have not
 changed since the last scrape; the others are written in slices, between which requests go on.
 """
 

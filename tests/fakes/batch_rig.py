@@ -154,6 +154,8 @@ class Rig:
     sink: KeptTraces = field(default_factory=KeptTraces)
     shapes: dict[str, Any] = field(default_factory=lambda: {CHAT: ChatLines()})
     encoder_id: Callable[[], str | None] | None = None
+    num_ended: list[int] = field(default_factory=lambda: [0, 0])
+    """Lines that were told to have been answered, and not."""
 
     def __post_init__(self) -> None:
         self.store = BatchStore(self.database, now=self.now)
@@ -180,8 +182,13 @@ class Rig:
             wire_error=wire_error,
             output_line=output_line,
             limits=self.limits,
+            on_lines=self._count,
         )
         return BatchEngine(parts, owner=owner, now=self.now)
+
+    def _count(self, num_completed: int, num_failed: int) -> None:
+        self.num_ended[0] += num_completed
+        self.num_ended[1] += num_failed
 
     @property
     def online(self) -> Orchestrator:
