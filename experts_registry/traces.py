@@ -219,7 +219,9 @@ class TraceStore:
     async def delete_before(self, timestamp: float) -> int:
         """Forget the traces of requests that began before *timestamp* (seconds since the epoch); returns how many."""
         num_deleted = 0
-        oldest = sa.select(traces.c.id).where(traces.c.started_at < timestamp).order_by(traces.c.started_at, traces.c.id).limit(_MAX_DELETED)
+        oldest = (
+            sa.select(traces.c.id).where(traces.c.started_at < timestamp).order_by(traces.c.started_at, traces.c.id).limit(_MAX_DELETED)
+        )
         while True:  # a transaction each: none holds the database for long, and what is deleted stays so whatever becomes of the rest
             async with self._database.session() as connection:
                 ids = (await connection.scalars(oldest)).all()

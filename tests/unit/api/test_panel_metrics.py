@@ -15,7 +15,8 @@ async def shown(*traces: Trace) -> set[str]:
     metrics = Metrics()
     for trace in traces:
         metrics.emit(trace)
-    return {line for line in (await metrics.render()).decode().splitlines() if line.startswith(("consilium_panels", "consilium_candidates"))}
+    lines = (await metrics.render()).decode().splitlines()
+    return {line for line in lines if line.startswith(("consilium_panels", "consilium_candidates"))}
 
 
 async def test_panels_are_counted_by_whether_they_changed_the_answer() -> None:
