@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from api.admission import CALLER
 from api.auth import Caller
 from api.dependencies import services_of
-from api.errors import status_of
+from api.errors import tell_log, to_wire
 from api.services import Services
 from api.ui.evaluations import Evaluations
 from api.ui.forms import Form, parse_form
@@ -108,7 +108,9 @@ class PageRoute(APIRoute):
             except Refused as refused:
                 response = error_page(request, refused.status, refused.message)
             except ConsiliumError as error:
-                response = error_page(request, status_of(error), error.message)
+                wire = to_wire(error)  # what the API tells, and no more: pages are no place for paths and addresses either
+                tell_log(request, wire.status, error)
+                response = error_page(request, wire.status, wire.body["error"]["message"])
             except HTTPException as error:
                 response = error_page(request, error.status_code, str(error.detail))
             except Exception:  # a fault of ours: the person gets a page, the log the details

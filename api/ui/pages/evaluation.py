@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Response
 
 from api.ui.evaluations import Asked, Evaluations, compared
-from api.ui.forms import Problems
+from api.ui.forms import Problems, whole
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.errors import InvalidRequest
 from domain.keys import Role
@@ -57,8 +57,7 @@ async def start(visit: VisitDep) -> Response:
     numbers: dict[str, int | None] = {}
     for name, least, most in (("calls", 2, 16), ("limit", 1, 100_000), ("concurrency", 1, 256)):
         text = form.text(name)
-        numbers[name] = int(text) if text.isdecimal() else None
-        value = numbers[name]
+        value = numbers[name] = whole(text)
         if text and (value is None or not least <= value <= most):
             problems.add(name, f"must be a whole number from {least} to {most}")
     questions = form.text("questions")

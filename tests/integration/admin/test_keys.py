@@ -259,6 +259,24 @@ async def test_the_audit_log_says_who_changed_what(client: httpx.AsyncClient) ->
     assert len((await client.get("/audit", params={"actor": "ed", "limit": 1})).json()["data"]) == 1
 
 
+async def test_the_metrics_are_for_keys_that_see_everything(client: httpx.AsyncClient) -> None:
+    """They name every expert and strategy: to a key that is kept from some, these would not exist."""
+    secrets = {
+        "all": await created(client, "all"),
+        "some": await created(client, "some", experts=["good"]),
+        "recipes": await created(client, "recipes", strategies=["auto"]),
+        "viewer": await created(client, "viewer", experts=["good"], role="viewer"),
+    }
+
+    async def statuses() -> dict[str, int]:
+        return {name: (await asked(client, secret, None, "/metrics")).status_code for name, secret in secrets.items()}
+
+    assert await statuses() == {"all": 200, "some": 403, "recipes": 403, "viewer": 200}
+    await client.patch("/experts/bad", json={"labels": ["internal"]})
+    assert await statuses() == {"all": 403, "some": 403, "recipes": 403, "viewer": 200}
+    assert (await asked(client, ADMIN_KEY, None, "/metrics")).status_code == 200
+
+
 async def test_a_request_that_is_forgotten_stands_in_no_log(client: httpx.AsyncClient, parts: AdminParts) -> None:
     body = {"model": "good", "messages": [{"role": "user", "content": "a private matter"}]}
     await client.post("http://localhost/v1/chat/completions", json=body)

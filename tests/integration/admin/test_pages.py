@@ -13,7 +13,10 @@ import pytest
 
 from api.app import create_app
 from api.settings import Settings
+from api.ui.forms import Problems
+from api.ui.pages.strategies import FORM
 from api.ui.rest import Refused, Rest, api_client
+from domain.errors import StorageError
 from tests.fakes.admin import AdminParts
 from tests.fakes.services import ADMIN_KEY
 
@@ -232,6 +235,47 @@ async def test_feedback_on_a_request_is_about_that_one(visitor: httpx.AsyncClien
     assert "said=given" in given.headers["location"]
     (kept,) = (await visitor.get("/admin/api/feedback", headers=headers)).json()["data"]
     assert kept["trace_id"] == older
+
+
+@pytest.mark.parametrize("hours", ["abc", "nan", "inf", "1e308", "-1"])
+async def test_hours_that_are_none_are_refused(visitor: httpx.AsyncClient, hours: str) -> None:
+    await made_key(visitor, "editor")
+    await log_in(visitor)
+    token = token_in((await visitor.get("/admin/keys/editor")).text)
+
+    assert (await visitor.post("/admin/keys/editor/rotate", data={"csrf_token": token, "hours": hours})).status_code == 400
+    assert (await visitor.post("/admin/keys/editor/rotate", data={"csrf_token": token, "hours": "0.5"})).status_code == 200
+
+
+async def test_a_page_tells_no_more_of_a_fault_than_the_api_and_the_log_all_of_it(
+    visitor: httpx.AsyncClient, parts: AdminParts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await log_in(visitor)
+
+    async def fails(**_: Any) -> Any:
+        raise StorageError("connect to postgresql://db.internal:5432 failed")
+
+    assert parts.services is not None
+    monkeypatch.setattr(parts.services.trace_store, "list", fails)
+    page = await visitor.get("/admin/requests")
+
+    assert page.status_code >= 500
+    assert "db.internal" not in page.text
+    assert "GET /admin/requests: connect to postgresql://db.internal:5432 failed" in caplog.text
+
+
+async def test_the_strategy_form_has_a_place_for_everything_and_its_page_shows_the_mode(visitor: httpx.AsyncClient) -> None:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    made = await visitor.post("/admin/api/strategies", json={"id": "thorough", "mode": "moa", "quorum": 2}, headers=headers)
+    await log_in(visitor)
+    page = (await visitor.get("/admin/strategies/thorough")).text
+    groups = {group["title"]: [one.name for one in group["fields"]] for group in FORM._grouped(Problems())}
+
+    assert made.status_code == 201, made.text
+    assert "<dt>mode</dt><dd>moa</dd>" in page
+    assert "<dt>quorum</dt><dd>2</dd>" in page
+    assert {name.partition(".")[0] for name in groups["Limits"]} == {"max_calls", "timeout_s", "budget"}
+    assert groups["How one answer is made"][:2] == ["mode", "mode_options"]
 
 
 async def test_what_others_wrote_is_shown_as_text(visitor: httpx.AsyncClient) -> None:
