@@ -23,7 +23,8 @@ _BEARER = "bearer "
 ADMIN = "admin"
 """What the admin key is called, in the audit log and as the owner of batches. No stored key may have this id."""
 _OWNERS_ONLY = ("/admin/api/keys", "/admin/api/audit")
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Which change nothing."""
 MIN_ADMIN_KEY = 16
 """Letters of an admin key. Every visitor of the login page gets something signed with it, against which guesses can be tried elsewhere."""
 
@@ -213,9 +214,9 @@ class Auth:
 
 def needed_role(method: str, path: str) -> Role:
     """What a request to the admin plane needs."""
-    if path.startswith(_OWNERS_ONLY) and not (method in _SAFE_METHODS and path.startswith("/admin/api/keys")):
+    if path.startswith(_OWNERS_ONLY) and not (method in SAFE_METHODS and path.startswith("/admin/api/keys")):
         return Role.OWNER
-    return Role.VIEWER if method in _SAFE_METHODS else Role.EDITOR
+    return Role.VIEWER if method in SAFE_METHODS else Role.EDITOR
 
 
 def load_admin_key(settings: Settings) -> str:

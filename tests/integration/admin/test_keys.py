@@ -213,6 +213,25 @@ async def test_embeddings_and_routes_count_too(client: httpx.AsyncClient) -> Non
     assert [row["prompt_tokens"] for row in rows if row["expert"] == "all-MiniLM-L6-v2"] == [3]
 
 
+async def test_the_tokens_of_a_key_s_embeddings_are_counted_once(
+    client: httpx.AsyncClient, parts: AdminParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = await created(client, limits={"tokens_per_minute": 1000})
+    assert parts.services is not None
+    encoder, counted = parts.services.encoder, []
+    count = encoder.count_tokens
+
+    async def told(texts: Any) -> int:
+        counted.append(len(texts))
+        return await count(texts)
+
+    monkeypatch.setattr(encoder, "count_tokens", told)
+    answer = await asked(client, secret, {"model": "auto", "input": ["three words here", "two more"]}, "/v1/embeddings")
+
+    assert answer.json()["usage"]["prompt_tokens"] == 5
+    assert counted == [2]
+
+
 async def test_usage_is_exported(client: httpx.AsyncClient) -> None:
     secret = await created(client)
     await asked(client, secret)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.body import IN_THREAD_BYTES
+from api.endpoints.admin import manifest
 from api.settings import Settings
 from api.ui.forms import Problems
 from api.ui.pages.strategies import FORM
@@ -276,6 +281,48 @@ async def test_the_strategy_form_has_a_place_for_everything_and_its_page_shows_t
     assert "<dt>quorum</dt><dd>2</dd>" in page
     assert {name.partition(".")[0] for name in groups["Limits"]} == {"max_calls", "timeout_s", "budget"}
     assert groups["How one answer is made"][:2] == ["mode", "mode_options"]
+
+
+async def test_an_evaluation_runs_behind_its_page(visitor: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Its questions are read in a thread, however large the form, and each of its requests has an id of its own."""
+    await log_in(visitor)
+    token = token_in((await visitor.get("/admin/evaluation/new")).text)
+    subjects = ("a ladder against a wall", "two trains on one track", "the price of seven apples", "a clock that is slow")
+    lines = [json.dumps({"question": f"{subject}, as algebra {n}?", "answer": str(n)}) for n, subject in enumerate(subjects)]
+    form = {"csrf_token": token, "name": "large", "questions": "\n".join(lines), "calls": "2", "notes": "x" * IN_THREAD_BYTES}
+
+    begun = await visitor.post("/admin/evaluation", data=form)
+    run = visitor._transport.app.state.evaluations.run  # type: ignore[attr-defined]
+    await asyncio.wait_for(run.task, 60)
+
+    assert begun.status_code == 303
+    assert run.error is None
+    assert parts.services is not None
+    await parts.services.trace_store.flush()
+    rows = (await visitor.get("/admin/api/traces", headers={"authorization": f"Bearer {ADMIN_KEY}"})).json()["data"]
+    assert len(rows) > len(subjects)
+    assert len({row["request_id"] for row in rows}) == len(rows)
+
+
+async def test_a_manifest_is_read_and_written_beside_the_requests(visitor: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand cards take most of a second, in which nobody else would be answered."""
+    threads = []
+    for name in ("load_manifest", "export"):
+        real = getattr(manifest, name)
+
+        def told(*args: Any, real: Any = real) -> Any:
+            threads.append(threading.get_ident())
+            return real(*args)
+
+        monkeypatch.setattr(manifest, name, told)
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+
+    text = (await visitor.get("/admin/api/manifest", headers=headers)).text
+    applied = await visitor.post("/admin/api/manifest", json={"yaml": text}, headers=headers)
+
+    assert applied.status_code == 200
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 async def test_what_others_wrote_is_shown_as_text(visitor: httpx.AsyncClient) -> None:
