@@ -11,7 +11,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.admission import CALLER
-from api.auth import Caller
+from api.auth import SAFE_METHODS, Caller
 from api.services import Services
 from domain.audit import AuditEntry
 from domain.errors import ConsiliumError
@@ -20,7 +20,6 @@ from domain.redaction import without_secrets
 log = logging.getLogger(__name__)
 
 _PREFIX = "/admin/api/"
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HAVE_BEFORE = frozenset({"PUT", "PATCH", "DELETE"})
 _FORGETS = f"{_PREFIX}traces/"
 """What is removed here is somebody's conversation: it is removed to be gone, and the log is kept for ever."""
@@ -36,7 +35,7 @@ class AuditMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_change = scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and scope["path"].startswith(_PREFIX)
+        is_change = scope["type"] == "http" and scope["method"] not in SAFE_METHODS and scope["path"].startswith(_PREFIX)
         if not is_change:
             await self._app(scope, receive, send)
             return

@@ -17,12 +17,14 @@ from api.settings import Settings, SettingsError
 from domain.access import EVERYTHING, OF_ALL, PUBLIC, Access, Owner
 from domain.errors import Forbidden, Unauthenticated
 from domain.keys import ApiKey, KeySecret, Role
+from domain.registry import RegistrySnapshot
 
 _BEARER = "bearer "
 ADMIN = "admin"
 """What the admin key is called, in the audit log and as the owner of batches. No stored key may have this id."""
 _OWNERS_ONLY = ("/admin/api/keys", "/admin/api/audit")
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Which change nothing."""
 MIN_ADMIN_KEY = 16
 """Letters of an admin key. Every visitor of the login page gets something signed with it, against which guesses can be tried elsewhere."""
 
@@ -67,6 +69,13 @@ class Caller:
     def owner(self) -> Owner:
         """Whose files and batches the caller may see."""
         return OF_ALL if self.id == ADMIN else Owner(self.key_id)
+
+    def sees_all_of(self, snapshot: RegistrySnapshot) -> bool:
+        """Whether nothing of the registry is kept from the caller: a key of the settings, or a stored one with a role or without
+        restrictions that bite."""
+        if self.key is None or self.role is not None:
+            return True
+        return self.access.strategies is None and all(self.access.sees(card) for card in snapshot.experts.values())
 
 
 ANYBODY = Caller("anybody")
@@ -205,9 +214,9 @@ class Auth:
 
 def needed_role(method: str, path: str) -> Role:
     """What a request to the admin plane needs."""
-    if path.startswith(_OWNERS_ONLY) and not (method in _SAFE_METHODS and path.startswith("/admin/api/keys")):
+    if path.startswith(_OWNERS_ONLY) and not (method in SAFE_METHODS and path.startswith("/admin/api/keys")):
         return Role.OWNER
-    return Role.VIEWER if method in _SAFE_METHODS else Role.EDITOR
+    return Role.VIEWER if method in SAFE_METHODS else Role.EDITOR
 
 
 def load_admin_key(settings: Settings) -> str:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.admission import CALLER, LIMIT_HEADERS
-from api.auth import Auth, needed_role
+from api.auth import SAFE_METHODS, Auth, needed_role
 from api.body import BODY, header_of
 from api.connection import connection_of
 from api.disconnect import ClientGone
@@ -39,7 +39,6 @@ _FORM = "application/x-www-form-urlencoded"
 ADMIN_API = "/admin/api/"
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 _CHANGING_METHODS = _BODY_METHODS | {"DELETE"}
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LIVE_WITHIN_S = 5.0
 """Longest that the answer to a change waits for routing to follow; a new expert takes a tenth of a second, hundreds of new
 questions take longer than anybody should wait for an answer."""
@@ -255,7 +254,7 @@ class LiveMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS or not scope["path"].startswith(ADMIN_API):
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS or not scope["path"].startswith(ADMIN_API):
             await self._app(scope, receive, send)
             return
 

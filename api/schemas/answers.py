@@ -423,7 +423,7 @@ class Alive(Told):
 
 
 class Readied(Told):
-    status: Literal["starting", "ready", "degraded"]
+    status: Literal["starting", "ready", "degraded", "draining"]
     parts: dict[str, str]
     """How each part stands."""
     missing: dict[str, str]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -260,3 +262,39 @@ def _target(name: str) -> str:
     found = re.search(rf"^{name}:.*\n((?:\t.*\n)+)", text, re.MULTILINE)
     assert found is not None
     return found[1]
+
+
+FAKE_COMPOSE = """#!/usr/bin/env bash
+# pg_dump and pg_restore succeed; tar is the real one, on DATA instead of the volume, and ends with TAR_ENDS when that is set.
+if [[ $1 == exec ]]; then echo dump; exit 0; fi
+while [[ $1 != migrate ]]; do shift; done
+shift
+tar "${@/#\\/data/$DATA}" || exit $?
+exit ${TAR_ENDS:-0}
+"""
+
+
+@pytest.mark.parametrize(("tar_ends", "is_kept"), [("0", True), ("1", True), ("2", False)])
+def test_a_backup_is_made_while_files_are_uploaded(tmp_path: Path, tar_ends: str, is_kept: bool) -> None:
+    """tar ends with 1 when a file changed as it was read: no reason to have no backup. What is wrong ends with 2."""
+    compose, data, folder = tmp_path / "compose", tmp_path / "data", tmp_path / "backup"
+    compose.write_text(FAKE_COMPOSE)
+    compose.chmod(0o755)
+    for name in ("files/whole", "files/half.part", "cache/model", "admin.key"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(name)
+
+    done = subprocess.run(
+        [DEPLOY / "backup.sh", folder],
+        env={**os.environ, "COMPOSE": str(compose), "DATA": str(data), "TAR_ENDS": tar_ends},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode == 0) is is_kept, done.stderr
+    assert (folder / "database.dump").exists() is is_kept
+    if is_kept:
+        with tarfile.open(folder / "files.tar") as archive:
+            assert {name for name in archive.getnames() if (data / name).is_file()} == {"./files/whole", "./admin.key"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,13 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.body import IN_THREAD_BYTES
+from api.endpoints.admin import manifest
 from api.settings import Settings
+from api.ui.forms import Problems
+from api.ui.pages.strategies import FORM
 from api.ui.rest import Refused, Rest, api_client
+from domain.errors import StorageError
 from tests.fakes.admin import AdminParts
 from tests.fakes.services import ADMIN_KEY
 
@@ -232,6 +240,89 @@ async def test_feedback_on_a_request_is_about_that_one(visitor: httpx.AsyncClien
     assert "said=given" in given.headers["location"]
     (kept,) = (await visitor.get("/admin/api/feedback", headers=headers)).json()["data"]
     assert kept["trace_id"] == older
+
+
+@pytest.mark.parametrize("hours", ["abc", "nan", "inf", "1e308", "-1"])
+async def test_hours_that_are_none_are_refused(visitor: httpx.AsyncClient, hours: str) -> None:
+    await made_key(visitor, "editor")
+    await log_in(visitor)
+    token = token_in((await visitor.get("/admin/keys/editor")).text)
+
+    assert (await visitor.post("/admin/keys/editor/rotate", data={"csrf_token": token, "hours": hours})).status_code == 400
+    assert (await visitor.post("/admin/keys/editor/rotate", data={"csrf_token": token, "hours": "0.5"})).status_code == 200
+
+
+async def test_a_page_tells_no_more_of_a_fault_than_the_api_and_the_log_all_of_it(
+    visitor: httpx.AsyncClient, parts: AdminParts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await log_in(visitor)
+
+    async def fails(**_: Any) -> Any:
+        raise StorageError("connect to postgresql://db.internal:5432 failed")
+
+    assert parts.services is not None
+    monkeypatch.setattr(parts.services.trace_store, "list", fails)
+    page = await visitor.get("/admin/requests")
+
+    assert page.status_code >= 500
+    assert "db.internal" not in page.text
+    assert "GET /admin/requests: connect to postgresql://db.internal:5432 failed" in caplog.text
+
+
+async def test_the_strategy_form_has_a_place_for_everything_and_its_page_shows_the_mode(visitor: httpx.AsyncClient) -> None:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    made = await visitor.post("/admin/api/strategies", json={"id": "thorough", "mode": "moa", "quorum": 2}, headers=headers)
+    await log_in(visitor)
+    page = (await visitor.get("/admin/strategies/thorough")).text
+    groups = {group["title"]: [one.name for one in group["fields"]] for group in FORM._grouped(Problems())}
+
+    assert made.status_code == 201, made.text
+    assert "<dt>mode</dt><dd>moa</dd>" in page
+    assert "<dt>quorum</dt><dd>2</dd>" in page
+    assert {name.partition(".")[0] for name in groups["Limits"]} == {"max_calls", "timeout_s", "budget"}
+    assert groups["How one answer is made"][:2] == ["mode", "mode_options"]
+
+
+async def test_an_evaluation_runs_behind_its_page(visitor: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Its questions are read in a thread, however large the form, and each of its requests has an id of its own."""
+    await log_in(visitor)
+    token = token_in((await visitor.get("/admin/evaluation/new")).text)
+    subjects = ("a ladder against a wall", "two trains on one track", "the price of seven apples", "a clock that is slow")
+    lines = [json.dumps({"question": f"{subject}, as algebra {n}?", "answer": str(n)}) for n, subject in enumerate(subjects)]
+    form = {"csrf_token": token, "name": "large", "questions": "\n".join(lines), "calls": "2", "notes": "x" * IN_THREAD_BYTES}
+
+    begun = await visitor.post("/admin/evaluation", data=form)
+    run = visitor._transport.app.state.evaluations.run  # type: ignore[attr-defined]
+    await asyncio.wait_for(run.task, 60)
+
+    assert begun.status_code == 303
+    assert run.error is None
+    assert parts.services is not None
+    await parts.services.trace_store.flush()
+    rows = (await visitor.get("/admin/api/traces", headers={"authorization": f"Bearer {ADMIN_KEY}"})).json()["data"]
+    assert len(rows) > len(subjects)
+    assert len({row["request_id"] for row in rows}) == len(rows)
+
+
+async def test_a_manifest_is_read_and_written_beside_the_requests(visitor: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand cards take most of a second, in which nobody else would be answered."""
+    threads = []
+    for name in ("load_manifest", "export"):
+        real = getattr(manifest, name)
+
+        def told(*args: Any, real: Any = real) -> Any:
+            threads.append(threading.get_ident())
+            return real(*args)
+
+        monkeypatch.setattr(manifest, name, told)
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+
+    text = (await visitor.get("/admin/api/manifest", headers=headers)).text
+    applied = await visitor.post("/admin/api/manifest", json={"yaml": text}, headers=headers)
+
+    assert applied.status_code == 200
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 async def test_what_others_wrote_is_shown_as_text(visitor: httpx.AsyncClient) -> None:

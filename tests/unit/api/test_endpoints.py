@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 
+from api.embedding_answers import INLINE_TEXTS
 from domain.errors import ExpertUnreachable, StorageError
 from domain.experts import HealthState
 from tests.fakes.services import card, parts
@@ -133,6 +134,21 @@ async def test_embeddings(serve: Any, sdk: Any) -> None:
     assert answer.data[0].embedding == pytest.approx(plain["data"][0]["embedding"])
     assert sum(x * x for x in answer.data[0].embedding) == pytest.approx(1.0)
     assert answer.usage.prompt_tokens == 3
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_many_embeddings_are_as_many_requests_for_one(serve: Any, encoding: str) -> None:
+    """They are written down in a thread, each for itself."""
+    http = await serve(parts({"a": "1"}))
+    texts = ["a " * number for number in range(1, INLINE_TEXTS + 2)]
+
+    many = (await http.post("/v1/embeddings", json={"model": "auto", "input": texts, "encoding_format": encoding})).json()
+    alone = (await http.post("/v1/embeddings", json={"model": "auto", "input": texts[-1], "encoding_format": encoding})).json()
+
+    assert [row["index"] for row in many["data"]] == list(range(len(texts)))
+    assert many["data"][-1]["embedding"] == alone["data"][0]["embedding"]
+    assert (list(many), many["model"]) == (list(alone), alone["model"])
+    assert many["usage"]["total_tokens"] == sum(range(1, INLINE_TEXTS + 2))
 
 
 async def test_embeddings_base64(serve: Any) -> None:
