@@ -19,6 +19,11 @@ from domain.redaction import HIDDEN, without_secrets
         ([{"note": "use Bearer abcdefghij now"}], [{"note": f"use {HIDDEN} now"}]),
         ("sk-abcdefghijklmnop and task-force-of-many", f"{HIDDEN} and task-force-of-many"),
         ("postgresql://me:secret@host/db", f"postgresql://{HIDDEN}@host/db"),
+        ("redis://:secret@host:6379/0 and http://host:80/a@b", f"redis://{HIDDEN}@host:6379/0 and http://host:80/a@b"),
+        ({"x-api-key": "abc", "X-Api-Key": "abc", "api-keys": "abc"}, dict.fromkeys(("x-api-key", "X-Api-Key", "api-keys"), HIDDEN)),
+        ({"apiKey": "abc", "clientSecret": "abc", "apikey": "abc"}, dict.fromkeys(("apiKey", "clientSecret", "apikey"), HIDDEN)),
+        ({"API_KEY": "abc", "APIKEY": "abc", "Authorization": "abc"}, dict.fromkeys(("API_KEY", "APIKEY", "Authorization"), HIDDEN)),
+        ({"monkey": "capuchin", "hockey": "ice", "keyword": "sum"}, {"monkey": "capuchin", "hockey": "ice", "keyword": "sum"}),
         (None, None),
     ],
 )
