@@ -14,6 +14,8 @@ from domain.trace_context import TraceContext
 if TYPE_CHECKING:
     from domain.trace import Trace
 
+Session = tuple[str | None, str]
+"""A caller's stored key (None: without one) and what it calls its session: two callers may choose the same name."""
 Message = Mapping[str, Any]
 """One chat message in OpenAI's shape; unknown keys are kept and passed on."""
 
@@ -25,7 +27,7 @@ class RequestOptions:
     router: str | None = None
     k: int | None = None
     pick: str | None = None
-    """``top_k``, ``sample`` or ``dynamic``."""
+    """``top_k``, ``sample``, ``dynamic`` or ``gate``."""
     mode: str | None = None
     mode_options: Mapping[str, Any] | None = None
     """Over the strategy's, where that has the same mode."""
@@ -79,6 +81,11 @@ class ChatRequest:
     """The request's span in a distributed trace, where spans are exported."""
     on_trace: Callable[[Trace], None] | None = field(default=None, compare=False, repr=False)
     """Hears the finished trace, once; must not raise."""
+
+    @property
+    def session(self) -> Session | None:
+        """None for a request outside of any session."""
+        return (self.key_id, self.session_id) if self.session_id else None
 
 
 def text_of(message: Message) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 HIDDEN = "***"
 _MAX_LEVELS = 32
-_NAMES = re.compile(r"(?:^|_)(?:key|secret|password|passwd|token|authorization|credential)s?$", re.IGNORECASE)
+_NAMES = re.compile(r"(?:^|[_\-]|(?<=[a-z0-9])(?=[A-Z]))(?i:(?:api)?key|secret|password|passwd|token|authorization|credential)(?i:s?)$")
 """Fields whose text is a secret, unless it only says where one is ("env:NAME")."""
 _TEXTS = re.compile(
-    r"\b(?:(?:ck|sk|rk|pk|ghp|xox[bp])[-_][A-Za-z0-9_\-]{12,}|hf_[A-Za-z0-9]{30,})|(?i:bearer\s+)[^\s\"',;]{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"\b(?:(?:ck|sk|rk|pk|ghp|xox[bp])[-_][A-Za-z0-9_\-]{12,}|hf_[A-Za-z0-9]{30,})|(?i:bearer\s+)[^\s\"',;]{8,}|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
 """Tokens of well-known shapes, bearer headers, and passwords in addresses."""
 _NAMED = frozenset({"id", "model", "adapter_of"})

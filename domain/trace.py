@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from domain.chat import Message, Usage
+from domain.chat import Message, Session, Usage
 from domain.plan import CallRole
 from domain.random_ids import random_id
 from domain.routing import RoutingDecision
@@ -100,6 +100,11 @@ class Trace:
     """The request's span in a distributed trace; None where spans are not exported."""
     id: str = field(default_factory=random_id)
     """Ours: nobody can write over the trace of another request."""
+
+    @property
+    def session(self) -> Session | None:
+        """None for a request outside of any session."""
+        return (self.key_id, self.session_id) if self.session_id else None
 
     @property
     def num_calls(self) -> int:

@@ -219,12 +219,10 @@ class TraceStore:
     async def delete_before(self, timestamp: float) -> int:
         """Forget the traces of requests that began before *timestamp* (seconds since the epoch); returns how many."""
         num_deleted = 0
-        oldest = (
-            sa.select(traces.c.id).where(traces.c.started_at < timestamp).order_by(traces.c.started_at, traces.c.id).limit(_MAX_DELETED)
-        )
+        oldest = sa.select(traces.c.id).where(traces.c.started_at < timestamp).order_by(traces.c.started_at, traces.c.id)
         while True:  # a transaction each: none holds the database for long, and what is deleted stays so whatever becomes of the rest
             async with self._database.session() as connection:
-                ids = (await connection.scalars(oldest)).all()
+                ids = (await connection.scalars(oldest.limit(_MAX_DELETED))).all()
                 await connection.execute(traces.delete().where(traces.c.id.in_(ids)))
             num_deleted += len(ids)
             if len(ids) < _MAX_DELETED:

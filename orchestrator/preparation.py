@@ -311,12 +311,12 @@ class Preparation:
         return decision
 
     def _circumstances(self, request: ChatRequest) -> Circumstances:
-        load, history, session_id = self._load, self._history, request.session_id
+        load, history, session = self._load, self._history, request.session
         found = UNKNOWN_CIRCUMSTANCES
         if load is not None:
             found = replace(found, load=lambda card: _load_of(card, load))
-        if history is not None and session_id is not None:
-            found = replace(found, session_shares=lambda: history.shares(session_id))
+        if history is not None and session is not None:
+            found = replace(found, session_shares=lambda: history.shares(session))
         return found
 
 

@@ -24,6 +24,11 @@ from domain.redaction import HIDDEN, has_hidden, without_secrets
             {"id": "sk-learn-assistant-7b", "model": "pk-research/sk-big-model-7b"},
             {"id": "sk-learn-assistant-7b", "model": "pk-research/sk-big-model-7b"},
         ),
+        ("redis://:secret@host:6379/0 and http://host:80/a@b", f"redis://{HIDDEN}@host:6379/0 and http://host:80/a@b"),
+        ({"x-api-key": "abc", "X-Api-Key": "abc", "api-keys": "abc"}, dict.fromkeys(("x-api-key", "X-Api-Key", "api-keys"), HIDDEN)),
+        ({"apiKey": "abc", "clientSecret": "abc", "apikey": "abc"}, dict.fromkeys(("apiKey", "clientSecret", "apikey"), HIDDEN)),
+        ({"API_KEY": "abc", "APIKEY": "abc", "Authorization": "abc"}, dict.fromkeys(("API_KEY", "APIKEY", "Authorization"), HIDDEN)),
+        ({"monkey": "capuchin", "hockey": "ice", "keyword": "sum"}, {"monkey": "capuchin", "hockey": "ice", "keyword": "sum"}),
         (None, None),
     ],
 )
