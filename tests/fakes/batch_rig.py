@@ -24,6 +24,7 @@ from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
 from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.ports import BatchStore as BatchStorePort
+from orchestrator.batch.rights import LineRights, public_rights
 from orchestrator.batch.unhurried import Unhurried
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
@@ -151,6 +152,7 @@ class Rig:
     sink: KeptTraces = field(default_factory=KeptTraces)
     shapes: dict[str, Any] = field(default_factory=lambda: {CHAT: ChatLines()})
     encoder_id: Callable[[], str | None] | None = None
+    rights_of: Callable[[Batch], LineRights] = public_rights
 
     def __post_init__(self) -> None:
         self.store = BatchStore(self.database, now=self.now)
@@ -177,6 +179,7 @@ class Rig:
             wire_error=wire_error,
             output_line=output_line,
             limits=self.limits,
+            rights_of=self.rights_of,
         )
         return BatchEngine(parts, owner=owner, now=self.now)
 

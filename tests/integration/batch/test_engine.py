@@ -31,6 +31,7 @@ from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 from domain.strategy import Strategy
 from orchestrator.batch.input_file import InputFile
+from orchestrator.batch.rights import FixedRights
 from tests.fakes.batch_rig import QUICK, body_of, chat_line
 from tests.fakes.directory import FakeDirectory, card
 from tests.fakes.workers import Fails, Stalls
@@ -525,6 +526,44 @@ async def test_a_line_waits_while_the_service_is_busy_and_fails_when_it_stays_so
 
     assert {custom_id: row["body"] for custom_id, row in (await rig.answers()).items()} == {"a": {"for": "a"}, "b": {"for": "b"}}
     assert "the queue is full" in (await rig.errors())["c"]["error"]["message"]
+
+
+class SpentAfter(FixedRights):
+    """A key whose budget is spent after so many answers."""
+
+    def __init__(self, num_answers: int) -> None:
+        super().__init__()
+        self.num_left = num_answers
+        self.is_spent = False
+
+    def counted(self, answer: Mapping[str, Any]) -> None:
+        del answer
+        self.num_left -= 1
+        self.is_spent = self.num_left <= 0
+
+
+async def test_a_spent_budget_ends_a_batch_that_calls_no_expert(make_rig: MakeRig) -> None:
+    """What was answered is kept; no further line is begun."""
+    asked: list[str] = []
+
+    class Vectors:
+        def check(self, body: Mapping[str, Any]) -> None: ...
+
+        async def answer(self, body: Mapping[str, Any], request_id: str) -> Mapping[str, Any]:
+            asked.append(request_id)
+            return {"for": body["input"]}
+
+    rights = SpentAfter(2)
+    rig = make_rig({}, shapes={"/v1/embeddings": Vectors()}, rights_of=lambda _: rights, limits=replace(QUICK, route_at_once=1))
+    bodies = [{"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": {"input": name}} for name in "abcd"]
+    await rig.submit(*bodies, endpoint="/v1/embeddings")
+
+    batch = await rig.run()
+
+    assert batch.state is BatchState.COMPLETED
+    assert len(asked) == 2
+    assert {custom_id: row["body"] for custom_id, row in (await rig.answers()).items()} == {"a": {"for": "a"}, "b": {"for": "b"}}
+    assert {row["error"]["code"] for row in (await rig.errors()).values()} == {"batch_budget_exceeded"}
 
 
 @pytest.mark.parametrize("num_lines", [0, 1])
