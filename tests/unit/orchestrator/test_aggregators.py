@@ -118,6 +118,10 @@ def test_the_prior_follows_what_a_strategys_queries_have_gone_to() -> None:
     assert posteriors.update("other", {"a": 0.5, "b": 0.5})["a"] == 0.5
 
 
+def test_of_nobody_there_is_no_posterior() -> None:
+    assert posterior({}, {}) == posterior({"a": 1.0}, {}) == {}
+
+
 async def test_the_posterior_is_told_with_the_decision() -> None:
     setup = Setup({"a": "2", "b": "3"}, strategy("weighted_vote", mode_options={"weights": "posterior"}))
     await setup.ask()
