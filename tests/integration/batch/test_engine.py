@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -30,6 +30,7 @@ from domain.plan import CallRole, Candidate, ExpertCall
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 from domain.strategy import Strategy
+from orchestrator.batch import engine
 from orchestrator.batch.input_file import InputFile
 from orchestrator.batch.rights import FixedRights
 from tests.fakes.batch_rig import QUICK, body_of, chat_line
@@ -183,17 +184,22 @@ async def test_an_answer_that_is_none_has_three_attempts(make_rig: MakeRig) -> N
     assert len(rig.workers.calls) == rig.limits.max_attempts  # type: ignore[attr-defined]
 
 
-async def test_an_expert_with_too_many_calls_is_given_the_time_that_it_asks_for(make_rig: MakeRig) -> None:
+async def test_an_expert_with_too_many_calls_is_given_the_time_that_it_asks_for(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refusals for being busy are no attempts; the pause is what the expert says."""
-    busy = [Fails(ExpertOverloaded("slow down", retry_after_s=0.1)) for _ in range(9)]
-    rig = make_rig({"a": [*busy, "fine"]}, "a")
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(engine, "BucketRun", partial(engine.BucketRun, sleep=sleep, clock=lambda: 0.0))
+    busy = [Fails(ExpertOverloaded("slow down", retry_after_s=7.0)) for _ in range(9)]
+    rig = make_rig({"a": [*busy, "fine"]}, "a", limits=replace(QUICK, max_outage_s=60.0))
     await rig.submit(chat_line("x", "a 1"))
-    began = time.monotonic()
 
     batch = await rig.engine("one").run(await rig.claimed())
 
-    assert batch.counts.failed + batch.counts.completed == 1
-    assert time.monotonic() - began >= 0.1
+    assert batch.counts == RequestCounts(1, 1, 0)
+    assert pauses == [7.0] * 9
 
 
 async def test_an_expert_that_is_busy_is_not_sent_the_whole_bucket_again_and_again(make_rig: MakeRig) -> None:
