@@ -242,20 +242,21 @@ class UsageLedger:
     async def _refresh(self) -> None:
         """See what other processes have written."""
         now = self._now()
+        today = day_of(now)
         asked, self._asked = self._asked, set()
-        for key_id, period in asked:
-            self._sums.setdefault(key_id, _Sums(now)).stored.setdefault(period, NOTHING)
         self._sums = {key_id: sums for key_id, sums in self._sums.items() if now - sums.used_at < FORGET_S}
-        if not self._sums:
+        if not (asked or self._sums):
             return
         async with self._lock:
-            today = day_of(now)
-            for sums in self._sums.values():
-                sums.stored = {period: spent for period, spent in sums.stored.items() if today.startswith(period)}
-            wanted = sorted({period for sums in self._sums.values() for period in sums.stored})
-            found = await self._read(sorted(self._sums), wanted)
-            for key_id, sums in self._sums.items():
-                sums.stored = {period: found.get((key_id, period), NOTHING) for period in sums.stored}
+            # What is asked for is told when it was read, and not before: until then a spent budget would look untouched.
+            wanted: dict[str, set[str]] = {key_id: set(sums.stored) for key_id, sums in self._sums.items()}
+            for key_id, period in asked:
+                wanted.setdefault(key_id, set()).add(period)
+            current = {key_id: {period for period in periods if today.startswith(period)} for key_id, periods in wanted.items()}
+            found = await self._read(sorted(current), sorted({period for periods in current.values() for period in periods}))
+            for key_id, periods in current.items():
+                sums = self._sums.setdefault(key_id, _Sums(now))
+                sums.stored = {period: found.get((key_id, period), NOTHING) for period in periods}
 
     async def _flush(self) -> None:
         try:

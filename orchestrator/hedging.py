@@ -92,7 +92,8 @@ class Hedging:
 
     def _may_ask(self, card: ExpertCard) -> bool:
         """Whether one call more does no harm."""
-        is_free = self._load is None or self._load.in_flight(card.id) < card.max_in_flight
+        load = self._load
+        is_free = load is None or (load.in_flight(card.id) < card.max_in_flight and not load.manages(card))
         return is_free and card.backend is not Backend.VLLM and self._directory.health_of(card.id) is HealthState.CLOSED
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from domain.chat import Chunk, Session
-from domain.experts import HealthState
+from domain.experts import ExpertCard, HealthState
 from domain.plan import Candidate, ExpertCall, Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
@@ -64,6 +64,10 @@ class Load(Protocol):
 
     def queued(self, expert_id: str) -> int:
         """Calls that wait for a place now."""
+        ...
+
+    def manages(self, card: ExpertCard) -> bool:
+        """Whether the expert runs on a server of the service's own, which a call may have to load first."""
         ...
 
 

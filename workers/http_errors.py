@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ _CONTEXT_TEXT = re.compile(
 LASTING = frozenset({404})
 """Statuses that no further attempt changes, although their class of error may be tried again: no such model stays so."""
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_MAX_RETRY_AFTER_S = 86_400.0
+"""Longer than that nobody's request waits, and it can be told on."""
 SHOWN = 500
 """Characters of a server's own text that are passed on."""
 
@@ -69,19 +72,21 @@ def context_overflow(who: str, said: str) -> ExpertContextTooLong:
 
 
 def retry_after_of(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait by ``Retry-After`` (seconds or a date) or ``retry-after-ms``; None when absent or unreadable."""
+    """Seconds to wait by ``Retry-After`` (seconds or a date) or ``retry-after-ms``, a day at most; None when absent or unreadable."""
     milliseconds, after = headers.get("retry-after-ms"), headers.get("Retry-After")
     try:
         if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if after is None:
+            seconds = float(milliseconds) / 1000
+        elif after is None:
             return None
-        if re.fullmatch(r"\s*\d+(\.\d*)?\s*", after):
-            return float(after)
-        moment = parsedate_to_datetime(after)
-    except ValueError:
+        elif re.fullmatch(r"\s*\d+(\.\d*)?\s*", after):
+            seconds = float(after)
+        else:
+            moment = parsedate_to_datetime(after)
+            seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+    return min(max(0.0, seconds), _MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,9 +142,13 @@ class WorkerPool:
         """Calls of the expert that wait for a place now."""
         return self._places.queued(expert_id)
 
+    def manages(self, card: ExpertCard) -> bool:
+        """Whether the expert runs on a server of the service's own, which a call may have to load first."""
+        return card.backend is Backend.VLLM or (self._fleet is not None and self._fleet.manages(card))
+
     async def complete(self, call: ExpertCall) -> Candidate:
         started = self._clock()
-        candidate, num_retries = await (self._complete_held(call) if self._is_managed(call.expert) else self._complete(call))
+        candidate, num_retries = await (self._complete_held(call) if self.manages(call.expert) else self._complete(call))
         # Made anew by hand: for every call this takes a third of what ``replace`` does.
         return Candidate(
             candidate.expert_id, candidate.choices, candidate.usage, self._clock() - started, candidate.extra, num_retries=num_retries
@@ -182,7 +186,7 @@ class WorkerPool:
         """Pieces of the answer. A failure before the first token is tried again, a later one is the caller's to handle.
 
         As long as the caller holds a piece the card's time stands still; the request's does not."""
-        opened = await (self._opened_held(call) if self._is_managed(call.expert) else self._opened(call))
+        opened = await (self._opened_held(call) if self.manages(call.expert) else self._opened(call))
         patience, idle_s, limit = Patience(), call.expert.idle_timeout_s, opened.limit
         clock, until, last = limit.deadline.clock, limit.deadline.at, call.deadline.at
         held_s = 0.0
@@ -213,7 +217,7 @@ class WorkerPool:
     async def check(self, card: ExpertCard) -> Candidate:
         """One real, tiny call. Raises what a request would get."""
         timeout_s = min(card.timeout_s, self._limits.check_timeout_s)
-        if self._is_managed(card):
+        if self.manages(card):
             timeout_s += self._limits.check_load_timeout_s
         return await self.complete(
             ExpertCall(
@@ -245,7 +249,7 @@ class WorkerPool:
         Raises ``ExpertUnreachable`` at the first that cannot be loaded.
         """
         for card in cards:
-            worker = await self._worker(Backend.VLLM if self._is_managed(card) else card.backend)
+            worker = await self._worker(Backend.VLLM if self.manages(card) else card.backend)
             if isinstance(worker, Warmable):
                 await worker.warm(card)
 
@@ -335,9 +339,6 @@ class WorkerPool:
 
     def _retried(self, attempt: Callable[[], Awaitable[T]], call: ExpertCall, deadline: Deadline) -> Awaitable[tuple[T, int]]:
         return retried(attempt, self._limits, deadline, call.expert.id, repeatable=call.is_repeatable, again=call.again)
-
-    def _is_managed(self, card: ExpertCard) -> bool:
-        return card.backend is Backend.VLLM or (self._fleet is not None and self._fleet.manages(card))
 
 
 async def _begun(worker: Worker, call: ExpertCall) -> tuple[AsyncGenerator[Chunk, None], list[Chunk]]:

@@ -113,7 +113,8 @@ def _graded(
 def _by_points(
     context: AggregationContext, candidates: Sequence[Candidate], weights: Mapping[str, float], why: str, verdicts: Sequence[Outcome]
 ) -> Chosen:
-    points = [_read_points(verdict, weights) for verdict in verdicts]
+    lines = {name: _line_of(name) for name in weights}
+    points = [_read_points(verdict, weights, lines) for verdict in verdicts]
     known = [(score, position) for position, score in enumerate(points) if score is not None]
     if not known:
         return _unread(context, candidates, why, "its grades cannot be read")
@@ -123,13 +124,19 @@ def _by_points(
     return Chosen(chosen.candidate, f"{why}; grades: {told}", "judge")
 
 
-def _read_points(verdict: Outcome, weights: Mapping[str, float]) -> float | None:
+def _line_of(name: str) -> re.Pattern[str]:
+    """Finds the points for *name*, however the line is dressed up. What stands before it is bounded, or a judge that fills its answer with
+    empty lines is read once for each of them."""
+    return re.compile(rf"(?im)^[^\w\n]{{0,8}}{re.escape(name)}\W{{0,4}}\s*[:=]\W{{0,3}}(\d+(?:\.\d+)?)")
+
+
+def _read_points(verdict: Outcome, weights: Mapping[str, float], lines: Mapping[str, re.Pattern[str]]) -> float | None:
     """The weighted mean of what *verdict* gives, in [0, 1]; None where it leaves a point out."""
     if not isinstance(verdict, Candidate):
         return None
     text, total = shown_text(verdict.text), 0.0
     for name, weight in weights.items():
-        found = re.findall(rf"(?im)^\W*{re.escape(name)}\W{{0,4}}\s*[:=]\W{{0,3}}(\d+(?:\.\d+)?)", text)
+        found = lines[name].findall(text)
         if not found or float(found[-1]) > _BEST_POINTS:
             return None
         total += weight * float(found[-1])

@@ -84,7 +84,9 @@ def weighed(context: AggregationContext, candidates: Sequence[Candidate], weight
 
 
 def posterior(prior: Mapping[str, float], scores: Mapping[str, float]) -> dict[str, float]:
-    """p(expert | query) ∝ prior × score, over *scores*; who is not in *prior* has the mean of it. Sums to 1."""
+    """p(expert | query) ∝ prior × score, over *scores*; who is not in *prior* has the mean of it. Sums to 1, unless nobody has a score."""
+    if not scores:
+        return {}
     unknown = sum(prior.values()) / len(prior) if prior else 1.0
     raw = {expert_id: max(0.0, score) * prior.get(expert_id, unknown) for expert_id, score in scores.items()}
     total = sum(raw.values())

@@ -186,6 +186,8 @@ class BatchEngine:
 
         async def one(line: InputLine) -> None:
             async with places:
+                if rights.is_spent:  # the lines that are being answered are paid for: they may end
+                    return
                 (body,) = await file.bodies([line])
                 number, asked_as = line.line.number, request_id(batch.id, line.line.number)
                 try:
@@ -200,6 +202,8 @@ class BatchEngine:
 
         async for chunk in chunks(journal.pending(), self._parts.limits.chunk_lines):
             await together(*(one(line.input) for line in chunk))
+            if rights.is_spent:
+                raise BudgetSpent
 
     # --- the end ---
 

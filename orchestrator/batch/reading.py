@@ -24,7 +24,7 @@ async def read_lines(
     """
     found, num_errors = read_input(file, endpoint, limits.input, check_body=check_body), 0
     while chunk := await asyncio.to_thread(_next, found):
-        lines = [InputLine(one.line, one.offset, one.num_bytes) for one in chunk if isinstance(one, InputRequest)]
+        lines = [one for one in chunk if isinstance(one, InputLine)]
         errors = [one for one in chunk if isinstance(one, BatchError)][: limits.input.max_errors - num_errors]
         num_errors += len(errors)
         yield lines, errors
@@ -32,5 +32,6 @@ async def read_lines(
             return
 
 
-def _next(found: Iterator[InputRequest | BatchError]) -> list[InputRequest | BatchError]:
-    return list(islice(found, _CHUNK))
+def _next(found: Iterator[InputRequest | BatchError]) -> list[InputLine | BatchError]:
+    """A line's body is let go of before the next one is read: a thousand of the largest would be gigabytes."""
+    return [one if isinstance(one, BatchError) else InputLine(one.line, one.offset, one.num_bytes) for one in islice(found, _CHUNK)]

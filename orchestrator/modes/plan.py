@@ -13,6 +13,7 @@ from typing import Any
 from domain.chat import Message
 from domain.experts import ExpertCard, ExpertRole
 from domain.plan import CallRole, Candidate, ExpertCall, Outcome
+from domain.quoting import shortened
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.judge import question_of
@@ -44,6 +45,8 @@ OPTIONS: Options = {
     "shortlist": Option(8, 2, 32),
     "finish": Option("auto", choices=("auto", "write", "last")),
 }
+_MAX_ASKED = 200
+"""Letters of a step's input that are shown beside its answer."""
 _NUM_PLANS = 2
 """Plans that are asked for: the first, and one that mends it."""
 
@@ -108,7 +111,7 @@ class PlanMode:
                 answers[step.id] = said_by(answered[0])
                 found += answered
             stage += 1
-        blocks = [Block(f"step {step.id} by {step.expert}: {step.filled(answers)}"[:200], answers[step.id]) for step in steps]
+        blocks = [Block(f"step {number} by {step.expert}", _found(step, answers)) for number, step in enumerate(steps, 1)]
         messages, cut = reading(context, self.reader, "plan.answer", blocks)
         by = f"{NAME}:{self.reader.id}"
         so_far = best_so_far(context, found[-1:], by, why + cut)
@@ -181,6 +184,11 @@ def _shortlist(context: AggregationContext) -> tuple[ExpertCard, ...]:
     ranked = [*context.decision.selected, *(scored.expert_id for scored in context.decision.considered), *sorted(experts)]
     known = (experts[expert_id] for expert_id in dict.fromkeys(ranked) if expert_id in experts)
     return tuple(card for card in known if ExpertRole.CANDIDATE in card.roles and context.usable(card))[:length]
+
+
+def _found(step: PlanStep, answers: Mapping[str, str]) -> str:
+    """What a step was asked and has answered. All of it stands inside the fence: experts have written it."""
+    return f"{shortened(step.filled(answers), _MAX_ASKED)}\n\n{answers[step.id]}"
 
 
 def _described(card: ExpertCard) -> str:

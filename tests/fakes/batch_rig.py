@@ -24,6 +24,7 @@ from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
 from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.ports import BatchStore as BatchStorePort
+from orchestrator.batch.rights import LineRights, public_rights
 from orchestrator.batch.unhurried import Unhurried
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
@@ -156,6 +157,7 @@ class Rig:
     encoder_id: Callable[[], str | None] | None = None
     num_ended: list[int] = field(default_factory=lambda: [0, 0])
     """Lines that were told to have been answered, and not."""
+    rights_of: Callable[[Batch], LineRights] = public_rights
 
     def __post_init__(self) -> None:
         self.store = BatchStore(self.database, now=self.now)
@@ -183,6 +185,7 @@ class Rig:
             output_line=output_line,
             limits=self.limits,
             on_lines=self._count,
+            rights_of=self.rights_of,
         )
         return BatchEngine(parts, owner=owner, now=self.now)
 

@@ -57,9 +57,6 @@ class Batch:
         joined: list[Sequence] = []
         longest = 0
         while self.waiting and len(self.live) + len(joined) < self._limits.max_batch:
-            if self.waiting[0].cancelled:
-                self.waiting.popleft()
-                continue
             longest = max(longest, len(self.waiting[0].prompt))
             if joined and longest * (len(joined) + 1) > self._limits.max_prefill_tokens:
                 break
@@ -81,7 +78,10 @@ class Batch:
                 self._report(sequence, progress)
 
     def _retire(self) -> None:
-        """Free the rows of finished and cancelled sequences; the last row fills each gap."""
+        """Free the rows of finished and cancelled sequences; the last row fills each gap. Who waits and was cancelled goes too, or it would
+        take a place in the queue until its turn."""
+        if any(sequence.cancelled for sequence in self.waiting):
+            self.waiting = deque(sequence for sequence in self.waiting if not sequence.cancelled)
         for row in range(len(self.live) - 1, -1, -1):
             if self.live[row].done:
                 last = self.live.pop()

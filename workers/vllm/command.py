@@ -199,7 +199,16 @@ def settings_of(launch: ServerLaunch) -> dict[str, str]:
     return settings
 
 
-_SECRET = re.compile(r"(API_KEY|SECRET|TOKEN|PASSWORD|PASSWD|ACCESS_KEY(_ID)?|CREDENTIALS|DATABASE_URL|DSN)$")
+# A part of the name between underscores, wherever it stands (SIGNING_PRIVATE_KEY, AWS_ACCESS_KEY_ID), or its end (PGPASSWORD).
+# Whole parts: TOKENIZERS_PARALLELISM is none.
+_SECRET = re.compile(
+    r"(?:^|_)(?:KEYS?|SECRETS?|TOKEN|PASS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|DSN|PAT)(?:_|$)"
+    r"|(?:API_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS|DSN)$"
+    r"|(?:DATABASE|DB|REDIS|POSTGRES|POSTGRESQL|MYSQL|MONGO|MONGODB|AMQP|BROKER)_UR[LI]$"
+)
+_PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_PROXY = re.compile(r"_PROXY$")
+"""Of an address with a password in it these stay: a model may have to be fetched through them."""
 _HUB_TOKENS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 _OF_OUR_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"})
 
@@ -213,12 +222,17 @@ def environment(launch: ServerLaunch, program: VllmProgram, inherited: Mapping[s
     kept = {
         name: value
         for name, value in inherited.items()
-        if not name.startswith("CONSILIUM_") and name not in _OF_OUR_PYTHON and (name in _HUB_TOKENS or not _SECRET.search(name.upper()))
+        if not name.startswith("CONSILIUM_") and name not in _OF_OUR_PYTHON and (name in _HUB_TOKENS or not _is_secret(name.upper(), value))
     }
     executable = Path(program.argv[0])
     if executable.is_absolute():  # as if its environment were activated: what it calls by name, it finds
         kept["PATH"] = os.pathsep.join((str(executable.parent), kept.get("PATH", os.defpath)))
     return {**kept, **settings_of(launch)}
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a variable holds a secret, by its *name* in capitals or by an address with a password."""
+    return _SECRET.search(name) is not None or (_PROXY.search(name) is None and _PASSWORD_IN_URL.search(value) is not None)
 
 
 def fingerprint(launch: ServerLaunch, program: VllmProgram) -> str:

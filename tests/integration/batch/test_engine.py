@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -30,7 +30,9 @@ from domain.plan import CallRole, Candidate, ExpertCall
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 from domain.strategy import Strategy
+from orchestrator.batch import engine
 from orchestrator.batch.input_file import InputFile
+from orchestrator.batch.rights import FixedRights
 from tests.fakes.batch_rig import QUICK, body_of, chat_line
 from tests.fakes.directory import FakeDirectory, card
 from tests.fakes.workers import Fails, Stalls
@@ -183,17 +185,22 @@ async def test_an_answer_that_is_none_has_three_attempts(make_rig: MakeRig) -> N
     assert len(rig.workers.calls) == rig.limits.max_attempts  # type: ignore[attr-defined]
 
 
-async def test_an_expert_with_too_many_calls_is_given_the_time_that_it_asks_for(make_rig: MakeRig) -> None:
+async def test_an_expert_with_too_many_calls_is_given_the_time_that_it_asks_for(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refusals for being busy are no attempts; the pause is what the expert says."""
-    busy = [Fails(ExpertOverloaded("slow down", retry_after_s=0.1)) for _ in range(9)]
-    rig = make_rig({"a": [*busy, "fine"]}, "a")
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(engine, "BucketRun", partial(engine.BucketRun, sleep=sleep, clock=lambda: 0.0))
+    busy = [Fails(ExpertOverloaded("slow down", retry_after_s=7.0)) for _ in range(9)]
+    rig = make_rig({"a": [*busy, "fine"]}, "a", limits=replace(QUICK, max_outage_s=60.0))
     await rig.submit(chat_line("x", "a 1"))
-    began = time.monotonic()
 
     batch = await rig.engine("one").run(await rig.claimed())
 
-    assert batch.counts.failed + batch.counts.completed == 1
-    assert time.monotonic() - began >= 0.1
+    assert batch.counts == RequestCounts(1, 1, 0)
+    assert pauses == [7.0] * 9
 
 
 async def test_an_expert_that_is_busy_is_not_sent_the_whole_bucket_again_and_again(make_rig: MakeRig) -> None:
@@ -533,6 +540,44 @@ async def test_a_line_waits_while_the_service_is_busy_and_fails_when_it_stays_so
 
     assert {custom_id: row["body"] for custom_id, row in (await rig.answers()).items()} == {"a": {"for": "a"}, "b": {"for": "b"}}
     assert "the queue is full" in (await rig.errors())["c"]["error"]["message"]
+
+
+class SpentAfter(FixedRights):
+    """A key whose budget is spent after so many answers."""
+
+    def __init__(self, num_answers: int) -> None:
+        super().__init__()
+        self.num_left = num_answers
+        self.is_spent = False
+
+    def counted(self, answer: Mapping[str, Any]) -> None:
+        del answer
+        self.num_left -= 1
+        self.is_spent = self.num_left <= 0
+
+
+async def test_a_spent_budget_ends_a_batch_that_calls_no_expert(make_rig: MakeRig) -> None:
+    """What was answered is kept; no further line is begun."""
+    asked: list[str] = []
+
+    class Vectors:
+        def check(self, body: Mapping[str, Any]) -> None: ...
+
+        async def answer(self, body: Mapping[str, Any], request_id: str) -> Mapping[str, Any]:
+            asked.append(request_id)
+            return {"for": body["input"]}
+
+    rights = SpentAfter(2)
+    rig = make_rig({}, shapes={"/v1/embeddings": Vectors()}, rights_of=lambda _: rights, limits=replace(QUICK, route_at_once=1))
+    bodies = [{"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": {"input": name}} for name in "abcd"]
+    await rig.submit(*bodies, endpoint="/v1/embeddings")
+
+    batch = await rig.run()
+
+    assert batch.state is BatchState.COMPLETED
+    assert len(asked) == 2
+    assert {custom_id: row["body"] for custom_id, row in (await rig.answers()).items()} == {"a": {"for": "a"}, "b": {"for": "b"}}
+    assert {row["error"]["code"] for row in (await rig.errors()).values()} == {"batch_budget_exceeded"}
 
 
 @pytest.mark.parametrize("num_lines", [0, 1])

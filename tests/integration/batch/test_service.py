@@ -247,9 +247,15 @@ class Sick:
 
     def __init__(self, rig: Rig, batch_id: str) -> None:
         self._rig, self._batch_id, self.is_sick, self.num_tried = rig, batch_id, True, 0
+        self.num_looks = 0
+        """How often a batch was looked for."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rig.store, name)
+
+    async def claim(self, *given: Any, **named: Any) -> Any:
+        self.num_looks += 1
+        return await self._rig.store.claim(*given, **named)
 
     def journal(self, batch_id: str, owner: str) -> Any:
         journal = self._rig.store.journal(batch_id, owner)
@@ -284,14 +290,16 @@ async def test_a_batch_that_broke_off_rests_before_it_is_tried_again(make_rig: M
     rig = make_rig({"a": "fine"}, "a", limits=replace(EAGER, first_rest_s=5.0, max_rest_s=60.0))
     await rig.submit(chat_line("x", "hello"))
     store = Sick(rig, "batch_1")
-    async with served(rig, store=store, clock=lambda: clock[0]):  # type: ignore[arg-type]
+    async with served(rig, store=store, clock=lambda: clock[0]) as service:  # type: ignore[arg-type]
         for rest_s, num_tried in ((5.0, 1), (10.0, 2), (20.0, 3)):
             async with asyncio.timeout(WITHIN_S):
-                while store.num_tried < num_tried:
+                while store.num_tried < num_tried or service.news("batch_1") is not None:  # until the attempt is over
                     await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)  # five looks
             clock[0] += rest_s - 1
-            await asyncio.sleep(0.05)
+            num_looks = store.num_looks
+            async with asyncio.timeout(WITHIN_S):
+                while store.num_looks < num_looks + 10:
+                    await asyncio.sleep(0.01)
             assert store.num_tried == num_tried
             clock[0] += 2
 

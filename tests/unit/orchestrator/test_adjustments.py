@@ -9,7 +9,7 @@ import pytest
 from domain.adjustments import RoutingAdjustments
 from domain.chat import ChatRequest, RequestOptions
 from domain.errors import InvalidRequest, NoEligibleExpert
-from domain.experts import ExpertRole
+from domain.experts import ExpertCard, ExpertRole
 from domain.plan import CallRole
 from domain.routing import PickRule, RoutingDecision
 from domain.strategy import Strategy
@@ -37,6 +37,10 @@ class Queues:
 
     def queued(self, expert_id: str) -> int:
         return self.calls.get(expert_id, (0, 0))[1]
+
+    def manages(self, card: ExpertCard) -> bool:
+        del card
+        return False
 
 
 async def service(*strategies: Strategy, load: Queues | None = None, history: SessionRoutes | None = None) -> Orchestrator:

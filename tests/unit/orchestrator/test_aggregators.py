@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -141,6 +142,10 @@ def test_the_prior_follows_what_a_strategys_queries_have_gone_to() -> None:
     assert posteriors.update("other", {"a": 0.5, "b": 0.5})["a"] == 0.5
 
 
+def test_of_nobody_there_is_no_posterior() -> None:
+    assert posterior({}, {}) == posterior({"a": 1.0}, {}) == {}
+
+
 async def test_the_posterior_is_told_with_the_decision() -> None:
     setup = Setup({"a": "2", "b": "3"}, strategy("weighted_vote", mode_options={"weights": "posterior"}))
     await setup.ask()
@@ -169,6 +174,16 @@ async def test_a_judge_grades_each_answer_apart_and_the_best_is_told_as_it_is() 
     assert setup.trace.aggregator == "judge:reader"
     assert "grades: a 0.30, b 0.70, c 0.35" in str(setup.trace.aggregator_reason)
     assert [call.role for call in setup.trace.calls] == [CallRole.CANDIDATE] * 3 + [CallRole.JUDGE] * 3
+
+
+async def test_a_judge_that_fills_its_answer_with_empty_lines_is_read_once() -> None:
+    """Not once for each of them, while nothing else runs: that was a minute for these. Processor time, so load is not counted."""
+    judged = graded({"2": 1, "3": 9})
+    setup = Setup({"a": "2", "b": "3", "reader": lambda call: judged(call) + "\n" * 60_000 + "Done."}, strategy("judge"))
+    began = time.process_time()
+
+    assert await setup.ask() == "3"
+    assert time.process_time() - began < 10
 
 
 def prefers(*order: str) -> Any:

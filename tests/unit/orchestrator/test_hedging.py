@@ -11,7 +11,7 @@ import pytest
 from domain.budget import Budget
 from domain.chat import RequestOptions
 from domain.errors import AllExpertsFailed, ExpertProtocolError, ExpertUnreachable
-from domain.experts import Backend, HealthState
+from domain.experts import Backend, ExpertCard, HealthState
 from domain.plan import ExpertCall
 from domain.routing import PickRule
 from domain.strategy import Strategy
@@ -40,16 +40,19 @@ class OneOf(FakeRouter):
 
 
 class Busy:
-    """``Load`` of experts that have as many calls as they may."""
+    """``Load`` of experts that have as many calls as they may, and of such that run on managed servers."""
 
-    def __init__(self, *expert_ids: str) -> None:
-        self._busy = expert_ids
+    def __init__(self, *expert_ids: str, managed: tuple[str, ...] = ()) -> None:
+        self._busy, self._managed = expert_ids, managed
 
     def in_flight(self, expert_id: str) -> int:
         return 10**6 if expert_id in self._busy else 0
 
     def queued(self, expert_id: str) -> int:
         return 0
+
+    def manages(self, card: ExpertCard) -> bool:
+        return card.id in self._managed
 
 
 class World:
@@ -210,11 +213,12 @@ async def test_no_second_call_is_made_for(why: str) -> None:
     assert called == (["a", "b"] if model == "consilium/panel" else ["a"])
 
 
-@pytest.mark.parametrize("why", ["unhealthy", "on trial", "busy", "managed"])
+@pytest.mark.parametrize("why", ["unhealthy", "on trial", "busy", "managed", "served by the fleet"])
 async def test_nobody_is_asked_as_well_who_is(why: str) -> None:
     """Then the one behind it is."""
     managed = {"backend": Backend.VLLM} if why == "managed" else {}
-    world = World({"a": Stalls(), "b": "from b", "c": "from c"}, load=Busy("b") if why == "busy" else None, b=managed)
+    loads = {"busy": Busy("b"), "served by the fleet": Busy(managed=("b",))}
+    world = World({"a": Stalls(), "b": "from b", "c": "from c"}, load=loads.get(why), b=managed)
     if why in ("unhealthy", "on trial"):
         # After the routing: the router does not leave it out.
         router: Any = world.orchestrator._preparation._routers["skills"]

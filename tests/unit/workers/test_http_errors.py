@@ -95,6 +95,13 @@ def test_any_body_is_survived(body: bytes) -> None:
         ({"Retry-After": "Thu, 01 Jan 2026 00:01:00 GMT"}, 60.0),
         ({"Retry-After": "Wed, 31 Dec 2025 00:00:00 GMT"}, 0.0),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "9" * 400}, None),
+        ({"Retry-After": "9" * 20}, 86_400.0),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, 86_400.0),
+        ({"retry-after-ms": "inf"}, None),
+        ({"retry-after-ms": "nan"}, None),
+        ({"retry-after-ms": "1e300"}, 86_400.0),
+        ({"retry-after-ms": "-5"}, 0.0),
     ],
 )
 def test_retry_after_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:

@@ -67,6 +67,37 @@ def test_the_environment_keeps_what_is_not_ours_and_wins_where_it_must() -> None
     assert not {"s", "/ours"} & set(made.values())
 
 
+SECRETS = (
+    "AZURE_OPENAI_KEY", "GROQ_KEY", "LANGFUSE_SECRET_KEY", "STRIPE_SECRET_KEY", "SIGNING_PRIVATE_KEY", "REDIS_URL", "MY_PASSPHRASE",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "SSH_KEY_FILE", "GITHUB_PAT", "GITHUB_TOKEN", "SMTP_PASS", "groq_key", "OPENAI_APIKEY",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_server_is_not_given_what_bears_the_name_of_a_secret(name: str) -> None:
+    assert name not in environment(ON_GPU, MODULE, {name: "s"})
+
+
+@pytest.mark.parametrize("value", ["redis://:s3cret@cache:6379/0", "amqp://user:s3cret@queue"])
+def test_a_server_is_not_given_addresses_with_a_password(value: str) -> None:
+    assert "CELERY_RESULTS" not in environment(ON_GPU, MODULE, {"CELERY_RESULTS": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("HF_TOKEN", "t"),
+        ("HTTPS_PROXY", "http://user:password@proxy:3128"),
+        ("HF_ENDPOINT", "https://hub.example/mirror:8443/@x"),
+        ("KEYBOARD", "us"),
+        ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
+    ],
+)
+def test_a_server_keeps_what_only_looks_like_a_secret_or_is_needed(name: str, value: str) -> None:
+    assert environment(ON_GPU, MODULE, {name: value})[name] == value
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
