@@ -31,6 +31,8 @@ _DIRECT = {
     "/v1/completions": completions.create_completion,
     "/v1/embeddings": embeddings.create_embeddings,
 }
+_OF_BROWSERS = "authorization content-type if-match x-request-id x-session-id x-consilium-explain traceparent tracestate".split()
+"""What pages of allowed sites may send."""
 _ENDPOINTS = (chat, completions, models, embeddings, files, batches, route, feedback, health, metrics, admin, ui)
 
 
@@ -89,7 +91,7 @@ def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Midd
                 CORSMiddleware,
                 allow_origins=settings.cors_origin_list,
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-                allow_headers=["authorization", "content-type", "if-match", "x-request-id", "x-session-id", "x-consilium-explain"],
+                allow_headers=_OF_BROWSERS,
                 expose_headers=["*"],
             )
         )
