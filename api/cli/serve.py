@@ -98,6 +98,7 @@ def log_to_stderr(settings: Settings, *, worker: int | None = None) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(worker=worker) if settings.log_format == "json" else logging.Formatter(TEXT_FORMAT))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    logging.captureWarnings(settings.log_format == "json")  # else Python writes them to stderr as text
     logging.getLogger("aiosqlite").setLevel(logging.INFO)  # at debug it writes down whatever is stored
     if settings.log_level != "debug":
         for chatty in _CHATTY:
