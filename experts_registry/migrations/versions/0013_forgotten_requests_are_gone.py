@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014"
+revision = "0013"
 down_revision = "0012"
 
 _AUDIT_LOG = sa.table("audit_log", sa.column("path", sa.Text), sa.column("before", sa.JSON(none_as_null=True)))
