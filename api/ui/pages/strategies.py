@@ -34,9 +34,11 @@ FORM = ResourceForm(
             "quorum",
             "candidate_timeout_s",
             "hedge_after_s",
+            "alone_from_accuracy",
+            "shed_from_load",
         ),
         "Who may be asked, and what moves scores": ("adjustments.",),
-        "Limits": ("max_calls", "timeout_s", "alone_from_accuracy", "shed_from_load", "budget."),
+        "Limits": ("max_calls", "timeout_s", "budget."),
         "How much a request is worth": ("effort.",),
     },
     labels={
