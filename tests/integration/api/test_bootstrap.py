@@ -61,7 +61,7 @@ def settings_in(folder: Path, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"authorization": "Bearer admin"}
+    headers = {"authorization": "Bearer admin-key-0123456789"}
     async with listening(create_app(settings)) as url, httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
         yield http
 
