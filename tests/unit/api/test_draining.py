@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.schemas.answers import Readied
 from api.settings import Settings
 from tests.fakes.services import parts
 from tests.fakes.workers import Says, Stalls
@@ -42,6 +43,7 @@ async def test_what_runs_ends_and_what_comes_is_sent_elsewhere(tmp_path: Path, s
         assert refused.headers["retry-after"] == "1"
         assert "x-should-retry" not in refused.headers
     assert (alive.status_code, ready.status_code, ready.json()["status"]) == (200, 503, "draining")
+    Readied.model_validate(ready.json())  # /openapi.json tells of it
     assert not is_idle_early
     assert answer.status_code == 200
     assert "42" in answer.text
