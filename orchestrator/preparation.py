@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from domain.adjustments import UNKNOWN_CIRCUMSTANCES, Circumstances, RoutingAdjustments
@@ -138,9 +139,9 @@ class Preparation:
         recorder.routed(decision.calls)
         if who.rejected:
             filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
-            decision = replace(decision, considered=(*decision.considered, *filtered))
+            decision = decision.altered(considered=(*decision.considered, *filtered))
         if adjustments.moves_scores:
-            decision = replace(decision, detail={**decision.detail, "adjustments": _told(adjustments)})
+            decision = decision.detailed_by(partial(_adjusted, decision, adjustments))
         recorder.decision = decision = view.decision(decision)
         return target, view, decision, deadline
 
@@ -355,6 +356,10 @@ def _adjustments(request: ChatRequest, strategy: Strategy, snapshot: RegistrySna
         check_names(tuple(options.boost), request, snapshot, param="consilium.boost")
         given["boost"] = {**strategy.adjustments.boost, **options.boost}
     return replace(strategy.adjustments, **given) if given else strategy.adjustments
+
+
+def _adjusted(decision: RoutingDecision, adjustments: RoutingAdjustments) -> Mapping[str, Any]:
+    return {**decision.detail, "adjustments": _told(adjustments)}
 
 
 def _told(adjustments: RoutingAdjustments) -> dict[str, object]:
