@@ -203,9 +203,10 @@ class Metrics:
                 self._series(self.selections, self._experts(expert_id), router).inc()
             if trace.decision.fallback:
                 self.fallbacks.inc()
-            for why in ("enough_alone", "load_shed"):
-                if (told := trace.decision.detail.get(why)) is not None:
-                    self._series(self.not_asked, why).inc(told["of"] - told["asked"])
+            if trace.decision.is_detailed:  # else nobody was left out, and the detail would be made for this alone
+                for why in ("enough_alone", "load_shed"):
+                    if (told := trace.decision.detail.get(why)) is not None:
+                        self._series(self.not_asked, why).inc(told["of"] - told["asked"])
         if trace.panel_changed_answer is not None:
             self._series(self.panels, "yes" if trace.panel_changed_answer else "no").inc()
         self.overhead.observe(trace.timings.overhead / 1e3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from domain.adjustments import AS_SCORED, UNKNOWN_CIRCUMSTANCES, Circumstances, RoutingAdjustments
@@ -109,7 +109,7 @@ class RoutingDecision:
     calls: tuple[Outcome, ...] = ()
     """Calls that the router itself made to decide, e.g. to name the query's skills."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """What else this router wants to show (neighbours, thresholds). JSON values only."""
+    """What else this router wants to show (neighbours, thresholds). JSON values only. ``detailed_by`` defers it."""
     cascade: CascadeRule | None = None
     """``selected`` are asked one after the other, in that order, until an answer is good enough by this rule; None: all at once."""
     vector: bytes | None = field(default=None, repr=False)
@@ -119,6 +119,32 @@ class RoutingDecision:
     def num_calls(self) -> int:
         """Calls that the router has made."""
         return sum(not isinstance(outcome, ExpertFailure) or outcome.called for outcome in self.calls)
+
+    def detailed_by(self, detail: Callable[[], Mapping[str, Any]]) -> Self:
+        """This decision with a detail that is made when somebody reads it, which few do at once: the trace's writer, who asked for an
+        explanation. *detail* has to be pure."""
+        made = replace(self, detail={})
+        _put_detail(made, detail)
+        return made
+
+    @property
+    def is_detailed(self) -> bool:
+        """Whether the detail is there, or would be made by reading it."""
+        return not callable(_kept_detail(self))
+
+    def altered(self, **changes: Any) -> Self:
+        """``dataclasses.replace`` that leaves a deferred detail deferred."""
+        if self.is_detailed or "detail" in changes:
+            return replace(self, **changes)
+        kept = _kept_detail(self)
+        others = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "detail"}
+        made = type(self)(**{**others, **changes})
+        _put_detail(made, kept)
+        return made
+
+
+_kept_detail, _put_detail = vars(RoutingDecision)["detail"].__get__, vars(RoutingDecision)["detail"].__set__
+RoutingDecision.detail = _MadeWhenRead(vars(RoutingDecision)["detail"])  # type: ignore[assignment, misc]
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ class ProfileStore:
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
         self._database = database
         self._now = now
+        self._outcomes: tuple[int, OutcomesVersion] | None = None
+        """The registry's version when they were last looked through, and theirs."""
 
     async def create_run(self, expert_ids: Sequence[str], question_ids: Sequence[str], note: str = "") -> str:
         """Start a run and return its id. Raises ``NotFound`` when an expert or question is not there, ``InvalidRequest`` when
@@ -122,7 +124,7 @@ class ProfileStore:
     async def list_runs(self) -> list[ProfileRunRecord]:
         """Every run, newest first."""
         async with self._database.reading() as connection:
-            runs = await _read_runs(connection)
+            runs = await _read_runs(connection, None)
         return sorted(runs, key=lambda run: (-run.created_at, run.id))
 
     async def get_run(self, run_id: str) -> ProfileRunRecord:
@@ -168,9 +170,11 @@ class ProfileStore:
             return
         async with self._database.session() as connection:
             await state.lock(connection)
-            run = await _one_run(connection, run_id)
-            if run.state is not RunState.RUNNING:
-                raise Conflict(f"profile run {run_id!r} is {run.state.value.replace('_', ' ')}: start a new one", param="id")
+            run_state = await connection.scalar(sa.select(profile_runs.c.state).where(profile_runs.c.id == run_id))
+            if run_state is None:
+                await _one_run(connection, run_id)  # raises, with the nearest id
+            if run_state != RunState.RUNNING.value:
+                raise Conflict(f"profile run {run_id!r} is {str(run_state).replace('_', ' ')}: start a new one", param="id")
             await record(connection, run_id, outcomes)
             await state.bump(connection)
 
@@ -224,9 +228,12 @@ class ProfileStore:
             return await outcome_matrix.read_table(connection, expert_ids)
 
     async def outcomes_version(self) -> OutcomesVersion:
-        """Equal as long as the same outcomes count."""
+        """Equal as long as the same outcomes count. They are looked through only after something in the registry has changed."""
         async with self._database.reading() as connection:
-            return await outcome_matrix.read_version(connection)
+            registry = (await state.read_versions(connection)).registry
+            if self._outcomes is None or self._outcomes[0] != registry:
+                self._outcomes = registry, await outcome_matrix.read_version(connection)
+            return self._outcomes[1]
 
     async def mean_latencies(self) -> dict[str, float]:
         """Expert id to the mean latency of the outcomes that count, in milliseconds."""
@@ -271,28 +278,25 @@ async def _require_known(connection: AsyncConnection, table: sa.Table, ids: Sequ
 
 
 async def _one_run(connection: AsyncConnection, run_id: str) -> ProfileRunRecord:
-    found = await _read_runs(connection, profile_runs.c.id == run_id)
+    found = await _read_runs(connection, run_id)
     if not found:
         known = (await connection.scalars(sa.select(profile_runs.c.id))).all()
         raise NotFound(f"there is no profile run {run_id!r}; {did_you_mean(run_id, sorted(known))}", param="id")
     return found[0]
 
 
-async def _read_runs(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> list[ProfileRunRecord]:
+async def _read_runs(connection: AsyncConnection, run_id: str | None) -> list[ProfileRunRecord]:
+    """All runs, or that one."""
     outcome = profile_outcomes.c
+    of_outcomes = [] if run_id is None else [outcome.run_id == run_id]
     # Each from an index of its own: of large runs, reading the rows takes a hundred times as long.
-    recorded = sa.select(outcome.run_id, sa.func.count().label("num")).group_by(outcome.run_id).subquery()
-    right = (
-        sa.select(outcome.run_id, sa.func.count().label("num"))
-        .where(sa.text("correct AND error IS NULL"))
-        .group_by(outcome.run_id)
-        .subquery()
-    )
+    counted = sa.select(outcome.run_id, sa.func.count().label("num")).where(*of_outcomes).group_by(outcome.run_id)
+    recorded, right = counted.subquery(), counted.where(sa.text("correct AND error IS NULL")).subquery()
     statement = (
         sa.select(profile_runs, recorded.c.num.label("num_recorded"), right.c.num.label("num_correct"))
         .outerjoin(recorded, recorded.c.run_id == profile_runs.c.id)
         .outerjoin(right, right.c.run_id == profile_runs.c.id)
-        .where(*conditions)
+        .where(*([] if run_id is None else [profile_runs.c.id == run_id]))
     )
     return [
         ProfileRunRecord(

@@ -69,6 +69,15 @@ async def read_questions(connection: AsyncConnection) -> dict[str, LabelledQuest
     return {question.id: question for question in sorted((_from_row(row) for row in rows), key=lambda q: q.id)}
 
 
+async def _read_some(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, LabelledQuestion]:
+    """Those of *ids* that are there."""
+    found: dict[str, LabelledQuestion] = {}
+    for some in chunks(ids):
+        rows = (await connection.execute(sa.select(labelled_questions).where(labelled_questions.c.id.in_(some)))).mappings()
+        found |= {row["id"]: _from_row(row) for row in rows}
+    return found
+
+
 async def write_questions(connection: AsyncConnection, questions: Sequence[LabelledQuestion], *, source: str, now: float) -> int:
     """Add or overwrite *questions* by id and return how many are new or different.
 
@@ -77,7 +86,7 @@ async def write_questions(connection: AsyncConnection, questions: Sequence[Label
     """
     _require_storable(questions)
     wanted = {question.id: question for question in questions}
-    stored = await read_questions(connection)
+    stored = await _read_some(connection, list(wanted))
     changed = [question for question in wanted.values() if stored.get(question.id) != question]
     replaced = [question.id for question in changed if question.id in stored]
     reworded = [i for i in replaced if _wording(stored[i]) != _wording(wanted[i])]

@@ -44,6 +44,8 @@ _CLOSE_TIMEOUT_S = 5.0
 _SECONDS_KEPT = {10: 3 * 86_400, 7: 40 * 86_400}
 """Of a budget's count, by the length of its period's name: a day, a month, and then some."""
 
+_TAKEN_KEPT_S = 86_400
+"""Of what remembers that something was taken: longer than any request runs."""
 _NOT_LOADED = -1
 """What the script refuses by when a budget is not there: its place is in ``wait``."""
 
@@ -56,6 +58,12 @@ local slot = math.floor(now_ms / slot_ms)
 local oldest = slot - num_slots
 local refused, wait_ms = 0, 0
 local used, ends = {}, {}
+local num_rules = #KEYS - 2
+local settled, taken = KEYS[num_rules + 1], KEYS[num_rules + 2]
+
+if redis.call('EXISTS', settled) == 1 then
+  return {-2}
+end
 
 local function counts(key, first, last)
   local names = {}
@@ -63,8 +71,9 @@ local function counts(key, first, last)
   return redis.call('HMGET', key, unpack(names))
 end
 
-for i, key in ipairs(KEYS) do
-  local kind, limit, cost = ARGV[2 + 3 * i], tonumber(ARGV[3 + 3 * i]), tonumber(ARGV[4 + 3 * i])
+for i = 1, num_rules do
+  local key = KEYS[i]
+  local kind, limit, cost = ARGV[3 + 3 * i], tonumber(ARGV[4 + 3 * i]), tonumber(ARGV[5 + 3 * i])
   used[i], ends[i] = 0, 0
   if kind == 'w' then
     local known = redis.call('HMGET', key, 'total', 'first', 'last')
@@ -115,8 +124,9 @@ for i, key in ipairs(KEYS) do
 end
 
 local told = {refused, wait_ms, slot}
-for i, key in ipairs(KEYS) do
-  local kind, limit, cost = ARGV[2 + 3 * i], tonumber(ARGV[3 + 3 * i]), tonumber(ARGV[4 + 3 * i])
+for i = 1, num_rules do
+  local key = KEYS[i]
+  local kind, limit, cost = ARGV[3 + 3 * i], tonumber(ARGV[4 + 3 * i]), tonumber(ARGV[5 + 3 * i])
   local left = limit - used[i]
   if refused == 0 then
     left = left - cost
@@ -137,21 +147,30 @@ for i, key in ipairs(KEYS) do
   told[#told + 1] = left
   told[#told + 1] = ends[i]
 end
+if refused == 0 and tonumber(ARGV[5]) > 0 then
+  redis.call('SET', taken, slot, 'EX', tonumber(ARGV[5]))
+end
 return told
 """
-"""Arguments: slot length (ms), slots, lease, its length (ms); for each key kind, limit and cost. Answers: the place of the rule that
-refused (0: none; -1: a budget is not loaded, its place next), milliseconds to wait, the slot; for each rule what is left and when its
-window is empty (ms)."""
+"""Keys: of each rule, what remembers that the lease is settled, and what remembers that it was taken, and in which slot. Arguments: slot
+length (ms), slots, lease, its length (ms), how long it is remembered (s; 0: not at all); for each rule kind, limit and cost. Answers: the
+place of the rule that refused (0: none; -1: a budget is not loaded, its place next; -2: nobody waits for it any more, nothing was
+taken), milliseconds to wait, the slot; for each rule what is left and when its window is empty (ms)."""
 
 _SETTLE = """
 local now = redis.call('TIME')
-local slot_ms, num_slots, lease, taken_in = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local slot_ms, num_slots, lease, was_taken = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local slot = math.floor((now[1] * 1000 + math.floor(now[2] / 1000)) / slot_ms)
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', 600) then
   return
 end
-for i = 2, #KEYS do
-  local key, kind, difference = KEYS[i], ARGV[1 + 2 * i], tonumber(ARGV[2 + 2 * i])
+local taken_in = tonumber(redis.call('GET', KEYS[2]) or -1)
+redis.call('DEL', KEYS[2])
+if was_taken == 1 and taken_in < 0 then
+  return
+end
+for i = 3, #KEYS do
+  local key, kind, difference = KEYS[i], ARGV[2 * i - 1], tonumber(ARGV[2 * i])
   if kind == 'c' then
     redis.call('ZREM', key, lease)
   elseif difference ~= 0 and redis.call('EXISTS', key) == 1 then
@@ -169,8 +188,9 @@ for i = 2, #KEYS do
   end
 end
 """
-"""The first key remembers that this was done: it is told again when no answer came. Arguments: slot length (ms), slots, lease, the slot
-that was taken in; for each further key kind and what it cost more than was taken."""
+"""The first key remembers that this was done: it is told again when no answer came. The second is what ``_TAKE`` has left. Arguments: slot
+length (ms), slots, lease, whether anything has to have been taken (1: what Redis does not know of, never taken or lost with all that it
+held, is not settled either); for each further key kind and what it cost more than was taken."""
 
 _RENEW = """
 local now = redis.call('TIME')
@@ -233,12 +253,17 @@ class RedisCounters:
 
     async def take(self, key_id: str, lease: str, rules: Sequence[Rule]) -> Verdict:
         self._begin()
-        keys = [self._name(key_id, rule) for rule in rules]
-        arguments: list[str | int] = [_ms(SLOT_S), NUM_SLOTS, lease, _ms(LEASE_S)]
+        keys = [*(self._name(key_id, rule) for rule in rules), *self._of_lease(key_id, lease)]
+        arguments: list[str | int] = [_ms(SLOT_S), NUM_SLOTS, lease, _ms(LEASE_S), _TAKEN_KEPT_S if _may_differ(rules) else 0]
         for rule in rules:
             arguments += (rule.kind.value, rule.limit, rule.cost)
         for _ in range(len(rules) + 1):
-            told = await self._asked(self._take(keys=keys, args=arguments))
+            try:
+                told = await self._asked(self._take(keys=keys, args=arguments))
+            except BaseException:
+                # No answer, or nobody to hear it: it may have been taken all the same, or will be.
+                self._tell(key_id, lease, [(rule, -rule.cost) for rule in rules])
+                raise
             if told[0] != _NOT_LOADED:
                 break
             missing = told[1] - 1
@@ -257,29 +282,28 @@ class RedisCounters:
             self._running.setdefault(key_id, set()).add(lease)
         return verdict
 
-    def settle(self, key_id: str, lease: str, rules: Sequence[Rule], costs: Sequence[int], slot: int) -> None:
+    def settle(self, key_id: str, lease: str, rules: Sequence[Rule], costs: Sequence[int], slot: int) -> None:  # noqa: ARG002  # Redis knows it
         if (running := self._running.get(key_id)) is not None:
             running.discard(lease)
             if not running:
                 del self._running[key_id]
         differs = [(rule, c - rule.cost) for rule, c in zip(rules, costs, strict=True) if c != rule.cost or rule.kind is Kind.CONCURRENCY]
-        self._tell(key_id, lease, differs, slot)
+        self._tell(key_id, lease, differs)
 
     def charge(self, key_id: str, spent: Spent, rules: Sequence[Rule]) -> None:
         costs = [(rule, spent.nano_usd if rule.unit is Unit.USD else spent.tokens) for rule in rules]
-        self._tell(key_id, random_id(), costs, 0)
+        self._tell(key_id, random_id(), costs, was_taken=False)
 
-    def _tell(self, key_id: str, lease: str, differs: Sequence[tuple[Rule, int]], slot: int) -> None:
+    def _tell(self, key_id: str, lease: str, differs: Sequence[tuple[Rule, int]], *, was_taken: bool = True) -> None:
         if not differs:
             return
         self._begin()
-        arguments: list[str | int] = [_ms(SLOT_S), NUM_SLOTS, lease, slot]
+        arguments: list[str | int] = [_ms(SLOT_S), NUM_SLOTS, lease, int(was_taken)]
         for rule, difference in differs:
             arguments += (rule.kind.value, difference)
         if len(self._untold) >= MAX_UNTOLD:
             self._untold.popleft()
-        done = f"{self._prefix}:{{{key_id}}}:settled:{lease}"
-        self._untold.append(_Told((done, *(self._name(key_id, rule) for rule, _ in differs)), tuple(arguments)))
+        self._untold.append(_Told((*self._of_lease(key_id, lease), *(self._name(key_id, rule) for rule, _ in differs)), tuple(arguments)))
         self._has_untold.set()
 
     async def close(self) -> None:
@@ -358,8 +382,17 @@ class RedisCounters:
     def _name(self, key_id: str, rule: Rule) -> str:
         return self._named(key_id, rule.kind, rule.unit, rule.period)
 
+    def _of_lease(self, key_id: str, lease: str) -> tuple[str, str]:
+        """What remembers that a lease is settled, and that it was taken."""
+        return f"{self._prefix}:{{{key_id}}}:settled:{lease}", f"{self._prefix}:{{{key_id}}}:taken:{lease}"
+
     def _named(self, key_id: str, kind: Kind, unit: Unit, period: str) -> str:
         return f"{self._prefix}:{{{key_id}}}:{kind.value}:{unit.value}{':' if period else ''}{period}"
+
+
+def _may_differ(rules: Sequence[Rule]) -> bool:
+    """Whether there is anything to settle. One more of a minute's requests is forgotten by itself, and nobody tells that it is over."""
+    return any(rule.unit is not Unit.REQUESTS or rule.kind is not Kind.WINDOW for rule in rules)
 
 
 def _ms(seconds: float) -> int:

@@ -48,7 +48,7 @@ def _told(decision: RoutingDecision, of: Callable[[Any], str | None]) -> Routing
             for name, value in detail.items()
         }
 
-    return replace(decision, reason=of(decision.reason) or "", detail=told(decision.detail), calls=())
+    return decision.altered(reason=of(decision.reason) or "", calls=()).detailed_by(lambda: told(decision.detail))
 
 
 def hashed(trace: Trace, key: bytes) -> Trace:

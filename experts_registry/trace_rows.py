@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from heapq import nlargest
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.routing import RoutingDecision
 from domain.trace import Trace
 from experts_registry.database import JsonText
 from experts_registry.questions import chunks
@@ -27,8 +29,14 @@ MAX_CONSIDERED = 50
 """Considered experts that a stored trace keeps: with a thousand of them, each trace would be a hundred kilobytes of reasons why not."""
 _NUM_CONSIDERED = "num_considered"
 """In the decision's detail, where some were left out: how many there were."""
+_MAX_LISTED = 200
+"""Entries that a list in a decision's detail keeps."""
 _BYTES_EACH = 200
 """Rough size of a call, a considered expert or a message beside its text."""
+_BYTES_DEFERRED = 5_000
+"""Rough size of a detail that is not made yet: the query's vectors and text."""
+_BYTES_VALUE = 16
+"""Rough size of a value in a detail, with its name, beside its text."""
 
 
 def compact(trace: Trace) -> Trace:
@@ -36,7 +44,7 @@ def compact(trace: Trace) -> Trace:
     calls once, among all calls."""
     decision = trace.decision
     if decision is not None and decision.calls:
-        decision = replace(decision, calls=())
+        decision = decision.altered(calls=())
         trace = replace(trace, decision=decision)
     if decision is None or len(decision.considered) <= MAX_CONSIDERED:
         return trace
@@ -44,8 +52,33 @@ def compact(trace: Trace) -> Trace:
     best = nlargest(num_others, (e for e in decision.considered if not e.selected), key=lambda expert: expert.score)
     kept = {expert.expert_id for expert in best}
     considered = tuple(expert for expert in decision.considered if expert.selected or expert.expert_id in kept)
-    detail = {**decision.detail, _NUM_CONSIDERED: len(decision.considered)}
-    return replace(trace, decision=replace(decision, considered=considered, detail=detail))
+    if decision.is_detailed:
+        made = replace(decision, considered=considered, detail=_counted(decision))
+    else:
+        made = decision.altered(considered=considered).detailed_by(partial(_counted, decision))
+    return replace(trace, decision=made)
+
+
+def _counted(decision: RoutingDecision) -> dict[str, Any]:
+    """Its detail, with how many experts were considered."""
+    return {**decision.detail, _NUM_CONSIDERED: len(decision.considered)}
+
+
+def _cut(value: Any, kept: frozenset[str], depth: int) -> Any:
+    """*value* with at most ``MAX_CONSIDERED`` entries in each object, those of *kept* experts before others, in their order."""
+    match value:
+        case Mapping() if depth:
+            names: Iterable[Any] = value
+            if len(value) > MAX_CONSIDERED:
+                first = [name for name in value if name in kept]
+                others = (name for name in value if name not in kept)
+                chosen = {*first, *islice(others, max(0, MAX_CONSIDERED - len(first)))}
+                names = [name for name in value if name in chosen]
+            return {name: _cut(value[name], kept, depth - 1) for name in names}
+        case list() | tuple() if depth:
+            return [_cut(inner, kept, depth - 1) for inner in value[:_MAX_LISTED]]
+        case _:
+            return value
 
 
 def size_of(trace: Trace) -> int:
@@ -61,8 +94,21 @@ def size_of(trace: Trace) -> int:
         num_parts += 1
     if trace.decision is not None:
         num_parts += len(trace.decision.considered)
-        texts += [expert.why for expert in trace.decision.considered]
+        texts += [trace.decision.reason, *(expert.why for expert in trace.decision.considered)]
+        num_bytes += _size_of(trace.decision.detail, _MAX_NESTING) if trace.decision.is_detailed else _BYTES_DEFERRED
     return num_parts * _BYTES_EACH + num_bytes + sum(len(text) for text in texts if text)
+
+
+def _size_of(value: Any, depth: int) -> int:
+    match value:
+        case str():
+            return _BYTES_VALUE + len(value)
+        case Mapping() if depth:
+            return _BYTES_VALUE + sum(len(str(name)) + _size_of(inner, depth - 1) for name, inner in value.items())
+        case list() | tuple() if depth:
+            return _BYTES_VALUE + sum(_size_of(inner, depth - 1) for inner in value)
+        case _:
+            return _BYTES_VALUE
 
 
 def vector_of(trace: Trace) -> bytes | None:
@@ -77,8 +123,10 @@ def _adapter() -> TypeAdapter[Trace]:
 
 def to_row(trace: Trace) -> dict[str, Any]:
     """The columns of ``traces``. Never raises on what a client has sent: what JSON cannot hold becomes text or null."""
-    if trace.decision is not None and trace.decision.vector is not None:
-        trace = replace(trace, decision=replace(trace.decision, vector=None))
+    if trace.decision is not None:
+        kept = frozenset(expert.expert_id for expert in trace.decision.considered)
+        detail = _cut(trace.decision.detail, kept, _MAX_NESTING)
+        trace = replace(trace, decision=replace(trace.decision, detail=detail, vector=None))
     return {
         "id": storable(trace.id, 128),
         "request_id": storable(trace.request_id, 128),

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from domain.access import Access
@@ -161,11 +162,11 @@ class Preparation:
             decision = self._worth_asking(decision, request, strategy, snapshot)
         if who.rejected:
             filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
-            decision = replace(decision, considered=(*decision.considered, *filtered))
+            decision = decision.altered(considered=(*decision.considered, *filtered))
         if adjustments.moves_scores:
-            decision = replace(decision, detail={**decision.detail, "adjustments": _told(adjustments)})
+            decision = decision.detailed_by(partial(_with, decision, "adjustments", partial(_told, adjustments)))
         if request.effort is not None:
-            decision = replace(decision, detail={**decision.detail, "effort": told_effort(request.effort)})
+            decision = decision.detailed_by(partial(_with, decision, "effort", partial(told_effort, request.effort)))
         recorder.decision = decision = view.decision(decision)
         return Decided(request, target, view, decision, deadline)
 
@@ -400,6 +401,10 @@ def _adjustments(request: ChatRequest, strategy: Strategy, snapshot: RegistrySna
         check_names(tuple(options.boost), request, snapshot, param="consilium.boost")
         given["boost"] = {**strategy.adjustments.boost, **options.boost}
     return replace(strategy.adjustments, **given) if given else strategy.adjustments
+
+
+def _with(decision: RoutingDecision, name: str, told: Callable[[], object]) -> Mapping[str, Any]:
+    return {**decision.detail, name: told()}
 
 
 def _told(adjustments: RoutingAdjustments) -> dict[str, object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Protocol
 
 from domain.adjustments import blended_price
@@ -118,23 +119,22 @@ class BudgetRouter:
         subset = best_subset(choices, room) or (_cheapest(choices),)
         places = _picked(choices, subset, room, query)
         selected = tuple(fitting[place].expert_id for place in places)
-        return replace(
-            decision,
+        made = decision.altered(
             router=self.name,
             selected=selected,
             considered=_considered(decision.considered, selected, obstacles),
             reason=_told(
                 options, base.name, [fitting[place] for place in dict.fromkeys(places)], price_of(choices, places), decision.skills
             ),
-            detail={
-                "limits": {name: getattr(options, name) for name in ("max_price", "max_latency_ms", "max_memory_mb")},
-                "subset": _shares([fitting[place] for place in subset]),
-                "expected_quality": round(quality(choices.scores[place] for place in dict.fromkeys(places)), 4),
-                "price": round(price_of(choices, places), 6),
-                "memory_mb": round(memory_of(choices, places), 1),
-                "base": {"router": base.name, **decision.detail},
-            },
         )
+        told = {
+            "limits": {name: getattr(options, name) for name in ("max_price", "max_latency_ms", "max_memory_mb")},
+            "subset": _shares([fitting[place] for place in subset]),
+            "expected_quality": round(quality(choices.scores[place] for place in dict.fromkeys(places)), 4),
+            "price": round(price_of(choices, places), 6),
+            "memory_mb": round(memory_of(choices, places), 1),
+        }
+        return made.detailed_by(lambda: {**told, "base": {"router": base.name, **decision.detail}})
 
     def _base(self, options: BudgetOptions) -> Router:
         try:
@@ -162,7 +162,7 @@ class BudgetRouter:
         expert_id = decision.selected[0]
         if expert_id in obstacles:
             raise NoEligibleExpert(f"{decision.reason} It is not within {options.told()}: {obstacles[expert_id]}", reasons=dict(obstacles))
-        return replace(decision, router=self.name, considered=_considered(decision.considered, decision.selected, obstacles))
+        return decision.altered(router=self.name, considered=_considered(decision.considered, decision.selected, obstacles))
 
 
 def _picked(choices: Choices, subset: Sequence[int], room: Room, query: RoutingQuery) -> tuple[int, ...]:
@@ -175,13 +175,21 @@ def _picked(choices: Choices, subset: Sequence[int], room: Room, query: RoutingQ
 
 def _considered(experts: Sequence[ScoredExpert], selected: Sequence[str], obstacles: Mapping[str, str]) -> tuple[ScoredExpert, ...]:
     """Best first, and at the end with no score those that are over a limit: nobody of them may stand in for another."""
-    fitting = [replace(expert, selected=expert.expert_id in selected) for expert in experts if expert.expert_id not in obstacles]
+    fitting = [
+        ScoredExpert.explained_by(expert.expert_id, expert.score, expert.expert_id in selected, partial(_why, expert))
+        for expert in experts
+        if expert.expert_id not in obstacles
+    ]
     others = [
-        ScoredExpert(expert.expert_id, 0.0, False, f"left out: {obstacles[expert.expert_id]}; {expert.why}")
+        ScoredExpert.explained_by(expert.expert_id, 0.0, False, partial(_why, expert, f"left out: {obstacles[expert.expert_id]}; "))
         for expert in experts
         if expert.expert_id in obstacles
     ]
     return (*fitting, *others)
+
+
+def _why(expert: ScoredExpert, before: str = "") -> str:
+    return f"{before}{expert.why}"
 
 
 def _shares(subset: Sequence[ScoredExpert]) -> dict[str, float]:

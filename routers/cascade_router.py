@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from domain.cascade import CONFIDENCES, CascadeRule
@@ -93,19 +94,19 @@ class CascadeRouter:
             return self._as_named(options, query)
         base = await self._bases[options.base].route(replace(query, options=options.base_options, pick=PickRule("top_k", 1)), snapshot)
         if base.fallback or not base.others_fit:  # the scores do not speak of this query: who was selected is asked alone
-            return replace(base, router=self.name, detail={**base.detail, "base": base.router})
+            return base.altered(router=self.name).detailed_by(lambda: {**base.detail, "base": base.router})
         cards = {card.id: card for card in query.experts}
         steps, left_out, why = ladder(base.considered, cards, options, max_stages=query.pick.k)
-        detail = {**base.detail, "base": base.router, **_rule_detail(options)}
         considered = tuple(
-            ScoredExpert(
-                scored.expert_id, scored.score, scored.expert_id in steps, f"{scored.why}; {why[scored.expert_id]}".removeprefix("; ")
+            ScoredExpert.explained_by(
+                scored.expert_id, scored.score, scored.expert_id in steps, partial(_joined, scored, why[scored.expert_id])
             )
             for scored in base.considered
         )
         rule = options.rule if len(steps) > 1 else None
         reason = _reason(steps, left_out, options)
-        return replace(base, router=self.name, selected=steps, considered=considered, reason=reason, detail=detail, cascade=rule)
+        made = base.altered(router=self.name, selected=steps, considered=considered, reason=reason, cascade=rule)
+        return made.detailed_by(lambda: {**base.detail, "base": base.router, **_rule_detail(options)})
 
     def _as_named(self, options: CascadeOptions, query: RoutingQuery) -> RoutingDecision:
         eligible = {card.id: card for card in query.experts}
@@ -127,6 +128,11 @@ class CascadeRouter:
         return RoutingDecision(
             self.name, steps, considered, _reason(steps, left_out, options), others_fit=False, detail=_rule_detail(options), cascade=rule
         )
+
+
+def _joined(scored: ScoredExpert, why: str) -> str:
+    """Why it has its score, and *why* it is a step or not."""
+    return f"{scored.why}; {why}".removeprefix("; ")
 
 
 def cost_of(card: ExpertCard, *, by_price: bool) -> float:

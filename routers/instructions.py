@@ -6,7 +6,7 @@ Both are made in the background and kept until questions, outcomes, cards or ski
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +54,20 @@ class Instructions:
     """(N, E), NaN where not measured."""
     overall: Floats
     """(E,) mean scores, shrunk towards the pool's; of an expert that was never measured a twentieth of that, as the skill router does."""
+    _rows: tuple[npt.NDArray[np.intp], ...] = field(init=False, repr=False, compare=False)
+    """Of each column, where its pieces are."""
+
+    def __post_init__(self) -> None:
+        ends = np.bincount(self.owner, minlength=len(self.column_of)).cumsum()[:-1]
+        rows = np.split(np.argsort(self.owner, kind="stable"), ends) if self.column_of else []
+        object.__setattr__(self, "_rows", tuple(rows))
 
     def similarities(self, vector: Floats) -> tuple[Floats, list[str]]:
         """(E,) how near an instruction's vector (D,) is to what each expert is for, the mean of its nearest pieces; -1 where nothing
         is known. And the nearest piece of each, in words."""
         values, nearest = np.full(len(self.column_of), -1.0), [""] * len(self.column_of)
         cosines = self.pieces @ vector
-        for column in range(len(self.column_of)):
-            rows = np.flatnonzero(self.owner == column)
+        for column, rows in enumerate(self._rows):
             if len(rows):
                 best = rows[np.argsort(-cosines[rows], kind="stable")[:_NUM_PIECES]]
                 values[column], nearest[column] = float(cosines[best].mean()), self.texts[best[0]]

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -13,13 +14,23 @@ import numpy as np
 from domain.errors import InvalidRequest, NotReady
 from domain.experts import ExpertCard
 from domain.registry import RegistrySnapshot
-from domain.routing import RoutingDecision, RoutingQuery
+from domain.routing import PickRule, RoutingDecision, RoutingQuery
 from routers import pick
 from routers.annotators import Annotation, Annotator
 from routers.background import computed
 from routers.explanation import how_selected, pick_object, unknown_query
 from routers.index_holder import IndexHolder
-from routers.learned.base import Estimator, ExtendableModel, Features, Floats, ScoreModel, UpdatableModel, columns_of, score_matrix
+from routers.learned.base import (
+    CategorisingModel,
+    Estimator,
+    ExtendableModel,
+    Features,
+    Floats,
+    ScoreModel,
+    UpdatableModel,
+    columns_of,
+    score_matrix,
+)
 from routers.model_keeper import Key, Made, ModelKeeper, options_of_strategies
 from routers.one_core import one_core
 from routers.options import SkillsOptions
@@ -177,7 +188,6 @@ class LearnedRouter:
         features = self._describe((annotation.text,), await self._encoder.encode([annotation.text]))
         scores = expected_scores(made.model, features, expert_ids)
         ranking = rank(query, np.array(scores), _Why(made.model, expert_ids, scores).of)
-        told = made.model.scores.explain(features, 0)
         fallback = not annotation.text or (floor is not None and annotation.similarity < floor)
         if fallback:
             problem = unknown_query(annotation, reading, index.skills)
@@ -192,19 +202,12 @@ class LearnedRouter:
             considered=ranking.considered(selected),
             reason=reason,
             skills=annotation.skills,
-            category=told.get("category") or annotation.category,
+            category=_category(made.model.scores, features) or annotation.category,
             fallback=fallback,
             others_fit=not fallback,
-            detail={
-                "model": {"questions": made.model.num_questions, "registry_version": made.version, "fitted_in_s": round(made.seconds, 3)},
-                "with_context": annotation.with_context,
-                "pick": pick_object(query.pick),
-                "notes": list(annotation.notes),
-                **told,
-            },
             calls=annotation.calls,
             vector=features.vectors[0].astype("<f2").tobytes() if annotation.text else None,
-        )
+        ).detailed_by(partial(_detail, made, annotation, query.pick, features))
 
     @property
     def fitted(self) -> int:
@@ -272,6 +275,21 @@ class LearnedRouter:
         """Equal for options of the estimator that are equal."""
         given = _of_estimator(options)
         return self._name, json.dumps(given, sort_keys=True, default=str) if given else ""
+
+
+def _detail(made: Made[Fitted], annotation: Annotation, rule: PickRule, features: Features) -> dict[str, Any]:
+    """What is shown beside the scores. JSON values only."""
+    return {
+        "model": {"questions": made.model.num_questions, "registry_version": made.version, "fitted_in_s": round(made.seconds, 3)},
+        "with_context": annotation.with_context,
+        "pick": pick_object(rule),
+        "notes": list(annotation.notes),
+        **made.model.scores.explain(features, 0),
+    }
+
+
+def _category(model: ScoreModel, features: Features) -> str | None:
+    return cast(CategorisingModel, model).category_of(features, 0) if hasattr(model, "category_of") else None
 
 
 def _of_estimator(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,10 +105,9 @@ class SkillsRouter:
             fallback=fallback,
             # Without skills the scores are what everybody is worth on average: nobody is forced on a query like nothing known.
             others_fit=bool(annotation.skills),
-            detail=detail_of(annotation, options, query.pick),
             calls=annotation.calls,
             vector=annotation.vector,
-        )
+        ).detailed_by(partial(detail_of, annotation, options, query.pick))
 
     # --- steps ------------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,14 @@ class ScoreModel(Protocol):
         ...
 
 
+class CategorisingModel(ScoreModel, Protocol):
+    """A model that knows what a query is about."""
+
+    def category_of(self, features: Features, row: int) -> str | None:
+        """The category that it takes query *row* for, as ``explain`` tells it; None when it does not know."""
+        ...
+
+
 class Estimator(Protocol):
     """A routing algorithm with its options, before it has seen anything."""
 

@@ -19,7 +19,7 @@ the catalogue follow as they can. Kinds, splits, weights and what is said of the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -152,6 +152,21 @@ class BlendRouter:
         return weights / max(float(weights.sum()), 1e-12)
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a blend's parts say of n queries."""
+
+    rows: Rows
+    shares: Floats
+    """(n, K) of each kind."""
+    level: Floats
+    """(n,)"""
+    parts: Mapping[str, Floats]
+    """By component (n, E)."""
+    trusted: Floats
+    """(n,)"""
+
+
 @dataclass(frozen=True)
 class BlendModel:
     """Fitted; how an expert scores is the question's level and the weighted deviations from it."""
@@ -176,19 +191,18 @@ class BlendModel:
     measured: tuple[bool, ...]
     """(E,) who has an outcome at all; who has none is expected to score the pool's mean."""
 
+    _last: list[tuple[Features, Said]] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The query that was asked about last and what was said of it: it is explained from that. Never carried over by ``replace``."""
+
     def predict(self, features: Features) -> Floats:
-        rows = self.design.rows(features)
-        level, parts = self._parts(features, rows)
-        scores = level[:, None] + self._deviations(parts, self._trusted(rows))
+        said = self._said(features)
+        scores = said.level[:, None] + self._deviations(said.parts, said.trusted)
         clipped: Floats = np.clip(np.where(self.measured, scores, self.pool), 0.0, 1.0).astype(np.float32)
         return clipped
 
     def explain(self, features: Features, row: int) -> Mapping[str, Any]:
-        one = features.rows([row])
-        rows = self.design.rows(one)
-        level, parts = self._parts(one, rows)
-        shares = self.kinds.shares(_kind_rows(rows))[0]
-        trusted = self._trusted(rows)
+        said = self._said(features if len(features) == 1 else features.rows([row]))
+        rows, shares, level, parts, trusted = said.rows, said.shares[0], said.level, said.parts, said.trusted
         total = self._deviations(parts, trusted)[0]
         best = int(np.where(self.measured, total, -np.inf).argmax()) if any(self.measured) else 0
         order = np.argsort(-shares, kind="stable")[:_MAX_KINDS_TOLD].tolist()
@@ -208,6 +222,25 @@ class BlendModel:
         if self.kinds.labelled:
             told["category"] = self.kinds.names[order[0]]
         return told
+
+    def category_of(self, features: Features, row: int) -> str | None:
+        if not self.kinds.labelled:
+            return None
+        said = self._said(features if len(features) == 1 else features.rows([row]))
+        return self.kinds.names[int(said.shares[0].argmax())]
+
+    def _said(self, features: Features) -> Said:
+        """Of each query; of one that was asked about last, without doing it again."""
+        for last, said in self._last[:1]:
+            if last is features:
+                return said
+        rows = self.design.rows(features)
+        shares = self.kinds.shares(_kind_rows(rows))
+        level, parts = self._parts(features, rows, shares)
+        said = Said(rows, shares, level, parts, self._trusted(rows))
+        if len(features) == 1:
+            self._last[:] = [(features, said)]
+        return said
 
     def with_expert(self, expert_id: str, features: Features, table: OutcomeTable) -> BlendModel:
         """Raises ``InvalidRequest`` when *table* has no such expert, or a component cannot be extended."""
@@ -267,9 +300,8 @@ class BlendModel:
         deviations: Floats = self.everywhere + trusted[:, None] * (said - self.everywhere)
         return deviations
 
-    def _parts(self, features: Features, rows: Rows) -> tuple[Floats, dict[str, Floats]]:
+    def _parts(self, features: Features, rows: Rows, shares: Floats) -> tuple[Floats, dict[str, Floats]]:
         """The level (n,) and what each component says (n, E)."""
-        shares = self.kinds.shares(_kind_rows(rows))
         gated = self.gated.predict(shares, _gated_rows(rows))
         parts: dict[str, Floats] = {"kinds": shares @ self.profile, "gated": gated[:, :-1]}
         for name, forest in self.forests.items():

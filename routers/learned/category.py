@@ -168,6 +168,9 @@ class CategoryModel:
         unclear = probabilities.max(axis=1) < self.min_confidence
         return self._answers[np.where(unclear, len(self.categories), probabilities.argmax(axis=1))]
 
+    def category_of(self, features: Features, row: int) -> str:
+        return self.categories[int(self.probabilities(features.vectors[row : row + 1])[0].argmax())]
+
     def explain(self, features: Features, row: int) -> Mapping[str, Any]:
         probabilities = self.probabilities(features.vectors[row : row + 1])[0]
         order = np.argsort(-probabilities, kind="stable")

@@ -8,6 +8,7 @@ everything. Kernel, width, number of neighbours and *m* are those that predict t
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -114,22 +115,22 @@ class NeighboursModel:
         total = float(weights.sum())
         # In the linear kernel the farthest weighs nothing; with all at one distance nobody does.
         shares = weights / total if total else np.zeros_like(weights)
+        near = [place for place in range(len(weights)) if rows[0][place] >= 0]
         shown = [
             {
-                "question": self.names[place] or shortened(self.texts[place], _MAX_TEXT),
-                "similarity": round(float(cosine), 4),
-                "weight": round(float(share), 4),
+                "question": self.names[rows[0][place]] or shortened(self.texts[rows[0][place]], _MAX_TEXT),
+                "similarity": round(float(cosines[0][place]), 4),
+                "weight": round(float(shares[place]), 4),
                 "scores": {
-                    expert_id: None if np.isnan(score) else round(float(score), 4)
-                    for expert_id, score in zip(self.expert_ids, self.scores[place], strict=True)
+                    expert_id: None if math.isnan(score) else round(score, 4)
+                    for expert_id, score in zip(self.expert_ids, self.scores[rows[0][place]].tolist(), strict=True)
                 },
             }
-            for cosine, place, share in zip(cosines[0], rows[0], shares, strict=False)
-            if place >= 0
+            for place in near[:_MAX_EXPLAINED]
         ]
         return {
-            "neighbours": shown[:_MAX_EXPLAINED],
-            "num_neighbours": len(shown),
+            "neighbours": shown,
+            "num_neighbours": len(near),
             "kernel": self.smoothing.kernel,
             "width": self.smoothing.width,
             "own_mean_weight": round(self.smoothing.mass / (self.smoothing.mass + total), 4) if self.smoothing.mass + total else 1.0,

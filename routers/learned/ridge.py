@@ -182,14 +182,16 @@ class RidgeModel:
 
     def explain(self, features: Features, row: int) -> Mapping[str, Any]:
         lifted = self.lift(features.vectors[row : row + 1])[0]
-        experts = {}
+        experts, reaches = {}, dict[int, float]()
         for column, expert_id in enumerate(self.expert_ids):
             everywhere = float(self._weights[-1, column])
             first = self.heads[0].columns[column].inverse
+            if id(first) not in reaches:  # it is D² steps, and most experts share one
+                reaches[id(first)] = round(float(np.sqrt(max(0.0, lifted @ first @ lifted))), 4)
             experts[expert_id] = {
                 "everywhere": round(self.prior + everywhere, 4),
                 "here": round(float(lifted @ self._weights[:, column]) - everywhere, 4),
-                "unfamiliarity": round(float(np.sqrt(max(0.0, lifted @ first @ lifted))), 4),
+                "unfamiliarity": reaches[id(first)],
             }
         return {
             "prior": round(self.prior, 4),

@@ -13,7 +13,7 @@ import pytest
 
 from domain.errors import InvalidRequest
 from domain.outcomes import OutcomeTable, floats
-from routers.learned.base import ExtendableModel, Features, Floats, ScoreModel, UpdatableModel
+from routers.learned.base import CategorisingModel, ExtendableModel, Features, Floats, ScoreModel, UpdatableModel
 from routers.learned.catalogue import ESTIMATORS, check_options, estimator
 
 DIMENSIONS = 48
@@ -168,6 +168,27 @@ def test_it_explains_itself_in_json(case: Case) -> None:
 
     assert explained
     assert json.loads(json.dumps(explained, allow_nan=False)) == explained
+
+
+def test_the_category_that_it_finds_is_the_one_that_it_tells(case: Case) -> None:
+    features, table = example()
+    model = fitted(case, features, table)
+    for row in range(6):
+        found = cast(CategorisingModel, model).category_of(features, row) if hasattr(model, "category_of") else None
+        assert found == model.explain(features, row).get("category")
+
+
+def test_it_explains_one_query_as_it_explains_it_among_others(case: Case) -> None:
+    """Also right after it has predicted another one."""
+    features, table = example()
+    model = fitted(case, features, table)
+    first, second = features.rows([0]), features.rows([1])
+    model.predict(first)
+    other = model.explain(second, 0)
+    model.predict(second)
+
+    assert json.dumps(other) == json.dumps(model.explain(second, 0))
+    np.testing.assert_allclose(model.predict(first)[0], model.predict(features)[0], atol=1e-5)
 
 
 def test_it_explains_itself_with_missing_outcomes(case: Case) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from benchmarks.redis_server import RedisServer
 from domain.errors import NotReady
@@ -168,6 +169,73 @@ async def test_settling_twice_counts_once(redis: RedisServer) -> None:
     await counters.close()
 
     assert (after.refused_by, after.left) == (0, (70,))
+
+
+@pytest.mark.parametrize("how", ["cancelled", "no answer"])
+@pytest.mark.parametrize("has_run", [True, False])
+async def test_what_was_taken_without_anybody_hearing_of_it_is_given_back(redis: RedisServer, how: str, has_run: bool) -> None:
+    """Of a client that left meanwhile, or after a time-out; also where Redis comes to it only after it was given up."""
+    limits = KeyLimits(requests_per_minute=10, tokens_per_minute=100, max_concurrency=2, tokens_per_day=1000)
+    ledger, key, rules = MemoryLedger(), f"key-{uuid.uuid4().hex[:8]}", rules_of(limits, Spent(60), NOON)
+    counters, other = RedisCounters(redis.url, ledger.load), RedisCounters(redis.url, ledger.load)
+    take, ran = counters._take, asyncio.Event()
+    late: list[dict[str, object]] = []
+
+    async def unheard(**asked: object) -> object:
+        if has_run:
+            assert (await take(**asked))[0] == 0  # the budget was loaded by the other
+        else:
+            late.append(asked)
+        ran.set()
+        if how == "cancelled":
+            await asyncio.Event().wait()
+        raise RedisTimeout("no answer")
+
+    first = await other.take(key, "first", rules)
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(counters, "_take", unheard)
+    asking = asyncio.create_task(counters.take(key, "lost", rules_of(limits, Spent(30), NOON)))
+    async with asyncio.timeout(30):
+        await ran.wait()
+        if how == "cancelled":
+            asking.cancel()
+        with pytest.raises(asyncio.CancelledError if how == "cancelled" else NotReady):
+            await asking
+        while counters.num_untold:
+            await asyncio.sleep(0.005)
+        for asked in late:
+            assert await take(**asked) == [-2]
+        second = await other.take(key, "second", rules_of(limits, Spent(40), NOON))
+    monkey.undo()
+    await counters.close()
+    await other.close()
+
+    assert (first.refused_by, second.refused_by) == (None, None)
+    left = dict(zip([(rule.kind, rule.unit) for rule in rules], second.left, strict=True))
+    assert left[Kind.CONCURRENCY, Unit.REQUESTS] == 0
+    assert left[Kind.WINDOW, Unit.REQUESTS] == 8
+    assert left[Kind.WINDOW, Unit.TOKENS] == 0
+    assert left[Kind.BUDGET, Unit.TOKENS] == 900
+
+
+async def test_a_request_that_is_over_leaves_nothing_of_its_own_for_long(redis: RedisServer) -> None:
+    """Thousands come in a minute; only that it was settled is remembered for ten minutes."""
+    ledger = MemoryLedger()
+    counters = RedisCounters(redis.url, ledger.load, prefix="lasting")
+    for limits in (KeyLimits(requests_per_minute=5), KeyLimits(tokens_per_minute=50), KeyLimits(tokens_per_day=50, max_concurrency=2)):
+        rules = rules_of(limits, Spent(10), NOON)
+        verdict = await counters.take("team", uuid.uuid4().hex, rules)
+        assert verdict.refused_by is None
+        lease = uuid.uuid4().hex
+        verdict = await counters.take("team", lease, rules)
+        counters.settle("team", lease, rules, [rule.cost if rule.unit is Unit.REQUESTS else 20 for rule in rules], verdict.slot)
+    async with asyncio.timeout(30):
+        while counters.num_untold:
+            await asyncio.sleep(0.005)
+    known = [key async for key in counters._redis.scan_iter("lasting:*taken*")]
+    await counters.close()
+
+    assert len(known) == 2  # of the two that still run
 
 
 async def test_without_redis_nobody_is_let_in_and_told_so(redis: RedisServer) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from sqlalchemy import event
 
 from domain.errors import Conflict, InvalidRequest, NotFound, StorageError
 from domain.evaluation import AggregatorOutcome, RunState
@@ -60,6 +61,48 @@ async def test_examples_of_a_skill_are_those_that_count_for_it(profiles: Profile
         return [example.outcome.question_id for example in await profiles.examples(skill=skill)]
 
     assert (await of("algebra"), await of("maths"), await of('a "b"'), await of("b")) == (["q1"], ["q2", "q3"], ["q2"], [])
+
+
+async def test_recording_an_answer_looks_at_no_other_run_and_putting_a_question_at_no_other(stores: Stores, profiles: ProfileStore) -> None:
+    """Both happen thousands of times while there are hundreds of thousands."""
+    run_id = await _run(profiles)
+    statements: list[str] = []
+    event.listen(stores.database.engine.sync_engine, "before_cursor_execute", lambda *asked: statements.append(asked[2]))
+    await profiles.record_outcomes(run_id, [make_outcome(question_id="q1")])
+    one_run = len(statements)
+    await stores.questions.put(make_question("q2", answer="another"), source="test")
+
+    def reading(table: str, some: list[str]) -> list[str]:
+        return [said for said in some if said.startswith("SELECT") and f"FROM {table}" in said]
+
+    assert not [said for said in reading("profile_outcomes", statements[:one_run]) if "run_id" not in said and "expert_id" not in said]
+    assert not [said for said in reading("profile_outcomes", statements[:one_run]) if "GROUP BY" in said]
+    asked = reading("labelled_questions", statements[one_run:])
+    assert asked
+    assert all("WHERE labelled_questions.id" in said for said in asked)
+
+
+async def test_one_run_of_several_is_told_with_its_own_counts(profiles: ProfileStore) -> None:
+    first, second, empty = await _run(profiles), await _run(profiles), await _run(profiles)
+    await profiles.record_outcomes(first, [make_outcome(question_id="q1"), make_outcome(question_id="q2", correct=False)])
+    await profiles.record_outcomes(second, [make_outcome(question_id="q1")])
+    found = [await profiles.get_run(run_id) for run_id in (first, second, empty)]
+
+    assert [(run.num_recorded, run.num_correct) for run in found] == [(2, 1), (1, 1), (0, 0)]
+    assert {run.id: run for run in found} == {run.id: run for run in await profiles.list_runs()}
+
+
+async def test_outcomes_are_looked_through_for_their_version_only_after_a_change(stores: Stores, profiles: ProfileStore) -> None:
+    run_id = await _run(profiles)
+    statements: list[str] = []
+    event.listen(stores.database.engine.sync_engine, "before_cursor_execute", lambda *asked: statements.append(asked[2]))
+    first = await profiles.outcomes_version()
+    again = await profiles.outcomes_version()
+    num_looks = sum("FROM profile_outcomes" in said for said in statements)
+    await profiles.record_outcomes(run_id, [make_outcome(question_id="q1")])
+
+    assert (first == again, num_looks) == (True, 1)
+    assert await profiles.outcomes_version() != first
 
 
 async def test_what_was_measured_elsewhere_is_a_finished_run(profiles: ProfileStore) -> None:

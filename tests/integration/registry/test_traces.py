@@ -292,6 +292,62 @@ async def test_a_trace_keeps_the_best_of_many_considered_experts(store: TraceSto
     assert kept.detail == {"floor": 0.3, "num_considered": 400}
 
 
+@pytest.mark.parametrize("num_considered", [1000, 30])
+@pytest.mark.parametrize("is_deferred", [False, True])
+async def test_the_detail_of_a_trace_is_bounded_as_the_considered_experts_are(
+    store: TraceStore, database: Database, is_deferred: bool, num_considered: int
+) -> None:
+    """What a router tells of each of a thousand experts it keeps of those that are kept, however few were eligible; 200 kB otherwise."""
+    ids = [f"expert-{number}" for number in range(1000)]
+    considered = tuple(ScoredExpert(name, place / 1000, selected=place == 3) for place, name in enumerate(ids[:num_considered]))
+    detail = {
+        "means": dict.fromkeys(ids, 0.5),
+        "neighbours": [{"question": "q", "scores": dict.fromkeys(ids, 1.0)} for _ in range(8)],
+        "kept": ids,
+    }
+    decision = RoutingDecision("neighbours", ("expert-3",), considered)
+    decision = decision.detailed_by(lambda: detail) if is_deferred else replace(decision, detail=detail)
+    await _written(store, _trace("r1", decision=decision))
+
+    kept = (await store.get("r1")).decision
+    assert kept is not None
+    names = [expert.expert_id for expert in kept.considered]
+    assert list(kept.detail["means"]) == list(kept.detail["neighbours"][7]["scores"])
+    assert len(kept.detail["means"]) == 50
+    assert set(names) <= set(kept.detail["means"])
+    assert kept.detail.get("num_considered", num_considered) == num_considered
+    async with database.reading() as connection:
+        (document,) = (await connection.scalars(sa.text("SELECT CAST(document AS TEXT) FROM traces"))).all()
+    assert len(document) < 30_000
+
+
+def test_the_size_of_a_trace_counts_what_its_router_tells_of_it() -> None:
+    detail = {"neighbours": [{"question": "x" * 100, "scores": dict.fromkeys((f"expert-{n}" for n in range(40)), 0.5)} for _ in range(8)]}
+    trace = _trace("r1", decision=RoutingDecision("neighbours", ("a",), detail=detail))
+
+    assert trace_rows.size_of(trace) >= len(json.dumps(detail))
+
+
+async def test_a_detail_is_made_when_its_trace_is_written_and_beside_the_event_loop(store: TraceStore) -> None:
+    threads: list[int] = []
+
+    def detail() -> dict[str, Any]:
+        threads.append(threading.get_ident())
+        return {"floor": 0.3}
+
+    decision = RoutingDecision("neighbours", ("a",), (ScoredExpert("a", 1.0, selected=True),), vector=b"1234").detailed_by(detail)
+    trace = _trace("r1", decision=decision)
+    store.emit(trace)
+    assert threads == []
+    await _written(store)
+
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+    kept = (await store.get("r1")).decision
+    assert kept is not None
+    assert kept.detail == {"floor": 0.3}
+
+
 async def test_of_many_considered_experts_only_the_kept_ones_are_put_into_words(store: TraceStore) -> None:
     """And what is stored has the words."""
     told: list[str] = []

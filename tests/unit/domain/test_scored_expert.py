@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from domain.routing import ScoredExpert
+from domain.routing import RoutingDecision, ScoredExpert
 
 PLAIN = ScoredExpert("a", 0.5, True, "measured")
 
@@ -62,3 +62,32 @@ def test_it_cannot_be_changed() -> None:
     for field in ("why", "score"):
         with pytest.raises(FrozenInstanceError):
             setattr(expert, field, "x")
+
+
+# --- a decision's detail, deferred in the same way ----------------------------------------------------------------------
+
+
+def deferred() -> tuple[RoutingDecision, list[int]]:
+    made: list[int] = []
+
+    def detail() -> dict[str, Any]:
+        made.append(1)
+        return {"floor": 0.3}
+
+    return RoutingDecision("skills", ("a",), reason="measured").detailed_by(detail), made
+
+
+def test_a_detail_is_made_once_and_when_it_is_read() -> None:
+    decision, made = deferred()
+    altered = decision.altered(router="cascade", reason="cheap")
+
+    assert (altered.router, altered.reason, altered.is_detailed, made) == ("cascade", "cheap", False, [])
+    assert (altered.detail, altered.detail, altered.is_detailed, made) == ({"floor": 0.3}, {"floor": 0.3}, True, [1])
+    assert altered.altered(reason="dear") == replace(altered, reason="dear")
+
+
+@pytest.mark.parametrize(
+    "seen", [lambda one: one, repr, asdict, pickle.dumps, copy.copy, copy.deepcopy, lambda one: replace(one, router="x")]
+)
+def test_a_decision_with_a_deferred_detail_is_a_value_like_any_other(seen: Callable[[RoutingDecision], Any]) -> None:
+    assert seen(deferred()[0]) == seen(RoutingDecision("skills", ("a",), reason="measured", detail={"floor": 0.3}))

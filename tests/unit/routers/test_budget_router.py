@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from domain.adjustments import RoutingAdjustments
 from domain.errors import InvalidRequest, NoEligibleExpert
 from domain.experts import Price
 from domain.plan import CallRole
-from domain.routing import PickRule, RoutingDecision
+from domain.registry import RegistrySnapshot
+from domain.routing import PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from domain.trace import CallRecord, Trace
 from routers.budget_router import BudgetRouter
+from routers.cascade_router import CascadeRouter
 from routers.catalogue import RouterCatalogue
 from routers.latencies import Latencies
 from routers.random_router import RandomRouter
@@ -139,6 +142,37 @@ async def test_a_session_stays_with_its_expert_where_the_base_wants_that_and_it_
     sessions.remember((None, "s"), "calculator")
     with pytest.raises(NoEligibleExpert, match=r"stays with calculator\. It is not within a price of 1"):
         await router.route(query(SNAPSHOT, "zyx wvut qrs", max_price=1, **unclear), SNAPSHOT)
+
+
+@pytest.mark.parametrize("wrapper", ["budget", "cascade"])
+async def test_reasons_and_detail_of_the_base_are_put_into_words_when_they_are_read(wrapper: str) -> None:
+    """Of a thousand that are considered, few are ever shown."""
+    asked: list[str] = []
+
+    class Telling:
+        name = "telling"
+
+        def check_options(self, options: Mapping[str, Any]) -> None: ...
+
+        async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+            def why(expert_id: str) -> str:
+                asked.append(expert_id)
+                return f"{expert_id} is measured"
+
+            considered = tuple(ScoredExpert.explained_by(card.id, 0.5, True, partial(why, card.id)) for card in query.experts)
+            decision = RoutingDecision(self.name, tuple(expert.expert_id for expert in considered), considered)
+            return decision.detailed_by(lambda: {"told": why("detail")})
+
+    routers = RouterCatalogue([Telling()])
+    router = BudgetRouter(routers, Costs()) if wrapper == "budget" else CascadeRouter(routers)
+    options = {"max_price": 1} if wrapper == "budget" else {}
+    decision = await router.route(query(SNAPSHOT, SUM, base="telling", **options), SNAPSHOT)
+    before = list(asked)
+
+    assert before == []
+    assert "calculator is measured" in next(expert.why for expert in decision.considered if expert.expert_id == "calculator")
+    assert asked == ["calculator"]
+    assert "detail is measured" in str(decision.detail)
 
 
 async def test_a_fallback_has_to_fit_too() -> None:

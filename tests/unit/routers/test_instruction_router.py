@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from domain.deadline import Deadline
@@ -17,6 +18,7 @@ from domain.routing import PickRule, RoutingDecision
 from domain.strategy import Strategy
 from routers.annotators import EmbeddingAnnotator
 from routers.instruction_router import InstructionRouter, parse_instruction
+from routers.instructions import Instructions
 from routers.model_keeper import models_of_strategies
 from tests.fakes.learned import MemorySource, World, outcome_table
 from tests.fakes.routing import card, holder_for, query, snapshot_of
@@ -189,3 +191,21 @@ async def test_wrong_options_are_refused_by_name(options: Mapping[str, Any], par
 )
 def test_the_instruction_is_the_first_line_that_says_something(text: str, instruction: str) -> None:
     assert parse_instruction(text) == instruction
+
+
+def test_each_expert_is_compared_by_its_own_pieces_in_whatever_order_they_stand() -> None:
+    pieces = np.eye(4, dtype=np.float32)[[0, 1, 2, 0]]
+    known = Instructions(
+        column_of={"a": 0, "nobody": 1, "b": 2},
+        pieces=pieces,
+        owner=np.array([2, 0, 2, 0], np.intp),
+        texts=("sums", "capitals", "words", "terms"),
+        questions=np.zeros((0, 4), np.float32),
+        scores=np.zeros((0, 3), np.float32),
+        overall=np.full(3, 0.5),
+    )
+    values, nearest = known.similarities(np.eye(4, dtype=np.float32)[1])
+
+    assert values.tolist() == [0.5, -1.0, 0.0]
+    assert nearest == ["capitals", "", "sums"]
+    assert Instructions({}, pieces[:0], np.zeros(0, np.intp), (), pieces[:0], pieces[:0], np.zeros(0)).similarities(pieces[0])[1] == []

@@ -48,6 +48,20 @@ async def test_the_decision_tells_the_model_the_estimators_reasons_and_what_the_
     assert "calculator is best at that" in decision.reason
 
 
+async def test_the_models_reasons_are_made_when_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    router, explain, asked = await World(SNAPSHOT).fitted(), NearestMeanModel.explain, list[str]()
+
+    def told(model: NearestMeanModel, features: Features, row: int) -> Mapping[str, Any]:
+        asked.append(features.texts[row])
+        return explain(model, features, row)
+
+    monkeypatch.setattr(NearestMeanModel, "explain", told)
+    decision = await router.route(query(SNAPSHOT, SUM), SNAPSHOT)
+    before = list(asked)
+
+    assert (before, bool(decision.detail["nearest"]), asked) == ([], True, [SUM])
+
+
 async def test_an_expert_that_was_never_measured_stands_behind_everybody_and_it_is_said() -> None:
     router = await World(SNAPSHOT).fitted()
     decision = await router.route(query(SNAPSHOT, SUM, pick=PickRule("top_k", 4)), SNAPSHOT)
