@@ -54,9 +54,6 @@ class BatchFleet:
     def hold(self, server_id: str, deadline: Deadline) -> AbstractAsyncContextManager[None]:
         return self._fleet.hold(server_id, deadline)
 
-    def prefetch(self, server_id: str) -> bool:
-        return self._fleet.prefetch(server_id)
-
     def expect(self, server_ids: Sequence[str]) -> None:
         self._fleet.expect(server_ids)
 

@@ -134,10 +134,6 @@ class Fleet(Protocol):
         another."""
         ...
 
-    def prefetch(self, server_id: str) -> bool:
-        """Begin to load it if that takes nothing from anybody; whether it is up or comes up."""
-        ...
-
     def expect(self, server_ids: Sequence[str]) -> None:
         """The servers that will be needed, soonest first; replaces what was expected before."""
         ...

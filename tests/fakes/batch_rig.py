@@ -112,9 +112,6 @@ class Fleet:
             self.loaded.append(server_id)
         yield
 
-    def prefetch(self, server_id: str) -> bool:
-        return server_id in self._resident
-
     def expect(self, server_ids: Sequence[str]) -> None:
         self.expected = tuple(server_ids)
 
