@@ -166,3 +166,8 @@ class Check:
         if (size := fewest_tokens(self.letters, card)) > card.context_length:
             return f"{_CONTEXT} too short: {size} tokens needed at least, it has {card.context_length}"
         return None
+
+    def rests(self, card: ExpertCard) -> bool:
+        """Whether nothing but its circuit, which is open, stands in *card*'s way as far as it was looked at."""
+        why = self.obstacle(card)
+        return why is not None and why.startswith(_UNHEALTHY)

@@ -14,7 +14,7 @@ from domain.budget import Budget
 from domain.chat import ChatRequest
 from domain.deadline import Clock, Deadline
 from domain.errors import ConsiliumError, ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
-from domain.experts import ExpertCard, HealthState
+from domain.experts import ExpertCard, ExpertRole, HealthState
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
@@ -94,6 +94,15 @@ class Preparation:
     def view(self, access: Access) -> View:
         """The registry as a caller with *access* may see it."""
         return self._views.view(self._directory.snapshot(), access)
+
+    def may_be_answered_later(self, request: ChatRequest) -> bool:
+        """Whether an expert that *request* may be routed to is left out only because its last calls failed."""
+        snapshot = self.view(request.access).seen
+        target = resolve(request.model, snapshot, request.access)
+        if target.expert is not None:
+            return self._directory.health_of(target.expert.id) is HealthState.OPEN
+        check = Check(request, self._directory.health_of, target.strategy.adjustments)
+        return any(ExpertRole.CANDIDATE in card.roles and check.rests(card) for card in snapshot.experts.values())
 
     async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, View, RoutingDecision, Deadline]:
         """The routing decision alone, with what it was made from and the deadline that began with it. Nobody is named whom the caller may
