@@ -9,6 +9,7 @@ from fastapi import Request
 
 from api.auth import ANYBODY, Caller
 from api.services import Services
+from api.trace_middleware import CONTEXT
 from domain.chat import ChatRequest
 from domain.spending import Spent
 from orchestrator.admission.gate import Grant, Refused
@@ -50,12 +51,12 @@ def caller_of(request: Request) -> Caller:
 
 
 def of_caller(request: Request, asked: ChatRequest) -> ChatRequest:
-    """*asked* with the rights of who asks."""
-    caller = caller_of(request)
+    """*asked* with the rights of who asks, as a span of the trace that it came with."""
+    caller, context = caller_of(request), request.scope.get(CONTEXT)
     if caller is ANYBODY:
-        return asked
+        return asked if context is None else replace(asked, context=context)
     key = caller.key
-    return replace(asked, access=caller.access, key_id=key.id if key is not None else None)
+    return replace(asked, access=caller.access, key_id=key.id if key is not None else None, context=context)
 
 
 async def admitted(request: Request, services: Services, asked: ChatRequest) -> tuple[ChatRequest, Held]:

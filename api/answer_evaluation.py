@@ -8,20 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from api.schemas.admin_answers import SERVED_OF_EXPERTS
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
 from domain.skills import LabelledQuestion
-from evaluation.answers.asking import Asker, Way
-from evaluation.answers.comparison import ExpertInfo
+from evaluation.answers.asking import Ask, Asker, Questioner, Way
+from evaluation.answers.comparison import AnswersComparison, AnswersOptions, ExpertInfo
 from evaluation.answers.judging import AskedJudge
 from evaluation.answers.replies import Call, Reply, ReplyLog
 from evaluation.outcomes.duplicates import drop_duplicates
 
 Json = Mapping[str, Any]
-_CHANGES_NOTHING = frozenset({"health", "new_skills", "num_outdated", "description", "enabled", "version"})
+_CHANGES_NOTHING = SERVED_OF_EXPERTS | {"description", "enabled"}
 """Of a card as it is served: what does not change its answers. The version is told beside what makes it."""
 
 
@@ -40,6 +43,79 @@ def judge_of(cards: Sequence[Json], expert: str, asker: Asker, log: ReplyLog) ->
     if expert not in able:
         raise InvalidRequest(f"--judge: there is no expert {expert!r} that may be asked; {did_you_mean(expert, sorted(able))}")
     return AskedJudge(asker, log, expert, version_of(able[expert]), able[expert].get("sampling") or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the service knows, as the admin REST serves it."""
+
+    cards: Sequence[Json]
+    questions: Sequence[Json]
+    profiles: Sequence[Json]
+    recipes: Sequence[Json]
+    aggregators: Sequence[Json]
+
+    @classmethod
+    async def read(cls, rows: Callable[[str], Awaitable[Sequence[Json]]]) -> Known:
+        """*rows* gives every row of a list, by its name."""
+        return cls(*[await rows(name) for name in ("experts", "questions", "profiles", "strategies", "aggregator-profiles")])
+
+    @property
+    def asked(self) -> list[str]:
+        """The questions that the service was measured on."""
+        return [row["question"] for row in self.questions]
+
+
+def comparison_of(
+    known: Known,
+    kept: Sequence[LabelledQuestion],
+    *,
+    questioner: Questioner,
+    candidates: Sequence[Json],
+    strategies: Sequence[str] | None,
+    options: AnswersOptions,
+    settings: Mapping[str, Any],
+    duplicates: Mapping[str, int],
+    routers: Sequence[str] = (),
+    judge: AskedJudge | None = None,
+) -> AnswersComparison:
+    """Of *strategies* (all enabled ones when None), and of ``auto`` with each of *routers*, on the questions *kept*."""
+    whole = fingerprint([sorted(version_of(card) for card in known.cards), known.profiles, len(known.questions), known.aggregators])
+    return AnswersComparison(
+        questioner=questioner,
+        questions=kept,
+        experts=[info_of(card) for card in candidates],
+        strategies=ways_of(known.recipes, strategies, routers, whole),
+        aggregator=aggregator_of(known.cards, known.aggregators),
+        others={card["id"]: info_of(card) for card in known.cards},
+        profile=ranked(known.profiles, candidates),
+        options=options,
+        settings=settings,
+        duplicates=duplicates,
+        judge=judge,
+    )
+
+
+class ServiceAsker:
+    """``evaluation.answers.asking.Asker``: over the API that everybody uses, so that what is measured is what is served.
+
+    *post* asks for a chat completion; what it raises of *failures* is an answer that failed.
+    """
+
+    def __init__(self, post: Callable[[Json], Awaitable[Any]], failures: type[Exception]) -> None:
+        self._post, self._failures = post, failures
+
+    async def ask(self, ask: Ask) -> Reply:
+        messages = [dict(message) for message in ask.messages]
+        body = {**ask.params, "model": ask.model, "messages": messages, "consilium": {**ask.options, "explain": True}}
+        began = time.monotonic()
+        try:
+            answer = await self._post(body)
+            return reply_of(answer, (time.monotonic() - began) * 1000)
+        except self._failures as failure:
+            return Reply(error=str(failure), latency_ms=(time.monotonic() - began) * 1000)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return Reply(error=f"not a chat completion: {type(error).__name__}: {error}", latency_ms=(time.monotonic() - began) * 1000)
 
 
 def info_of(card: Json) -> ExpertInfo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -16,12 +15,22 @@ from api.direct import DirectMiddleware
 from api.draining import Drain
 from api.endpoints import admin, batches, chat, completions, embeddings, feedback, files, health, metrics, models, route
 from api.metrics import Metrics
-from api.middleware import AdmissionMiddleware, BodyMiddleware, HostMiddleware, KeyMiddleware, LiveMiddleware, RequestMiddleware
+from api.middleware import (
+    AdmissionMiddleware,
+    BodyMiddleware,
+    ErrorMiddleware,
+    HostMiddleware,
+    KeyMiddleware,
+    LiveMiddleware,
+    RequestMiddleware,
+)
 from api.openapi import describe
 from api.services import Services
 from api.settings import Settings
+from api.trace_middleware import TraceContextMiddleware
 from api.ui import router as ui
 from api.upload_middleware import UploadMiddleware
+from api.version import installed_version
 
 Bootstrap = Callable[[Settings, Metrics], AbstractAsyncContextManager[Services]]
 
@@ -57,7 +66,8 @@ def create_app(
         description="One OpenAI-compatible endpoint in front of many expert language models, chosen by measured skill.",
         lifespan=lifespan,
         middleware=_middleware(settings, counted, drain),
-        # FastAPI's own, for OpenTelemetry: it looks for a provider at each request, and this service sets none up.
+        # FastAPI's own, for OpenTelemetry: it looks for a provider at each request, and this service sets none up. Its spans are made of
+        # finished traces (`api/spans.py`).
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.drain = drain
@@ -77,18 +87,21 @@ def _real_bootstrap() -> Bootstrap:
 def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Middleware]:
     """Outermost first."""
     stack = [Middleware(RequestMiddleware, metrics=counted)]
-    if settings.is_loopback:
-        stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
+    if settings.otlp_endpoint is not None:
+        stack.append(Middleware(TraceContextMiddleware, ratio=settings.otlp_sample_ratio))
     if settings.cors_origin_list:
         stack.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.cors_origin_list,
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-                allow_headers=["authorization", "content-type", "if-match", "x-request-id", "x-session-id", "x-consilium-explain"],
+                allow_headers=["*"],  # clients send some of their own, and none opens anything: cookies are not taken from there
                 expose_headers=["*"],
             )
         )
+    stack.append(Middleware(ErrorMiddleware))
+    if settings.is_loopback:
+        stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
     stack.append(Middleware(KeyMiddleware))
     stack.append(Middleware(AdmissionMiddleware, max_requests=settings.max_requests, drain=drain))
     stack.append(
@@ -105,11 +118,3 @@ def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Midd
     stack.append(Middleware(LiveMiddleware))
     stack.append(Middleware(DirectMiddleware, endpoints=_DIRECT))
     return stack
-
-
-def installed_version() -> str:
-    """The package's version; ``0`` when it runs from a folder that was never installed."""
-    try:
-        return version("consilium")
-    except PackageNotFoundError:
-        return "0"

@@ -11,7 +11,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.admission import CALLER
-from api.auth import Caller
+from api.auth import SAFE_METHODS, Caller
 from api.services import Services
 from domain.audit import AuditEntry
 from domain.errors import ConsiliumError
@@ -20,8 +20,9 @@ from domain.redaction import without_secrets
 log = logging.getLogger(__name__)
 
 _PREFIX = "/admin/api/"
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HAVE_BEFORE = frozenset({"PUT", "PATCH", "DELETE"})
+_FORGETS = f"{_PREFIX}traces/"
+"""What is removed here is somebody's conversation: it is removed to be gone, and the log is kept for ever."""
 MAX_KEPT_BYTES = 65_536
 """Of what was there before, and of what was answered: cards and strategies take a few kilobytes."""
 
@@ -34,11 +35,12 @@ class AuditMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_change = scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and scope["path"].startswith(_PREFIX)
+        is_change = scope["type"] == "http" and scope["method"] not in SAFE_METHODS and scope["path"].startswith(_PREFIX)
         if not is_change:
             await self._app(scope, receive, send)
             return
-        before = await self._read(scope) if scope["method"] in _HAVE_BEFORE else None
+        has_before = scope["method"] in _HAVE_BEFORE and not scope["path"].startswith(_FORGETS)
+        before = await self._read(scope) if has_before else None
         start: Message | None = None
         body = bytearray()
 
@@ -90,7 +92,7 @@ async def _keep(scope: Scope, status: int, before: Any, after: Any) -> None:
         actor=caller.id,
         role=caller.role.value if caller.role is not None else "",
         method=scope["method"],
-        path=without_secrets(scope["path"]),
+        path=scope["path"],
         status=status,
         request_id=scope["state"]["request_id"],
         before=without_secrets(before),

@@ -17,12 +17,16 @@ from api.settings import Settings, SettingsError
 from domain.access import EVERYTHING, OF_ALL, PUBLIC, Access, Owner
 from domain.errors import Forbidden, Unauthenticated
 from domain.keys import ApiKey, KeySecret, Role
+from domain.registry import RegistrySnapshot
 
 _BEARER = "bearer "
 ADMIN = "admin"
 """What the admin key is called, in the audit log and as the owner of batches. No stored key may have this id."""
 _OWNERS_ONLY = ("/admin/api/keys", "/admin/api/audit")
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Which change nothing."""
+MIN_ADMIN_KEY = 16
+"""Letters of an admin key. Every visitor of the login page gets something signed with it, against which guesses can be tried elsewhere."""
 
 
 class KeyRing:
@@ -53,6 +57,8 @@ class Caller:
     """The stored one, whose limits hold."""
     role: Role | None = None
     """On the admin plane; None keeps the caller out of there."""
+    secret: KeySecret | None = None
+    """Of the stored key the one that was shown."""
 
     @property
     def key_id(self) -> str | None:
@@ -63,6 +69,13 @@ class Caller:
     def owner(self) -> Owner:
         """Whose files and batches the caller may see."""
         return OF_ALL if self.id == ADMIN else Owner(self.key_id)
+
+    def sees_all_of(self, snapshot: RegistrySnapshot) -> bool:
+        """Whether nothing of the registry is kept from the caller: a key of the settings, or a stored one with a role or without
+        restrictions that bite."""
+        if self.key is None or self.role is not None:
+            return True
+        return self.access.strategies is None and all(self.access.sees(card) for card in snapshot.experts.values())
 
 
 ANYBODY = Caller("anybody")
@@ -152,7 +165,8 @@ class Auth:
 
     @contextmanager
     def lent(self, caller: Caller) -> Iterator[str]:
-        """An ``Authorization`` that is *caller* in this process until the block ends: how pages use the API in somebody's name."""
+        """An ``Authorization`` that is *caller* in this process until the block ends: how pages use the API in somebody's name, with the
+        rights that this key has by then."""
         token = secrets.token_urlsafe(32)
         self._lent[token] = caller
         try:
@@ -165,7 +179,7 @@ class Auth:
 
     def _caller(self, key: str, stored: Mapping[str, ApiKey]) -> Caller | None:
         if self._lent and (lent := self._lent.get(key)) is not None:
-            return lent
+            return self._anew(lent, stored)
         if stored:
             if stored is not self._known:
                 self._known = stored
@@ -178,6 +192,16 @@ class Auth:
             return _ADMIN
         return _OF_SETTINGS if self._data.holds(key) else None
 
+    def _anew(self, caller: Caller, stored: Mapping[str, ApiKey]) -> Caller:
+        """*caller* with the rights of now: what runs in somebody's name may run for long. Raises ``Unauthenticated``."""
+        if caller.key is None or caller.secret is None:
+            return caller
+        key = stored.get(caller.key.id)
+        secret = next((one for one in key.secrets if one.sha256 == caller.secret.sha256), None) if key is not None else None
+        if key is None or secret is None:
+            raise Unauthenticated(f"the API key {caller.id!r} does not work any more: ask for another one")
+        return self._checked(key, secret)
+
     def _checked(self, key: ApiKey, secret: KeySecret) -> Caller:
         now = self._now()
         state = key.state(now)
@@ -185,40 +209,54 @@ class Auth:
             raise Unauthenticated(f"the API key {key.id!r} {'is revoked' if state == 'revoked' else 'has expired'}: ask for another one")
         if secret.until is not None and now >= secret.until:
             raise Unauthenticated(f"the API key {key.id!r} has a new secret, and this old one does not work any more")
-        return Caller(key.id, key.access, key, key.role)
+        return Caller(key.id, key.rights, key, key.role, secret)
 
 
 def needed_role(method: str, path: str) -> Role:
     """What a request to the admin plane needs."""
-    if path.startswith(_OWNERS_ONLY) and not (method in _SAFE_METHODS and path.startswith("/admin/api/keys")):
+    if path.startswith(_OWNERS_ONLY) and not (method in SAFE_METHODS and path.startswith("/admin/api/keys")):
         return Role.OWNER
-    return Role.VIEWER if method in _SAFE_METHODS else Role.EDITOR
+    return Role.VIEWER if method in SAFE_METHODS else Role.EDITOR
 
 
 def load_admin_key(settings: Settings) -> str:
-    """The admin key: from the settings, else from ``admin.key`` in the data dir, else made there (mode 0600) and printed once."""
+    """The admin key: from the settings, else from ``admin.key`` in the data dir, else made there (mode 0600) and printed once.
+
+    Raises ``SettingsError`` when it is blank or shorter than ``MIN_ADMIN_KEY``.
+    """
     if settings.admin_key is not None:
-        return settings.admin_key.get_secret_value()
+        return _long_enough(settings.admin_key.get_secret_value().strip(), "CONSILIUM_ADMIN_KEY", "unset it to have one made")
     path = settings.data_dir / "admin.key"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return _read(path)
     except FileNotFoundError:
         key = f"ck-admin-{secrets.token_urlsafe(32)}"
+    # Written beside it and linked: what another process reads at this moment is a whole key, or none.
+    written = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(key + "\n")
+        os.link(written, path)
     except FileExistsError:  # another process made it at the same moment
         return _read(path)
-    with os.fdopen(fd, "w") as file:
-        file.write(key + "\n")
+    finally:
+        written.unlink(missing_ok=True)
     print(f"admin key (kept in {path}): {key}", file=sys.stderr)  # once, on purpose: the person who starts it needs it
     return key
 
 
 def _read(path: Path) -> str:
-    key = path.read_text().strip()
-    if not key:
-        raise SettingsError(f"{path} is empty: delete it to have a new admin key made")
+    return _long_enough(path.read_text().strip(), str(path), "delete it to have a new admin key made")
+
+
+def _long_enough(key: str, where: str, otherwise: str) -> str:
+    if len(key) < MIN_ADMIN_KEY:
+        size = "is empty" if not key else f"has {len(key)} letters"
+        raise SettingsError(
+            f"{where} {size}, and an admin key needs at least {MIN_ADMIN_KEY}, as `openssl rand -hex 24` makes them: set another one, "
+            f"or {otherwise}"
+        )
     return key
 
 

@@ -54,6 +54,9 @@ class BatchFleet:
     def hold(self, server_id: str, deadline: Deadline) -> AbstractAsyncContextManager[None]:
         return self._fleet.hold(server_id, deadline)
 
+    def release(self, server_id: str) -> None:
+        self._fleet.release(server_id)
+
     def expect(self, server_ids: Sequence[str]) -> None:
         self._fleet.expect(server_ids)
 

@@ -9,7 +9,7 @@ from api.answers import Envelope, chat_choice, whole
 from api.completion_shapes import text_choice
 from api.embedding_answers import EmbeddingAnswers
 from api.schemas.chat import parse_chat
-from api.schemas.completions import parse_completion
+from api.schemas.completions import echo_of, parse_completion
 from api.services import Services
 from domain.chat import ChatRequest
 from domain.errors import InvalidRequest
@@ -50,7 +50,7 @@ class CompletionLines:
 
     def answer(self, request: ChatRequest, body: Mapping[str, Any], answer: Answer) -> Mapping[str, Any]:
         """The response's body; ``echo`` is in *body* only."""
-        _, echo = parse_completion(body, request_id=request.id)
+        echo = echo_of(body)
         envelope = Envelope.of(request, prefix="cmpl", object="text_completion")
         return whole(envelope, answer, [text_choice(choice, echo=echo) for choice in answer.choices], explain=request.options.explain)
 

@@ -24,11 +24,14 @@ from api.feedback_metrics import watch_feedback
 from api.first_content import seed_with_zoo
 from api.key_parts import KeyParts
 from api.metrics import Metrics, watch_servers
+from api.process_metrics import watch_process, watch_traces
 from api.readiness import Readiness
 from api.services import Services
 from api.settings import Settings, SettingsError
+from api.span_exporter import SpanExporter
 from api.startup import Startup
-from domain.experts import ExpertCard, HealthState
+from api.version import installed_version
+from domain.experts import ExpertCard, HealthState, Price
 from domain.feedback import FeedbackView
 from experts_registry.audit import AuditLog
 from experts_registry.batches import BatchStore
@@ -60,6 +63,7 @@ from orchestrator.limits import Limits
 from orchestrator.pipeline import Orchestrator
 from orchestrator.ports import TraceSink, Workers
 from orchestrator.preparation import Preparation
+from orchestrator.resolve import is_model_name
 from routers.adjust import UNSCORED
 from routers.annotators import Annotator, EmbeddingAnnotator
 from routers.budget_router import BudgetRouter, ExpertCosts
@@ -125,6 +129,7 @@ async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Servi
             ("database", services.database.close, CLOSE_TIMEOUT_S),
             ("directory", services.directory.close, CLOSE_TIMEOUT_S),
             ("traces", services.trace_store.close, CLOSE_TIMEOUT_S),
+            ("spans", partial(_close_spans, services.spans), CLOSE_TIMEOUT_S),
             ("key usage", services.keys.usage.close, CLOSE_TIMEOUT_S),
             ("limits", services.keys.counters.close, CLOSE_TIMEOUT_S),
             ("encoder", services.encoder.close, CLOSE_TIMEOUT_S),
@@ -135,6 +140,8 @@ async def bootstrap(settings: Settings, metrics: Metrics) -> AsyncIterator[Servi
         for name, close, timeout_s in parts:
             stack.push_async_callback(_close, name, close, timeout_s)
         await services.workers.start()
+        if services.spans is not None:
+            services.spans.start()
         startup.begin()
         yield services
 
@@ -164,6 +171,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         embedded=EmbeddedLimits(num_threads=settings.embedded_threads),
         fleet=fleet,
         addresses=AddressPolicy(settings.expert_network_list),
+        on_wait=metrics.waited,
     )
     sessions, session_routes = SessionMemory(), SessionRoutes()
     feedback = FeedbackService(feedback_store, encoder_id=lambda: encoder.encoder_id if encoder.ready else None)
@@ -176,10 +184,13 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     feedback.teach([router for router in routers.values() if isinstance(router, OnlineLearner)])
     keys = key_parts(settings, database, directory)
     sinks: list[TraceSink] = [metrics, sessions, session_routes, latencies, keys.usage, *([trace_store] if settings.traces else [])]
+    spans = _span_exporter(settings, directory)
+    if spans is not None:
+        sinks.append(spans)
     metrics.watch(_ExpertGauges(directory, workers))
     watch_servers(metrics, fleet)
     watch_feedback(metrics, feedback)
-    metrics.count("consilium_traces_dropped", "Traces lost because the database was too slow.", lambda: trace_store.num_dropped)
+    watch_traces(metrics, trace_store, spans)
     services = Services(
         settings=settings,
         auth=Auth(
@@ -211,6 +222,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         routers=routers,
         workers=workers,
         fleet=fleet,
+        spans=spans,
         orchestrator=Orchestrator(
             directory=directory,
             routers=routers,
@@ -222,6 +234,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         ),
     )
     services.batches = _Batches(services, sinks, learns=learns)
+    watch_process(metrics, services.readiness, services.batches.service, version=installed_version())
     return services
 
 
@@ -278,6 +291,7 @@ class _Batches:
             wire_error=wire_error_of,
             output_line=output_line,
             limits=self._limits,
+            on_lines=services.metrics.lines_ended,
             rights_of=rights_of(services.keys, services.directory.snapshot, embedding_model=settings.encoder),
         )
 
@@ -311,6 +325,26 @@ def key_parts(settings: Settings, database: Database, directory: RegistryDirecto
     else:
         counters = InProcessCounters(usage)
     return KeyParts(KeyStore(database), usage, AuditLog(database), counters, Gate(counters, usage))
+
+
+def _span_exporter(settings: Settings, directory: RegistryDirectory) -> SpanExporter | None:
+    if settings.otlp_endpoint is None:
+        return None
+    from api.otlp import OtlpCollector  # needed by those who have a collector only
+
+    collector = OtlpCollector(
+        settings.otlp_endpoint, headers=settings.otlp_header_map, timeout_s=settings.otlp_timeout_s, version=installed_version()
+    )
+
+    def card_of(expert_id: str) -> ExpertCard | None:
+        return directory.snapshot().experts.get(expert_id)
+
+    return SpanExporter(collector, card_of)
+
+
+async def _close_spans(spans: SpanExporter | None) -> None:
+    if spans is not None:
+        await spans.close()
 
 
 def _health_policy(settings: Settings) -> HealthPolicy:
@@ -456,3 +490,10 @@ class _ExpertGauges:
 
     def queued(self, expert_id: str) -> int:
         return self._workers.queued(expert_id)
+
+    def has_model(self, name: str) -> bool:
+        return is_model_name(name, self._directory.snapshot())
+
+    def price_of(self, expert_id: str) -> Price | None:
+        card = self._directory.snapshot().experts.get(expert_id)
+        return None if card is None else card.price

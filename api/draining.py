@@ -9,6 +9,9 @@ from domain.errors import NotReady
 RETRY_AFTER_S = 1.0
 """When a request that came too late may ask again: another replica is there already, a restarted one in some seconds."""
 
+ADMITTED = "consilium.admitted"
+"""Key of the scope: the request is a part of one that was let in, and is counted with it."""
+
 
 class Drain:
     """Counts the requests that run, and says whether further ones are let in. One for each process."""

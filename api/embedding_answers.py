@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from api.metrics import Metrics
 from api.schemas.embeddings import EmbeddingsBody, texts_of
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from routers.encoder import Encoder
 
 _ANY_MODEL = "auto"
+INLINE_TEXTS = 64
+"""Vectors that are written down on the spot, in a millisecond; of more, a thread does it, so that others are answered meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +47,39 @@ class EmbeddingAnswers:
         """The response's body. Raises like ``check``, and what the encoder raises."""
         return await self.answer_to(validate(EmbeddingsBody, body))
 
-    async def answer_to(self, asked: EmbeddingsBody) -> dict[str, Any]:
-        """The same for a body that was read already."""
+    async def answer_to(self, asked: EmbeddingsBody, *, num_tokens: int | None = None) -> dict[str, Any]:
+        """The same for a body that was read already, and whose tokens may have been counted."""
         texts = self._texts(asked)
         began = time.perf_counter()
         vectors = (await self.encoder.encode(texts)).astype("<f4", copy=False)
-        num_tokens = await self.encoder.count_tokens(texts)
+        if num_tokens is None:
+            num_tokens = await self.encoder.count_tokens(texts)
         self.metrics.embedded(model=self.model, seconds=time.perf_counter() - began, num_tokens=num_tokens)
 
         def embedding(i: int) -> Any:
             return base64.b64encode(vectors[i].tobytes()).decode() if asked.encoding_format == "base64" else vectors[i].tolist()
 
+        def data() -> list[dict[str, Any]]:
+            return [{"object": "embedding", "index": i, "embedding": embedding(i)} for i in range(len(texts))]
+
         return {
             "object": "list",
-            "data": [{"object": "embedding", "index": i, "embedding": embedding(i)} for i in range(len(texts))],
+            "data": data() if len(texts) <= INLINE_TEXTS else await asyncio.to_thread(data),
             "model": self.model,
             "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
         }
+
+    @staticmethod
+    async def encoded(answer: Mapping[str, Any]) -> bytes:
+        """*answer* as JSON. Of many vectors each for itself: nothing else runs in the process while one value is written."""
+        if len(answer["data"]) <= INLINE_TEXTS:
+            return orjson.dumps(answer)
+
+        def joined() -> bytes:
+            head, tail = orjson.dumps({**answer, "data": []}).split(b'"data":[]', 1)
+            return b'%b"data":[%b]%b' % (head, b",".join(map(orjson.dumps, answer["data"])), tail)
+
+        return await asyncio.to_thread(joined)
 
     async def count_tokens(self, asked: EmbeddingsBody) -> int:
         """Of all its texts. Raises like ``check``."""

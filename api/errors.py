@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from api.dependencies import services_of
 from api.headers import known_headers
+from api.logs import without_words
 from api.schemas.validation import first_problem
 from domain import errors
 from domain.experts import HealthState
@@ -179,12 +180,19 @@ def answer_to(request: Request, error: Exception) -> Response:
         response = WireError(error.status_code, wire_body(error.status_code, message, code)).response()
         response.headers.update(error.headers or {})
         return response
-    if wire.status >= 500 and not isinstance(error, _EXPECTED):
-        log.warning("%s %s: %s", request.method, request.url.path, error)
+    tell_log(request, wire.status, error)
     response = wire.response()
     if wire.status >= 500 or wire.status == 429:
         response.headers.update(known_headers(request))
     return response
+
+
+def tell_log(request: Request, status: int, error: Exception) -> None:
+    """Write down what the caller of *request* was not told, where that is a fault of the service."""
+    if status >= 500 and not isinstance(error, _EXPECTED):
+        told = without_words(error) if isinstance(error, errors.ConsiliumError) else str(error)
+        log.warning("%s %s: %s", request.method, request.url.path, told)
+        log.debug("%s %s: %s", request.method, request.url.path, error)
 
 
 def install(app: FastAPI) -> None:

@@ -68,6 +68,7 @@ def explain_object(trace: Trace) -> dict[str, Any]:
         "aggregator": trace.aggregator,
         "aggregator_reason": trace.aggregator_reason,
         "answered_by": trace.answered_by,
+        "panel_changed_answer": trace.panel_changed_answer,
         "sequential_tokens": trace.sequential_tokens,
         "timings_ms": {
             "route": round(timings.route, 3),

@@ -24,9 +24,9 @@ class FeedbackGauges(Protocol):
 
 def watch_feedback(metrics: Metrics, gauges: FeedbackGauges) -> None:
     """Show what users said, and what it says of experts."""
-    metrics.count("consilium_feedback_given", "Things said about answers, since the start.", lambda: gauges.num_given)
-    metrics.count("consilium_feedback_rolled_back", "Feedback taken back, since the start.", lambda: gauges.num_rolled_back)
-    metrics.count("consilium_feedback_taught", "Updates of routers that learn online, since the start.", lambda: gauges.num_taught)
+    metrics.counter("consilium_feedback_given", "Things said about answers.", lambda: gauges.num_given)
+    metrics.counter("consilium_feedback_rolled_back", "Feedback taken back.", lambda: gauges.num_rolled_back)
+    metrics.counter("consilium_feedback_taught", "Updates of routers that learn online.", lambda: gauges.num_taught)
     metrics.registry.register(_FeedbackCollector(gauges))
 
 

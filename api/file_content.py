@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import BinaryIO
 from urllib.parse import quote
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.disconnect import disconnected, stop
+from api.disconnect import ClientGone, while_connected
 from domain.batch import StoredFile
 
 log = logging.getLogger(__name__)
@@ -32,15 +33,11 @@ class FileContent(Response):
         super().__init__(media_type="application/octet-stream", headers=headers)
         self._content, self._send_timeout_s = content, send_timeout_s
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        writer = asyncio.ensure_future(self._write(send))
-        gone = asyncio.ensure_future(disconnected(receive))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await asyncio.wait({writer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if writer.done():
-                writer.result()
+            with suppress(ClientGone):
+                await while_connected(scope, receive, self._write(send))
         finally:
-            await stop(writer, gone)
             await asyncio.to_thread(self._content.close)
 
     async def _write(self, send: Send) -> None:

@@ -80,6 +80,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Answers 431 or 408 and closes the connection when a head is too large or takes too long, 400 when it is none."""
 
     _has_head = False
+    _has_begun = False
     _is_refused = False
     _num_heads = 0
     _head_bytes = 0
@@ -117,13 +118,30 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not is_in_head or has_ended or self.parser is None or self.transport.is_closing():
             return
         self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._is_serving:
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.flow.pause_reading()  # refused when the answer that goes out now is complete, which must stay whole
+        elif self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(_TOO_LARGE, b"the request line and headers are larger than %d bytes" % MAX_HEAD_BYTES, b"headers_too_large")
         elif self._timer is None:
             self._start_timer()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._has_begun and self._timer is None and not self._is_serving and not self.transport.is_closing():
+            self._start_timer()
+
+    @property
+    def _is_serving(self) -> bool:
+        """Whether a request is being answered; what comes meanwhile is the beginning of the next one, or a stray line's end."""
+        return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+
+    def on_message_begin(self) -> None:
+        self._has_begun = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
-        self._has_head, self._head_bytes = True, 0
+        self._has_begun, self._has_head, self._head_bytes = False, True, 0
         self._num_heads += 1
         self._stop_timer()
         if self.parser.should_upgrade() and any(name in _OF_A_BODY for name, _ in self.headers):
@@ -158,15 +176,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._timer = None
         if self.transport.is_closing():
             return
-        if not self._head_bytes:  # nobody waits for an answer to nothing
+        if not self._has_begun:  # nobody waits for an answer to nothing
             self.transport.close()
             return
         self._refuse(_TOO_SLOW, b"the request's headers did not arrive within %d s" % HEAD_TIMEOUT_S, b"request_timeout")
 
     def _refuse(self, status: bytes, message: bytes, code: bytes) -> None:
         self._stop_timer()
-        body = _BODY % (message, code)
-        self.transport.write(status + _REST % (len(body), body))
+        if not self.pipeline and (self.cycle is None or self.cycle.response_complete or not self.cycle.response_started):
+            body = _BODY % (message, code)
+            self.transport.write(status + _REST % (len(body), body))
         self.transport.close()
 
 

@@ -14,6 +14,10 @@ AsgiApp = Callable[[MutableMapping[str, Any], Callable[[], Awaitable[Message]], 
 
 _MAX_CHUNKS = 64
 """Chunks that wait for the reader; the app waits when there are more."""
+_END_S = 1.0
+"""Longest that an app may take to notice that its reader has gone, and again to end when it is cancelled."""
+SCOPE = "asgi_scope"
+"""Extension of a request: entries of the scope that the app sees. Over the network nobody can set any."""
 
 
 class _Exchange:
@@ -53,35 +57,55 @@ class _Exchange:
 class _Body(httpx.AsyncByteStream):
     """The answer's body. Closing it early is a client that went away: the app's work for it is cancelled."""
 
-    def __init__(self, exchange: _Exchange, task: asyncio.Task[None]) -> None:
+    def __init__(self, exchange: _Exchange, task: asyncio.Task[None], silence_s: float | None) -> None:
         self._exchange = exchange
         self._task = task
+        self._silence_s = silence_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
             chunk = asyncio.create_task(self._exchange.chunks.get())
             waiting: set[asyncio.Future[Any]] = {chunk, self._task}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if not chunk.done() and self._exchange.chunks.empty():
-                chunk.cancel()
-                await self._task  # raises what the app raised
-                return
-            if (piece := await chunk) is None:
+            try:
+                done, _ = await asyncio.wait(waiting, timeout=self._silence_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    raise httpx.ReadTimeout(f"nothing came for {self._silence_s:g} s")
+                if not chunk.done() and self._exchange.chunks.empty():
+                    await self._task  # raises what the app raised
+                    return
+                piece = await chunk
+            finally:
+                chunk.cancel()  # a reader that is cancelled leaves nobody waiting for the next one
+            if piece is None:
                 return
             yield piece
 
     async def aclose(self) -> None:
         self._exchange.leave()
-        if not self._task.done():
-            done, _ = await asyncio.wait({self._task}, timeout=1.0)
-            if not done:
-                self._task.cancel()
+        try:
+            if not self._task.done():
+                await asyncio.wait({self._task}, timeout=_END_S)
+        finally:
+            await _end(self._task)
         with suppress(asyncio.CancelledError, OSError):
-            await self._task
+            if self._task.done():
+                self._task.result()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel *task*, and return when it has ended."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_END_S)
+    if task.done() and not task.cancelled():
+        task.exception()  # seen, so that nobody logs it as lost
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """Sends every request to *app*, as coming from this machine. *state* is what the app's lifespan yielded."""
+    """Sends every request to *app*, as coming from this machine. *state* is what the app's lifespan yielded.
+
+    Of a request's timeouts ``read`` holds: for the head of the answer, and for each piece of it.
+    """
 
     def __init__(self, app: AsgiApp, *, state: Mapping[str, Any]) -> None:
         self._app = app
@@ -103,16 +127,25 @@ class InProcessTransport(httpx.AsyncBaseTransport):
             "client": ("127.0.0.1", 0),
             "root_path": "",
             "state": dict(self._state),
+            **request.extensions.get(SCOPE, {}),
         }
+        silence_s: float | None = request.extensions.get("timeout", {}).get("read")
 
         async def serve() -> None:
             await self._app(scope, exchange.receive, exchange.send)
 
         task = asyncio.create_task(serve())
         waiting: set[asyncio.Future[Any]] = {exchange.started, task}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            done, _ = await asyncio.wait(waiting, timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise httpx.ReadTimeout(f"the service did not answer within {silence_s:g} s", request=request)
+        except BaseException:  # the caller waits no more, so nobody closes what is not there yet
+            exchange.leave()
+            await _end(task)
+            raise
         if not exchange.started.done():
             await task  # raises what the app raised before it answered
             raise httpx.RemoteProtocolError("the service ended without an answer", request=request)
         start = exchange.started.result()
-        return httpx.Response(start["status"], headers=start["headers"], stream=_Body(exchange, task), request=request)
+        return httpx.Response(start["status"], headers=start["headers"], stream=_Body(exchange, task, silence_s), request=request)

@@ -1,31 +1,36 @@
 """Prometheus metrics. Names follow OpenTelemetry's GenAI semantic conventions where one exists; the rest is ``consilium_``.
 
-Label values come from the registry or from fixed lists; what a caller makes up is counted as ``other``.
+Label values come from the registry or from fixed lists; what a caller makes up is counted as ``other``. docs/telemetry.md has them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
-from domain.experts import HealthState
-from domain.trace import Trace
+from api.series import OTHER, SeriesTable
+from domain.experts import HealthState, Price
+from domain.spending import NANO, cost
+from domain.trace import CallRecord, Trace
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _ROUTE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+_QUEUE_SECONDS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
-_OTHER = "other"
+_FALLBACK = " (fallback)"
 
 MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 MAX_LABEL_VALUES = 2_000
 """Names of models and experts that get a series of their own in one process: a series costs about 2 kB."""
+MAX_SERIES = 20_000
+"""Labelled series of one process, some 100 MB with their lines: combinations of names that are all known can still be many."""
 
 
 class Labels:
@@ -38,9 +43,15 @@ class Labels:
     def __call__(self, value: str) -> str:
         if value not in self._seen:
             if len(self._seen) >= self._max_values:
-                return _OTHER
+                return OTHER
             self._seen.add(value)
         return value
+
+    def forget(self, is_known: Callable[[str], bool]) -> set[str]:
+        """Let go of the values that are not known any more, and say which those are."""
+        gone = {value for value in self._seen if not is_known(value)}
+        self._seen -= gone
+        return gone
 
 
 class Collector(Protocol):
@@ -57,12 +68,24 @@ class ExpertGauges(Protocol):
     def in_flight(self, expert_id: str) -> int: ...
     def queued(self, expert_id: str) -> int: ...
 
+    def has_model(self, name: str) -> bool:
+        """Whether a request may name that model."""
+        ...
+
+    def price_of(self, expert_id: str) -> Price | None:
+        """None for an expert that is gone."""
+        ...
+
 
 class ServerGauges(Protocol):
     """What is read about managed servers at each scrape."""
 
     @property
     def num_resident(self) -> int: ...
+    @property
+    def num_uses(self) -> int: ...
+    @property
+    def num_hits(self) -> int: ...
     @property
     def num_loads(self) -> int: ...
     @property
@@ -73,10 +96,12 @@ class ServerGauges(Protocol):
 
 def watch_servers(metrics: Metrics, gauges: ServerGauges) -> None:
     """Show what the managed servers hold and cost."""
-    metrics.count("consilium_servers_resident", "Managed servers that hold memory now.", lambda: gauges.num_resident)
-    metrics.count("consilium_server_loads", "Loads of managed servers since the start.", lambda: gauges.num_loads)
-    metrics.count("consilium_server_loads_failed", "Loads that failed since the start.", lambda: gauges.num_failed_loads)
-    metrics.count("consilium_server_wait_seconds", "Seconds that requests have waited for managed servers.", lambda: gauges.waited_s)
+    metrics.gauge("consilium_servers_resident", "Managed servers that hold memory now.", lambda: gauges.num_resident)
+    metrics.counter("consilium_server_uses", "Calls that were let in at a managed server.", lambda: gauges.num_uses)
+    metrics.counter("consilium_server_hits", "Calls that found their managed server loaded.", lambda: gauges.num_hits)
+    metrics.counter("consilium_server_loads", "Loads of managed servers.", lambda: gauges.num_loads)
+    metrics.counter("consilium_server_loads_failed", "Loads that failed.", lambda: gauges.num_failed_loads)
+    metrics.counter("consilium_server_wait_seconds", "Seconds that requests have waited for managed servers.", lambda: gauges.waited_s)
 
 
 class Metrics:
@@ -87,99 +112,191 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each counter that nobody asks for
         self.registry = CollectorRegistry()
         self._rendered: Collector = self.registry if worker is None else _OfWorker(self.registry, worker)
-        self._names = Labels()
-        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
-        self.request_duration = Histogram(
+        self._models, self._experts, self._others = Labels(), Labels(), Labels()
+        self._gauges: ExpertGauges | None = None
+        ProcessCollector(registry=self.registry)
+        made = self._table = SeriesTable(max_series=MAX_SERIES, labels={} if worker is None else {"worker": str(worker)})
+        # Of metrics about a model or an expert its name is the first label, by which series of what is gone are found.
+        self.request_duration = made.histogram(
             "gen_ai_server_request_duration_seconds",
             "Time from the request's arrival to its last byte.",
-            ["gen_ai_operation_name", "gen_ai_request_model", "error_type"],
-            buckets=_SECONDS,
-            registry=self.registry,
+            ("gen_ai_request_model", "gen_ai_operation_name", "error_type"),
+            _SECONDS,
         )
-        self.first_token = Histogram(
+        self.first_token = made.histogram(
             "gen_ai_server_time_to_first_token_seconds",
             "Time to the first token of a streamed answer.",
-            ["gen_ai_operation_name", "gen_ai_request_model"],
-            buckets=_SECONDS,
-            registry=self.registry,
+            ("gen_ai_request_model", "gen_ai_operation_name"),
+            _SECONDS,
         )
-        self.tokens = Histogram(
+        self.tokens = made.histogram(
             "gen_ai_client_token_usage",
             "Tokens of one call to an expert.",
-            ["gen_ai_operation_name", "gen_ai_token_type", "gen_ai_response_model"],
-            buckets=_TOKENS,
-            registry=self.registry,
+            ("gen_ai_response_model", "gen_ai_operation_name", "gen_ai_token_type", "role"),
+            _TOKENS,
         )
-        self.route = Histogram(
-            "consilium_route_seconds", "Time to the routing decision.", ["router"], buckets=_ROUTE_SECONDS, registry=self.registry
+        self.call_duration = made.histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Time of one call to an expert, its waits and further attempts included.",
+            ("gen_ai_response_model", "gen_ai_operation_name", "role", "error_type"),
+            _SECONDS,
         )
+        self.call_first_token = made.histogram(
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "Time to the first token of one streamed call to an expert.",
+            ("gen_ai_response_model", "gen_ai_operation_name", "role"),
+            _SECONDS,
+        )
+        self.expert_calls = made.counter("consilium_expert_calls", "Calls to experts.", ("expert", "role", "status"))
+        self.expert_cost = made.counter("consilium_expert_cost_dollars", "US dollars that calls to experts cost.", ("expert", "role"))
+        self.expert_queue = made.histogram(
+            "consilium_expert_queue_seconds", "Time that a call waited for a place at its expert.", ("expert", "role"), _QUEUE_SECONDS
+        )
+        self.selections = made.counter("consilium_selections", "Experts that a router selected.", ("expert", "router"))
+        self.route = made.histogram("consilium_route_seconds", "Time to the routing decision.", ("router",), _ROUTE_SECONDS)
         self.overhead = Histogram(
             "consilium_overhead_seconds",
             "Total time minus the time spent waiting for experts.",
             buckets=_ROUTE_SECONDS,
             registry=self.registry,
         )
-        self.expert_calls = Counter("consilium_expert_calls", "Calls to experts.", ["expert", "role", "status"], registry=self.registry)
-        self.expert_seconds = Histogram(
-            "consilium_expert_call_seconds", "Time of one call to an expert.", ["expert", "role"], buckets=_SECONDS, registry=self.registry
-        )
+        self.aggregations = made.counter("consilium_aggregations", "How answers were made, and what came of it.", ("aggregator", "outcome"))
         self.fallbacks = Counter(
             "consilium_fallbacks", "Queries like nothing known that went to the strategy's fallback expert.", registry=self.registry
         )
-        self.http_requests = Counter(
-            "consilium_http_requests", "HTTP requests by route.", ["method", "route", "status"], registry=self.registry
+        self.panels = made.counter(
+            "consilium_panels",
+            "Answers made of several candidates, by whether they say something else than the best-scored candidate.",
+            ("changed",),
         )
+        self.not_asked = made.counter(
+            "consilium_candidates_not_asked",
+            "Selected experts that were not asked: the best was known to be enough, or there was no room.",
+            ("why",),
+        )
+        self.batch_lines = made.counter("consilium_batch_lines", "Lines of batches that are over.", ("outcome",))
+        self.http_requests = made.counter("consilium_http_requests", "HTTP requests by route.", ("method", "route", "status"))
         self.in_flight = Gauge("consilium_in_flight", "HTTP requests being served now.", registry=self.registry)
+        self._named: dict[MetricWrapperBase, Labels] = {
+            self.request_duration: self._models,
+            self.first_token: self._models,
+            self.tokens: self._experts,
+            self.call_duration: self._experts,
+            self.call_first_token: self._experts,
+            self.expert_calls: self._experts,
+            self.expert_cost: self._experts,
+            self.expert_queue: self._experts,
+            self.selections: self._experts,
+        }
 
     def emit(self, trace: Trace) -> None:
         """Count one request (``orchestrator.ports.TraceSink``)."""
-        model = _OTHER if trace.error_code == "model_not_found" else self._names(trace.model)
+        model = OTHER if trace.error_code == "model_not_found" else self._models(trace.model)
         error = "" if trace.status == "ok" else trace.error_code or trace.status
-        self._series(self.request_duration, "chat", model, error).observe(trace.timings.total / 1e3)
+        self._series(self.request_duration, model, "chat", error).observe(trace.timings.total / 1e3)
         if trace.stream and trace.timings.first_token is not None:
-            self._series(self.first_token, "chat", model).observe(trace.timings.first_token / 1e3)
+            self._series(self.first_token, model, "chat").observe(trace.timings.first_token / 1e3)
         if trace.decision is not None:
-            self._series(self.route, self._names(trace.decision.router)).observe(trace.timings.route / 1e3)
+            router = self._others(trace.decision.router)
+            self._series(self.route, router).observe(trace.timings.route / 1e3)
+            for expert_id in trace.decision.selected:
+                self._series(self.selections, self._experts(expert_id), router).inc()
             if trace.decision.fallback:
                 self.fallbacks.inc()
+            for why in ("enough_alone", "load_shed"):
+                if (told := trace.decision.detail.get(why)) is not None:
+                    self._series(self.not_asked, why).inc(told["of"] - told["asked"])
+        if trace.panel_changed_answer is not None:
+            self._series(self.panels, "yes" if trace.panel_changed_answer else "no").inc()
         self.overhead.observe(trace.timings.overhead / 1e3)
+        if trace.aggregator is not None:
+            how = trace.aggregator.removesuffix(_FALLBACK)
+            outcome = "failed" if trace.status != "ok" else "ok" if how == trace.aggregator else "fallback"
+            self._series(self.aggregations, self._others(how.partition(":")[0]), outcome).inc()
         for call in trace.calls:
-            expert = self._names(call.expert_id)
-            self._series(self.expert_calls, expert, call.role, call.status).inc()
-            self._series(self.expert_seconds, expert, call.role).observe(call.latency_ms / 1e3)
-            if call.usage.total_tokens:
-                self._series(self.tokens, "chat", "input", expert).observe(call.usage.prompt_tokens)
-                self._series(self.tokens, "chat", "output", expert).observe(call.usage.completion_tokens)
+            self._count_call(call)
+
+    def _count_call(self, call: CallRecord) -> None:
+        expert = self._experts(call.expert_id)
+        self._series(self.expert_calls, expert, call.role, call.status).inc()
+        if call.status == "skipped":
+            return
+        error = "" if call.status == "ok" else call.error_code or call.status
+        self._series(self.call_duration, expert, "chat", call.role, error).observe(call.latency_ms / 1e3)
+        if call.first_token_ms is not None:
+            self._series(self.call_first_token, expert, "chat", call.role).observe(call.first_token_ms / 1e3)
+        if not call.usage.total_tokens:
+            return
+        self._series(self.tokens, expert, "chat", "input", call.role).observe(call.usage.prompt_tokens)
+        self._series(self.tokens, expert, "chat", "output", call.role).observe(call.usage.completion_tokens)
+        price = None if self._gauges is None else self._gauges.price_of(call.expert_id)
+        if price is not None and (nano_usd := cost(price, call.usage)):
+            self._series(self.expert_cost, expert, call.role).inc(nano_usd / NANO)
 
     def _series(self, metric: MetricT, *values: str) -> MetricT:
-        """``metric.labels(*values)``, which checks and looks up again what it is given, under a lock; a request asks for ten. As many are
-        kept as there are: ``Labels`` bounds them."""
-        known = self._children.get((metric, values))
-        if known is None:
-            known = self._children[metric, values] = metric.labels(*values)
-        return cast(MetricT, known)
+        return self._table.of(metric, values)
 
     def embedded(self, *, model: str, seconds: float, num_tokens: int) -> None:
         """Count one embeddings request."""
-        self.request_duration.labels("embeddings", model, "").observe(seconds)
-        self.tokens.labels("embeddings", "input", model).observe(num_tokens)
+        self._series(self.request_duration, model, "embeddings", "").observe(seconds)
+        self._series(self.tokens, model, "embeddings", "input", "").observe(num_tokens)
+
+    def waited(self, expert_id: str, role: str, seconds: float) -> None:
+        """Count one call's wait for a place at its expert (``workers.pool.WorkerPool``)."""
+        self._series(self.expert_queue, self._experts(expert_id), role).observe(seconds)
+
+    def lines_ended(self, num_completed: int, num_failed: int) -> None:
+        """Count lines of a batch that are over, each once it is durable."""
+        self._series(self.batch_lines, "completed").inc(num_completed)
+        self._series(self.batch_lines, "failed").inc(num_failed)
 
     def count_http(self, method: str, route: str | None, status: int) -> None:
         """Count one HTTP exchange. *route* is the path's template, None when no route matched."""
-        known = method if method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"} else _OTHER
+        known = method if method in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"} else OTHER
         self._series(self.http_requests, known, route or "unmatched", str(status)).inc()
 
     def watch(self, gauges: ExpertGauges) -> None:
-        """Show health, calls in flight and calls waiting of every expert."""
+        """Show health, calls in flight and calls waiting of every expert, count what calls cost, and let go of the series of experts and
+        strategies that are gone."""
+        self._gauges = gauges
         self.registry.register(_ExpertCollector(gauges))
 
-    def count(self, name: str, documentation: str, read: Callable[[], float]) -> None:
-        """Show a number that something else keeps."""
+    def gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """Show a number that something else keeps, and that may go up and down."""
         Gauge(name, documentation, registry=self.registry).set_function(read)
 
-    def render(self) -> bytes:
+    def counter(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        """Show a number that something else keeps, and that only grows; as ``name_total``."""
+        self.registry.register(_Counted(name, documentation, read))
+
+    def families(self) -> Iterator[Metric]:
+        """Every metric with its series."""
+        yield from self._rendered.collect()
+        yield from self._table.collect()
+
+    async def render(self) -> bytes:
         """Everything, in Prometheus' text format."""
-        return generate_latest(self._rendered)
+        self._forget_gone()
+        return generate_latest(self._rendered) + await self._table.render()
+
+    def _forget_gone(self) -> None:
+        """Experts come and go; without this their series would stay, and fill the room of those to come."""
+        if self._gauges is None:
+            return
+        experts = set(self._gauges.expert_ids())
+        gone = {
+            id(self._experts): self._experts.forget(experts.__contains__),
+            id(self._models): self._models.forget(self._gauges.has_model),
+        }
+        if not any(gone.values()):
+            return
+        labels_of = self._named
+
+        def is_gone(metric: MetricWrapperBase, values: tuple[str, ...]) -> bool:
+            labels = labels_of.get(metric)
+            return labels is not None and values[0] in gone[id(labels)]
+
+        self._table.forget(is_gone)
 
 
 class _OfWorker:
@@ -192,6 +309,16 @@ class _OfWorker:
         for metric in self._registry.collect():
             metric.samples = [sample._replace(labels={**sample.labels, **self._label}) for sample in metric.samples]
             yield metric
+
+
+class _Counted:
+    """A counter that something else keeps."""
+
+    def __init__(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        self._name, self._documentation, self._read = name, documentation, read
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(self._name, self._documentation, value=self._read())
 
 
 class _ExpertCollector:

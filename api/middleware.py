@@ -13,12 +13,13 @@ from functools import lru_cache
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.admission import CALLER, LIMIT_HEADERS
-from api.auth import Auth, needed_role
+from api.auth import SAFE_METHODS, Auth, needed_role
 from api.body import BODY, header_of
 from api.connection import connection_of
 from api.disconnect import ClientGone
-from api.draining import Drain
+from api.draining import ADMITTED, Drain
 from api.errors import WireError, to_wire, wire_body
+from api.logs import REQUEST_ID
 from api.metrics import Metrics
 from api.services import Services
 from api.upload_middleware import STREAMED
@@ -27,6 +28,8 @@ from domain.random_ids import random_id
 
 log = logging.getLogger(__name__)
 
+_STATUS = "consilium.status"
+"""Key of the scope: the answer's status, once its head has gone out."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _MAX_HOSTS = 256
@@ -36,14 +39,13 @@ _FORM = "application/x-www-form-urlencoded"
 ADMIN_API = "/admin/api/"
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 _CHANGING_METHODS = _BODY_METHODS | {"DELETE"}
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LIVE_WITHIN_S = 5.0
 """Longest that the answer to a change waits for routing to follow; a new expert takes a tenth of a second, hundreds of new
 questions take longer than anybody should wait for an answer."""
 
 
 class RequestMiddleware:
-    """Outermost: the request's id, the last guard against an unexpected exception, counting.
+    """Outermost: the request's id, and counting.
 
     ``x-request-id`` of the caller is kept when it is sane (letters, digits, ``._:-``, at most 128), else one is made.
     """
@@ -59,12 +61,14 @@ class RequestMiddleware:
         given = header_of(scope, b"x-request-id")
         request_id = given if given is not None and _SANE_ID.fullmatch(given) else random_id()
         scope.setdefault("state", {})["request_id"] = request_id
+        REQUEST_ID.set(request_id)
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status, headers = message["status"], message.setdefault("headers", [])
+                scope[_STATUS] = status
                 if not any(name == b"x-request-id" for name, _ in headers):
                     message["headers"] = [*headers, (b"x-request-id", request_id.encode()), *scope.get(LIMIT_HEADERS, ())]
             await send(message)
@@ -73,16 +77,6 @@ class RequestMiddleware:
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, send_with_id)
-        except ConsiliumError as error:  # from a middleware further in
-            if not status:
-                await to_wire(error).response()(scope, receive, send_with_id)
-        except ClientGone:
-            log.debug("%s %s: the caller went away, request %s", scope["method"], scope["path"], request_id)
-        except Exception as error:  # the service has to stay up and the caller has to hear; the log has the trace
-            log.exception("%s %s failed, request %s", scope["method"], scope["path"], request_id)
-            if status:
-                raise
-            await to_wire(error).response()(scope, receive, send_with_id)
         finally:
             self._metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", None)
@@ -90,6 +84,31 @@ class RequestMiddleware:
             if log.isEnabledFor(logging.DEBUG):
                 took_ms = (time.perf_counter() - started) * 1e3
                 log.debug("%s %s %s %.1f ms %s", scope["method"], scope["path"], status, took_ms, request_id)
+
+
+class ErrorMiddleware:
+    """The last guard: what is raised further in becomes an answer here, inside of what adds headers to answers for web pages; without
+    those a page cannot read why it was refused."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except ConsiliumError as error:  # from a middleware further in
+            if _STATUS not in scope:
+                await to_wire(error).response()(scope, receive, send)
+        except ClientGone:
+            log.debug("%s %s: the caller went away, request %s", scope["method"], scope["path"], scope["state"]["request_id"])
+        except Exception as error:  # the service has to stay up and the caller has to hear; the log has the trace
+            log.exception("%s %s failed, request %s", scope["method"], scope["path"], scope["state"]["request_id"])
+            if _STATUS in scope:
+                raise
+            await to_wire(error).response()(scope, receive, send)
 
 
 class HostMiddleware:
@@ -214,7 +233,8 @@ class AdmissionMiddleware:
         self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (scope["path"].startswith("/v1/") or scope["method"] in _BODY_METHODS):
+        is_counted = scope["type"] == "http" and (scope["path"].startswith("/v1/") or scope["method"] in _BODY_METHODS)
+        if not is_counted or ADMITTED in scope:
             await self._app(scope, receive, send)
             return
         if self._drain.num_running >= self._max_requests:
@@ -234,7 +254,7 @@ class LiveMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS or not scope["path"].startswith(ADMIN_API):
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS or not scope["path"].startswith(ADMIN_API):
             await self._app(scope, receive, send)
             return
 

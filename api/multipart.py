@@ -14,6 +14,8 @@ MAX_HEAD_BYTES = 8192
 """Of the header lines of one part; usual ones take a hundred."""
 MAX_PARTS = 32
 """Of one form."""
+MAX_TYPE = 256
+"""Letters of a content type: one with the longest boundary has a third of it, and the standard library takes seconds for long ones."""
 _MAX_BOUNDARY = 70  # RFC 2046
 _PARAMETER = re.compile(r';\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
 _PERCENT = {"%22": '"', "%0D": "\r", "%0A": "\n"}
@@ -46,6 +48,8 @@ class _At(Enum):
 
 def boundary_of(content_type: str) -> bytes:
     """Raises ``InvalidRequest`` when *content_type* names none."""
+    if len(content_type) > MAX_TYPE:
+        raise _broken(f"its content type has more than {MAX_TYPE} letters")
     message = Message()
     message["content-type"] = content_type
     boundary = message.get_boundary()

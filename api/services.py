@@ -13,6 +13,7 @@ from api.settings import Settings
 from api.upload_room import UploadRoom
 
 if TYPE_CHECKING:
+    from api.span_exporter import SpanExporter
     from experts_registry.batches import BatchStore
     from experts_registry.database import Database
     from experts_registry.directory import RegistryDirectory
@@ -89,6 +90,8 @@ class Services:
     fleet: Fleet
     """The managed servers; idle while no expert needs one."""
     orchestrator: Orchestrator
+    spans: SpanExporter | None = None
+    """On their way to a collector; None where spans are not exported."""
     upload_room: UploadRoom = field(default_factory=UploadRoom)
     batches: Batches = field(init=False)
     """Made from the others."""

@@ -25,7 +25,8 @@ class SettingsError(InvalidRequest):
 class Settings(BaseSettings):
     """Read once at start and passed on; nothing else reads the environment (secrets of experts apart)."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True)
+    # Compose files pass a variable on whether it is set or not: an empty one is as one that is not there.
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     # --- where it listens and what it keeps ---
     host: str = "127.0.0.1"
@@ -90,20 +91,21 @@ class Settings(BaseSettings):
     feedback: bool = True
     feedback_days: float = Field(default=365.0, gt=0)
 
+    # --- telemetry ---
+    log_format: str = Field(default="text", pattern="^(text|json)$")
+    otlp_endpoint: str | None = None
+    otlp_headers: SecretStr | None = None
+    otlp_sample_ratio: float = Field(default=1.0, ge=0, le=1)
+    otlp_timeout_s: float = Field(default=10.0, gt=0)
+
     # --- the end ---
     drain_timeout_s: float = Field(default=20.0, ge=0)
 
     @field_validator("trace_content", mode="before")
     @classmethod
     def _yes_or_no(cls, value: object) -> object:
-        """What the setting was before there was a third way. Empty, as compose files pass it on, is not chosen."""
-        return {"true": "full", "false": "off", "": None}.get(str(value).lower(), value) if value is not None else None
-
-    @field_validator("redis_url", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        """Compose files pass a variable on whether it is set or not."""
-        return value or None
+        """What the setting was before there was a third way."""
+        return {"true": "full", "false": "off"}.get(str(value).lower(), value) if value is not None else None
 
     @property
     def content_kept(self) -> str:
@@ -147,6 +149,18 @@ class Settings(BaseSettings):
         return _split(self.expert_networks)
 
     @property
+    def otlp_header_map(self) -> dict[str, str]:
+        """Headers for the collector. Raises ``SettingsError`` for what is none."""
+        told = self.otlp_headers.get_secret_value() if self.otlp_headers else ""
+        headers = {}
+        for part in _split(told):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if not (equals and value and re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name)):
+                raise SettingsError("CONSILIUM_OTLP_HEADERS: list headers as in authorization=Bearer secret,x-team=search")
+            headers[name] = value
+        return headers
+
+    @property
     def scheme(self) -> str:
         return "http" if self.tls_cert is None else "https"
 
@@ -171,6 +185,15 @@ class Settings(BaseSettings):
                 raise SettingsError(
                     f"CONSILIUM_EXPERT_NETWORKS: {network!r} is not known; {did_you_mean(network, _NETWORKS, always_list=True)}"
                 )
+
+    def check_telemetry(self) -> None:
+        """Raise ``SettingsError`` when spans could not be sent as the settings say."""
+        if self.otlp_endpoint is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", self.otlp_endpoint):
+            raise SettingsError(
+                f"CONSILIUM_OTLP_ENDPOINT={self.otlp_endpoint} is no address of a collector: give one that takes OTLP over HTTP, as in "
+                "http://127.0.0.1:4318"
+            )
+        _ = self.otlp_header_map
 
     def check_workers(self) -> None:
         """Raise ``SettingsError`` when several processes are asked for where one alone can do the work."""
@@ -199,6 +222,7 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError("; ".join(lines)) from error
     settings.check_workers()
     settings.check_network()
+    settings.check_telemetry()
     return settings
 
 

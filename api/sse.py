@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.disconnect import ClientGone, while_connected
 from api.errors import to_wire
+from api.logs import without_words
 from domain.errors import ConsiliumError
 from domain.patience import Patience
 
@@ -93,7 +94,8 @@ class EventStream(Response):
         except StopAsyncIteration:
             return None
         except ConsiliumError as error:
-            log.warning("stream ended early: %s", error)
+            log.warning("stream ended early: %s", without_words(error))
+            log.debug("stream ended early: %s", error)
             return error_event(error)
         except Exception as error:  # the reader has to hear that the answer is not complete
             log.exception("stream broke")

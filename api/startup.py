@@ -65,11 +65,32 @@ class Startup:
             "batches": self._run_batches,
             "memory": self._settle_memory,
         }
-        self._tasks = [asyncio.create_task(step(), name=f"consilium-{name}") for name, step in steps.items()]
+        self._tasks = [asyncio.create_task(self._lasting(name, step), name=f"consilium-{name}") for name, step in steps.items()]
 
     async def end(self) -> None:
         """Stop every task and wait for it."""
         await stop(*self._tasks)
+
+    async def _lasting(self, name: str, step: Step) -> None:
+        """Run *step*, and again after growing waits when a fault of ours ends it: nobody awaits these tasks, so nobody else would tell."""
+        wait_s = self._services.settings.startup_retry_s
+        while True:
+            try:
+                await step()
+                return
+            except Exception:
+                log.exception("%s: ended by a fault of the service; begins again in %g s", name, wait_s)
+            await self._sleep(wait_s)
+            wait_s = min(2 * wait_s, MAX_RETRY_S)
+
+    async def _every(self, period_s: float, step: Step, failed: str) -> None:
+        """Run *step* now and once a period, whatever comes of it; *failed* is what the log says when nothing did."""
+        while True:
+            try:
+                await step()
+            except Exception as error:  # the next time may be fine
+                log.warning("%s: %s", failed, error, exc_info=None if isinstance(error, ConsiliumError) else error)
+            await self._sleep(period_s)
 
     async def _open_database(self) -> None:
         await self._until_done("database", self._connect)
@@ -128,8 +149,10 @@ class Startup:
             self._latencies_are_old.clear()
             try:
                 self._services.latencies.measured(await self._services.profile_store.mean_latencies())
-            except ConsiliumError as error:
-                log.warning("the measured latencies of experts were not read: %s", error)
+            except Exception as error:  # whatever it is, the next look may be fine
+                expected = isinstance(error, ConsiliumError)
+                log.warning("the measured latencies of experts were not read: %s", error, exc_info=None if expected else error)
+                self._latencies_are_old.set()
             await self._sleep(LATENCIES_PERIOD_S)
             await self._latencies_are_old.wait()
 
@@ -171,13 +194,11 @@ class Startup:
             await self._servers_are_old.wait()
 
     async def _sweep_traces(self) -> None:
+        async def sweep() -> None:
+            await self._services.trace_store.delete_before(self._now() - self._services.settings.trace_days * 86_400)
+
         await self._database_there.wait()
-        while True:
-            try:
-                await self._services.trace_store.delete_before(self._now() - self._services.settings.trace_days * 86_400)
-            except ConsiliumError as error:
-                log.warning("old traces were not deleted: %s", error)
-            await self._sleep(SWEEP_PERIOD_S)
+        await self._every(SWEEP_PERIOD_S, sweep, "old traces were not deleted")
 
     async def _follow_feedback(self) -> None:
         """What any process is told, every process learns."""
@@ -186,26 +207,24 @@ class Startup:
             await self._services.feedback.keep_up(self._services.settings.registry_poll_s)
 
     async def _sweep_feedback(self) -> None:
-        await self._database_there.wait()
         services = self._services
-        while True:
-            try:
-                await services.feedback_store.delete_before(self._now() - services.settings.feedback_days * 86_400)
-                await services.feedback.reload()
-            except ConsiliumError as error:
-                log.warning("old feedback was not deleted: %s", error)
-            await self._sleep(SWEEP_PERIOD_S)
+
+        async def sweep() -> None:
+            await services.feedback_store.delete_before(self._now() - services.settings.feedback_days * 86_400)
+            await services.feedback.reload()
+
+        await self._database_there.wait()
+        await self._every(SWEEP_PERIOD_S, sweep, "old feedback was not deleted")
 
     async def _sweep_files(self) -> None:
-        await self._database_there.wait()
         services = self._services
-        while True:
-            try:
-                await services.file_store.sweep()
-                await services.batch_store.drop_lines_before(self._now() - services.settings.file_days * 86_400)
-            except ConsiliumError as error:
-                log.warning("old files and batches were not deleted: %s", error)
-            await self._sleep(SWEEP_PERIOD_S)
+
+        async def sweep() -> None:
+            await services.file_store.sweep()
+            await services.batch_store.drop_lines_before(self._now() - services.settings.file_days * 86_400)
+
+        await self._database_there.wait()
+        await self._every(SWEEP_PERIOD_S, sweep, "old files and batches were not deleted")
 
     async def _run_batches(self) -> None:
         """Once everything is loaded: a line that nobody can route yet would fail, and a plan that knows no server yet would load

@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks.fuzz_requests import MADE, Fuzzed, Fuzzer
 from benchmarks.served_zoo import ROOT, served_zoo
 
-KEY = "fuzz-admin-key"
+KEY = "fuzz-admin-key-0123456789abcdef"
 ANSWER_S = 60.0
 """Longest wait for an answer: above the service's own bounds for a body that does not come (30 s)."""
 FRAMING_S = 1.0

@@ -97,9 +97,10 @@ async def world_of(encoder: Encoder) -> World:
     ]
     texts = [source.question() for _ in range(NUM_TEXTS)]
     snapshot = registry(NUM_EXPERTS, skills, version=1)
-    # The last ten aggregate and are never candidates; each was measured to be best in one domain.
+    # The last ten aggregate and are never candidates; each was measured to be best in one domain, and better there than any candidate,
+    # so that it is asked.
     profiles = {
-        expert: AggregatorProfile(expert, {f"domain {number}": SkillCount(50, 48)}, SkillCount(500, 250))
+        expert: AggregatorProfile(expert, {f"domain {number}": SkillCount(1000, 1000)}, SkillCount(500, 250))
         for number, expert in enumerate(list(snapshot.experts)[-NUM_AGGREGATORS:])
     }
     snapshot = RegistrySnapshot(1, 1, snapshot.experts, {}, snapshot.skills, snapshot.profiles, profiles)

@@ -4,7 +4,8 @@
 
 Asks ``zoo/test.jsonl`` and ``zoo/multistep.jsonl`` of every enabled strategy over HTTP, with the explain object, and prints a row for each:
 the share answered right with its 95 % Wilson interval on both sets, and per answer calls, tokens of all calls, answer tokens that were
-waited for one after the other, and seconds. Without ``--base-url`` it serves the zoo itself. An answer that did not come counts as wrong.
+waited for one after the other, and seconds; and how many of the answers that were made of several candidates say something else than the
+best-scored one. Without ``--base-url`` it serves the zoo itself. An answer that did not come counts as wrong.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Told:
     num_sequential: int = 0
     seconds: float = 0.0
     error: str | None = None
+    changed: bool | None = None
+    """Of several candidates: whether the answer says something else than the best-scored one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,10 @@ class Row:
     seconds: float
     num_failed: int
     first_error: str | None = None
+    num_panels: int = 0
+    """Answers made of several candidates."""
+    num_changed: int = 0
+    """Those of them that say something else than the best-scored candidate."""
 
 
 async def ask(client: httpx.AsyncClient, grader: Grader, strategy: str, question: LabelledQuestion, number: int) -> Told:
@@ -81,7 +88,8 @@ async def ask(client: httpx.AsyncClient, grader: Grader, strategy: str, question
         return Told(False, seconds=time.monotonic() - began, error=f"{type(error).__name__}: {error}")
     num_calls = sum(call["status"] != "skipped" for call in explained["calls"])
     right = await grader.grade(question, answer)
-    return Told(right, num_calls, told["usage"]["total_tokens"], explained["sequential_tokens"], seconds)
+    changed = explained["panel_changed_answer"]
+    return Told(right, num_calls, told["usage"]["total_tokens"], explained["sequential_tokens"], seconds, changed=changed)
 
 
 async def measure(client: httpx.AsyncClient, strategy: str, name: str, questions: Sequence[LabelledQuestion], *, concurrency: int) -> Row:
@@ -107,6 +115,8 @@ async def measure(client: httpx.AsyncClient, strategy: str, name: str, questions
         statistics.median(one.seconds for one in answered),
         len(failed),
         failed[0].error if failed else None,
+        sum(one.changed is not None for one in told),
+        sum(bool(one.changed) for one in told),
     )
     print(f"{strategy} on {name}: {percent(row.accuracy)} %, {len(failed)} failed {row.first_error or ''}", file=sys.stderr, flush=True)
     return row
@@ -136,7 +146,7 @@ def table_of(rows: Sequence[Row]) -> Table:
     columns = (
         "strategy",
         *(f"{one} %" for one in SETS),
-        *(f"{what}, {one}" for one in SETS for what in ("calls", "tokens", "in sequence", "s")),
+        *(f"{what}, {one}" for one in SETS for what in ("calls", "tokens", "in sequence", "s", "changed by the panel")),
     )
     cells = [
         (
@@ -146,7 +156,13 @@ def table_of(rows: Sequence[Row]) -> Table:
                 cell
                 for one in SETS
                 for row in (by[name, one],)
-                for cell in (f"{row.calls:.1f}", f"{row.tokens:.0f}", f"{row.sequential:.0f}", f"{row.seconds:.2f}")
+                for cell in (
+                    f"{row.calls:.1f}",
+                    f"{row.tokens:.0f}",
+                    f"{row.sequential:.0f}",
+                    f"{row.seconds:.2f}",
+                    f"{row.num_changed} of {row.num_panels}",
+                )
             ),
         )
         for name in names

@@ -17,7 +17,10 @@ fi
 # The database first: what it names in the second archive is there by then. Files that came later do no harm.
 $compose exec -T db pg_dump -U consilium --format=custom consilium >"$folder/database.part"
 $compose exec -T db pg_restore --list <"$folder/database.part" >/dev/null  # a dump that was cut off is noticed now
-$compose run --rm --no-deps -T --entrypoint tar migrate --create --directory /data --exclude ./cache --exclude ./vllm . >"$folder/files.part"
+# An upload that is not complete (*.part) belongs to nothing yet. A file that changes while it is read makes tar end with 1: the archive is
+# whole, as the next line sees.
+$compose run --rm --no-deps -T --entrypoint tar migrate --create --directory /data --exclude ./cache --exclude ./vllm \
+  --exclude './files/*.part' --warning=no-file-changed . >"$folder/files.part" || [[ $? -eq 1 ]]
 tar --list --file "$folder/files.part" >/dev/null
 mv "$folder/files.part" "$folder/files.tar"
 mv "$folder/database.part" "$folder/database.dump"

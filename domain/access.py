@@ -19,6 +19,8 @@ class Access:
     """The only strategies, by id; None allows every one."""
     all_labels: bool = False
     """Holds every label that there is or will be."""
+    may_fit: bool = False
+    """May have a router fitted with options that no strategy has. That takes memory and a processor which all requests share."""
 
     def sees(self, card: ExpertCard) -> bool:
         """Whether *card* exists for the caller."""
@@ -31,7 +33,7 @@ class Access:
 
 PUBLIC = Access()
 """Who has shown no key, or one of the settings': every expert without labels."""
-EVERYTHING = Access(all_labels=True)
+EVERYTHING = Access(all_labels=True, may_fit=True)
 """The admin key's."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One change, or one that was refused to a role. Holds no secret."""
+    """One change that was made. Holds no secret."""
 
     id: str
     at: float
@@ -21,6 +21,6 @@ class AuditEntry:
     status: int
     request_id: str
     before: Any = None
-    """What the address held, where it holds one thing; None where there was none."""
+    """What the address held, where it holds one thing; None where there was none, and of requests that are forgotten."""
     after: Any = None
     """What was answered."""

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from domain.access import PUBLIC, Access
 from domain.budget import Budget
+from domain.effort import Effort
+from domain.trace_context import TraceContext
 
 if TYPE_CHECKING:
     from domain.trace import Trace
 
+Session = tuple[str | None, str]
+"""A caller's stored key (None: without one) and what it calls its session: two callers may choose the same name."""
 Message = Mapping[str, Any]
 """One chat message in OpenAI's shape; unknown keys are kept and passed on."""
 
@@ -23,7 +27,7 @@ class RequestOptions:
     router: str | None = None
     k: int | None = None
     pick: str | None = None
-    """``top_k``, ``sample`` or ``dynamic``."""
+    """``top_k``, ``sample``, ``dynamic`` or ``gate``."""
     mode: str | None = None
     mode_options: Mapping[str, Any] | None = None
     """Over the strategy's, where that has the same mode."""
@@ -46,6 +50,8 @@ class RequestOptions:
     max_calls: int | None = None
     budget: Budget | None = None
     """Within the strategy's."""
+    effort: str | None = None
+    """How much the request is worth, one of ``domain.effort.EFFORT_NAMES``."""
     timeout_s: float | None = None
     explain: bool = False
 
@@ -64,13 +70,22 @@ class ChatRequest:
     include_usage: bool = False
     """``stream_options.include_usage``."""
     options: RequestOptions = RequestOptions()
+    effort: Effort | None = None
+    """The level that its options and its strategy lead to; None before that is known, and where there is none."""
     session_id: str | None = None
     access: Access = PUBLIC
     """What the caller's key may see and use."""
     key_id: str | None = None
     """The stored API key that the request came with, to account for it; None without one."""
+    context: TraceContext | None = None
+    """The request's span in a distributed trace, where spans are exported."""
     on_trace: Callable[[Trace], None] | None = field(default=None, compare=False, repr=False)
     """Hears the finished trace, once; must not raise."""
+
+    @property
+    def session(self) -> Session | None:
+        """None for a request outside of any session."""
+        return (self.key_id, self.session_id) if self.session_id else None
 
 
 def text_of(message: Message) -> str:

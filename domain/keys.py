@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from domain.access import Access
@@ -77,6 +77,12 @@ class ApiKey:
     secrets: tuple[KeySecret, ...] = field(default=(), repr=False)
     """The newest first."""
     version: int = 1
+
+    @property
+    def rights(self) -> Access:
+        """``access`` and what the role adds to it: who may write strategies may try out what they would say."""
+        edits = self.role is not None and self.role.includes(Role.EDITOR)
+        return replace(self.access, may_fit=True) if edits else self.access
 
     def state(self, now: float) -> str:
         """``active``, ``expired`` or ``revoked``."""

@@ -11,6 +11,7 @@ from domain.chat import Choice, Message, Usage
 from domain.deadline import Deadline
 from domain.errors import CallRefused, ExpertUnavailable
 from domain.experts import ExpertCard
+from domain.trace_context import TraceContext
 
 
 class CallRole(StrEnum):
@@ -37,6 +38,8 @@ class ExpertCall:
     """Hears, in words for the caller, how the wait for the expert goes, while there is one."""
     again: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
     """Asked before the call is tried again: whether the request's budget has room for one more attempt, which it takes. None: always."""
+    context: TraceContext | None = field(default=None, compare=False, repr=False)
+    """The call's span, which the expert's server is told to continue below; None: it is told nothing."""
 
     @property
     def is_repeatable(self) -> bool:

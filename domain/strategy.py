@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from domain.adjustments import AS_SCORED, RoutingAdjustments
 from domain.budget import UNBOUNDED, Budget
+from domain.effort import AS_IT_STANDS, EffortRule
 from domain.routing import PickRule
 
 AggregatorName = Literal["fuse", "vote", "weighted_vote", "judge", "first"]
@@ -64,6 +65,13 @@ class Strategy:
     hedge_after_s: float | None = None
     """Silence of the only expert that was chosen after which the next best is asked as well; None: never."""
     budget: Budget = UNBOUNDED
+    alone_from_accuracy: float | None = None
+    """Measured share of right answers, at every skill of the query, from which the best of several experts is asked alone. None: all that
+    were selected are asked, whatever is known of the best."""
+    shed_from_load: float | None = None
+    """Load, as calls that run and wait against what an expert takes at once, from which a panel shrinks step by step. None: never."""
+    effort: EffortRule = AS_IT_STANDS
+    """How much a request is worth, where it says so or the strategy does."""
     enabled: bool = True
     version: int = 1
 

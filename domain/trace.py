@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from domain.chat import Message, Usage
+from domain.chat import Message, Session, Usage
 from domain.plan import CallRole
 from domain.random_ids import random_id
 from domain.routing import RoutingDecision
+from domain.trace_context import TraceContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,17 @@ class CallRecord:
     """How sure that expert's answer was, in [0, 1]; None where it was not judged."""
     note: str | None = None
     """What became of its stage, and why: accepted, the next expert was asked, nothing had changed."""
+    started_ms: float | None = None
+    """When it began, in milliseconds after the request did; None in traces from before this was kept."""
+    first_token_ms: float | None = None
+    """Of a streamed call: from its beginning to the first token of its answer."""
+    span_id: str | None = None
+    """Of its span, which its server was told to continue below; None where it was told none."""
+
+    @property
+    def error_code(self) -> str | None:
+        """The error's code in the error tree; None without an error."""
+        return None if self.error is None else self.error.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,8 @@ class Timings:
     total: float = 0.0
     overhead: float = 0.0
     first_token: float | None = None
+    routed: float | None = None
+    """When the routing decision was there, after the request's beginning; None where there was none, or it was made before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +88,23 @@ class Trace:
     answer: str | None = None
     answered_by: str | None = None
     """Whose words the answer is: the expert that was chosen, or that wrote it from the others'."""
+    panel_changed_answer: bool | None = None
+    """Whether the answer says something else than the best-scored candidate's, so that the others were not asked for nothing; None where
+    there were no several."""
     is_own: bool | None = None
     """Whether these are its answer to the question itself; False where it wrote them from what others had said. None where nothing was
     answered, and in traces that were kept before this was."""
     sequential_tokens: int = 0
     """Answer tokens that were waited for one after the other; of calls that ran at once the longest counts."""
+    context: TraceContext | None = None
+    """The request's span in a distributed trace; None where spans are not exported."""
     id: str = field(default_factory=random_id)
     """Ours: nobody can write over the trace of another request."""
+
+    @property
+    def session(self) -> Session | None:
+        """None for a request outside of any session."""
+        return (self.key_id, self.session_id) if self.session_id else None
 
     @property
     def num_calls(self) -> int:

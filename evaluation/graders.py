@@ -84,11 +84,18 @@ class Grader:
 
 
 def _exact(question: LabelledQuestion, answer: str) -> bool:
-    return normalise_answer(answer) == normalise_answer(question.answer)
+    gold = normalise_answer(question.answer)
+    return normalise_answer(answer) == gold if gold else _same_marks(question, answer)
 
 
 def _exact_case(question: LabelledQuestion, answer: str) -> bool:
-    return tidy(final_answer(answer)) == tidy(question.answer)
+    gold = tidy(question.answer)
+    return tidy(final_answer(answer)) == gold if gold else _same_marks(question, answer)
+
+
+def _same_marks(question: LabelledQuestion, answer: str) -> bool:
+    """Of an answer that is nothing but punctuation, which is taken off every other: as it stands, or as it is stated."""
+    return question.answer.strip() in (answer.strip(), final_answer(answer))
 
 
 def _choice(question: LabelledQuestion, answer: str) -> bool:
@@ -114,6 +121,8 @@ def _math(question: LabelledQuestion, answer: str) -> bool:
 
 def _contains(question: LabelledQuestion, answer: str) -> bool:
     words = re.escape(normalise_answer(question.answer))
+    if not words:
+        return bool(marks := question.answer.strip()) and marks in answer
     return re.search(rf"(?<!\w){words}(?!\w)", re.sub(r"\s+", " ", tidy(answer)).casefold()) is not None
 
 

@@ -15,7 +15,7 @@ from experts_registry.database import Database
 from experts_registry.experts import EXPERTS, CardCheck, accept_any, recounted
 from experts_registry.manifest import Manifest
 from experts_registry.skills import read_skills, write_skills
-from experts_registry.strategies import STRATEGIES
+from experts_registry.strategies import STRATEGIES, require_not_named
 from experts_registry.tables import skills
 from experts_registry.versioned import T, VersionedTable
 
@@ -142,7 +142,7 @@ async def _prune(connection: AsyncConnection, table: VersionedTable[T], kept: Se
     removed = [item.id for item in await table.all(connection) if item.id not in kept_ids]
     for item_id in removed:
         if table.kind == EXPERTS.kind:
-            await references.require_no_strategy_names(connection, item_id)
+            await require_not_named(connection, item_id)
         await table.delete(connection, item_id, None)
     return Changes(removed=tuple(f"{table.kind} {item_id}" for item_id in removed))
 

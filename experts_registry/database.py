@@ -31,7 +31,8 @@ _DRIVERS = {
 CONNECT_TIMEOUT_S = 5.0
 """Longest wait for PostgreSQL to accept a connection: a server that is there answers in milliseconds."""
 STATEMENT_TIMEOUT_S = 60.0
-"""Longest time for one PostgreSQL statement; the largest, storing a whole validation set's vectors, takes a few seconds."""
+"""Longest time for one PostgreSQL statement but a migration's; the largest, storing a whole validation set's vectors, takes a few
+seconds."""
 ANSWER_MARGIN_S = 5.0
 """How long after that PostgreSQL's answer is waited for, before the network counts as gone."""
 POOL_TIMEOUT_S = 10.0
@@ -47,10 +48,11 @@ class Database:
         """For messages; without the password."""
 
     @classmethod
-    def connect(cls, url: str, *, busy_timeout_s: float = 5.0, max_connections: int = 8) -> Database:
+    def connect(cls, url: str, *, busy_timeout_s: float = 5.0, max_connections: int = 8, for_migrations: bool = False) -> Database:
         """The database at *url* (``sqlite+aiosqlite:///file`` or ``postgresql+asyncpg://…``; the driver may be left out).
 
-        *busy_timeout_s* is the longest wait for a lock that another process holds. Raises ``InvalidRequest`` when *url* is
+        *busy_timeout_s* is the longest wait for a lock that another process holds. *for_migrations*: a statement may take as long as it
+        takes, as one does that rewrites a table of years. Raises ``InvalidRequest`` when *url* is
         not one of these.
         """
         parsed = _parse(url)
@@ -67,12 +69,12 @@ class Database:
             settings = {
                 "application_name": "consilium",
                 "lock_timeout": str(round(busy_timeout_s * 1000)),
-                "statement_timeout": str(round(STATEMENT_TIMEOUT_S * 1000)),
+                "statement_timeout": "0" if for_migrations else str(round(STATEMENT_TIMEOUT_S * 1000)),
             }
             # The server's own limit does not help where nothing comes from the server any more.
             arguments = {
                 "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": STATEMENT_TIMEOUT_S + ANSWER_MARGIN_S,
+                "command_timeout": None if for_migrations else STATEMENT_TIMEOUT_S + ANSWER_MARGIN_S,
                 "server_settings": settings,
             }
             engine = create_async_engine(parsed, connect_args=arguments, pool_pre_ping=True, **options)
@@ -124,7 +126,7 @@ class Database:
 
     async def _upgrade_on_own_connections(self) -> None:
         url = self.engine.url.render_as_string(hide_password=False)
-        own = Database.connect(url, busy_timeout_s=schema.UPGRADE_TIMEOUT_S, max_connections=1)
+        own = Database.connect(url, busy_timeout_s=schema.UPGRADE_TIMEOUT_S, max_connections=1, for_migrations=True)
         try:
             with translated(self.name):
                 await schema.upgrade(own.engine, self.name)

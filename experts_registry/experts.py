@@ -15,6 +15,7 @@ from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price, S
 from experts_registry import outcome_rows, references, state
 from experts_registry.database import Database
 from experts_registry.skills import add_missing_skills
+from experts_registry.strategies import require_not_named
 from experts_registry.tables import experts, profile_counts
 from experts_registry.versioned import VersionedTable
 
@@ -212,6 +213,6 @@ class ExpertStore:
         """
         async with self._database.session() as connection:
             await state.lock(connection)
-            await references.require_no_strategy_names(connection, expert_id)
+            await require_not_named(connection, expert_id)
             await EXPERTS.delete(connection, expert_id, if_version)
             await state.bump(connection)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from domain.nearest import did_you_mean
+from domain.variables import is_of_the_service
 
 ListT = TypeVar("ListT", bound=list[Any])
 
@@ -55,9 +56,11 @@ def expert_id(value: str) -> str:
 
 
 def environment_reference(value: str) -> str:
-    """``env:NAME``."""
+    """``env:NAME``, not of a variable of the service: its secrets would go to whatever server the card names."""
     if not _ENVIRONMENT_REFERENCE.fullmatch(value):
         raise ValueError("must name an environment variable, as in env:OPENAI_API_KEY; keys themselves are never stored")
+    if is_of_the_service(value.removeprefix("env:")):
+        raise ValueError("must not name a setting of the service (CONSILIUM_…, STACK_…): put the expert's key into a variable of its own")
     return value
 
 

@@ -100,6 +100,7 @@ class UsageLedger:
         """What was asked for and is not known, to be read next."""
         self._lock = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
+        self._flushing: set[asyncio.Task[None]] = set()
         self._is_failing = False
 
     def emit(self, trace: Trace) -> None:
@@ -198,6 +199,20 @@ class UsageLedger:
 
     async def flush(self) -> None:
         """Write what was counted so far. Raises ``StorageError``; then it is still counted."""
+        if self._pending or self._lock.locked():
+            # Who waits may be cancelled, at the end of the service or because a client left. The transaction is not: it may be committed
+            # by then, and what is counted on after that would be written twice.
+            task = asyncio.create_task(self._write_pending(), name="write key usage")
+            self._flushing.add(task)
+            task.add_done_callback(self._flushed)
+            await asyncio.shield(task)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        self._flushing.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to who waits, if anybody still does
+
+    async def _write_pending(self) -> None:
         async with self._lock:
             if not self._pending:
                 return

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from domain.adjustments import AS_SCORED, MAX_BOOST, MAX_PRICE_WEIGHT, RoutingAdjustments
 from domain.budget import Budget
+from domain.effort import EFFORT_NAMES, EffortLevel, EffortName, EffortRule
 from domain.experts import SERVING_DTYPES, Backend, Capability, ExpertCard, ExpertRole, Price, ServingOptions
 from domain.routing import PICK_KINDS, PickKind, PickRule
 from domain.strategy import AGGREGATOR_NAMES, MODE_NAMES, AggregatorName, ModeName, Strategy
@@ -365,6 +366,44 @@ class BudgetModel(_Model):
     """US dollars, by the prices of the cards."""
 
 
+class EffortLevelModel(_Model):
+    """What one level changes about the strategy. Left out: nothing."""
+
+    k: int | None = Field(default=None, ge=1, le=64)
+    """Experts: at most so many where the strategy asks more, so many where it asks fewer but more than one."""
+    max_calls: int | None = Field(default=None, ge=1, le=1000)
+    """Within the strategy's."""
+    max_tokens: int | None = Field(default=None, ge=1, le=_MAX_INTEGER)
+    """Of each answer."""
+    thinking: Annotated[EffortName, BeforeValidator(one_of(EFFORT_NAMES))] | None = None
+    """How much experts think before they answer, those whose ``sampling`` names the switch."""
+    mode: Annotated[ModeName, BeforeValidator(one_of(MODE_NAMES))] | None = None
+    """How the experts work together, instead of the strategy's mode."""
+
+
+class EffortModel(_Model):
+    """How much work a request is worth."""
+
+    default: Annotated[EffortName, BeforeValidator(one_of(EFFORT_NAMES))] | None = None
+    """The level of a request that names none. Left out: the strategy as it stands."""
+    from_reasoning_effort: bool = False
+    """Whether OpenAI's ``reasoning_effort`` chooses the level; otherwise it goes to the experts as it came."""
+    levels: dict[Annotated[EffortName, BeforeValidator(one_of(EFFORT_NAMES))], EffortLevelModel] = {}
+    """``none``, ``low``, ``medium``, ``high``: each instead of the whole built-in level of that name."""
+
+    @classmethod
+    def from_rule(cls, rule: EffortRule) -> EffortModel:
+        """Not checked: what is stored can always be shown."""
+        levels = {name: EffortLevelModel.model_construct(**asdict(level)) for name, level in rule.levels.items()}
+        return cls.model_construct(
+            default=cast(Any, rule.default), from_reasoning_effort=rule.from_reasoning_effort, levels=cast(Any, levels)
+        )
+
+    def to_rule(self) -> EffortRule:
+        levels: dict[str, EffortLevel] = {name: EffortLevel(**level.model_dump()) for name, level in self.levels.items()}
+        return EffortRule(self.default, self.from_reasoning_effort, levels)
+
+
 class StrategyModel(_Model):
     """A named recipe, asked for as ``consilium/<id>``."""
 
@@ -399,6 +438,11 @@ class StrategyModel(_Model):
     hedge_after_s: float | None = Field(default=_STRATEGY.hedge_after_s, gt=0, le=86_400)
     """Silence of the only expert that was chosen after which the next best is asked as well. Left out: never."""
     budget: BudgetModel = BudgetModel()
+    alone_from_accuracy: float | None = Field(default=_STRATEGY.alone_from_accuracy, gt=0, le=1)
+    """Measured share of right answers, at every skill of the query, from which the best expert is asked alone. Left out: never."""
+    shed_from_load: float | None = Field(default=_STRATEGY.shed_from_load, gt=0, le=1000)
+    """Calls that run and wait, against what an expert takes at once, from which fewer of several experts are asked. Left out: never."""
+    effort: EffortModel = EffortModel()
     enabled: bool = _STRATEGY.enabled
 
     @classmethod
@@ -424,6 +468,9 @@ class StrategyModel(_Model):
             timeout_s=strategy.timeout_s,
             hedge_after_s=strategy.hedge_after_s,
             budget=BudgetModel.model_construct(**asdict(strategy.budget)),
+            alone_from_accuracy=strategy.alone_from_accuracy,
+            shed_from_load=strategy.shed_from_load,
+            effort=EffortModel.from_rule(strategy.effort),
             enabled=strategy.enabled,
         )
 
@@ -449,6 +496,9 @@ class StrategyModel(_Model):
             timeout_s=self.timeout_s,
             hedge_after_s=self.hedge_after_s,
             budget=Budget(**self.budget.model_dump()),
+            alone_from_accuracy=self.alone_from_accuracy,
+            shed_from_load=self.shed_from_load,
+            effort=self.effort.to_rule(),
             enabled=self.enabled,
         )
 

@@ -203,8 +203,9 @@ class ProfileStore:
             question, _, expert = after.rpartition(" ")
             conditions.append(sa.tuple_(outcome.question_id, outcome.expert_id) > sa.tuple_(sa.literal(question), sa.literal(expert)))
         if skill is not None:
-            # As JSON lists, skills cannot be asked for with an index: what holds the quoted name is looked at more closely below.
-            conditions.append(sa.cast(outcome.skills, sa.Text).contains(json.dumps(skill), autoescape=True) | (outcome.category == skill))
+            # As JSON lists, skills cannot be asked for with an index. The category stands for them where there are none.
+            listed = sa.cast(outcome.skills, sa.Text)
+            conditions.append(listed.contains(json.dumps(skill), autoescape=True) | ((outcome.category == skill) & (listed == "[]")))
         statement = (
             sa.select(profile_outcomes, asked.question, asked.answer.label("expected"))
             .outerjoin(labelled_questions, outcome.question_id == asked.id)

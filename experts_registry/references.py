@@ -5,18 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from textwrap import shorten
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.errors import Conflict, InvalidRequest
+from domain.errors import InvalidRequest
 from domain.experts import ExpertCard
 from domain.nearest import MISSPELT, did_you_mean, nearest
 from domain.skills import LabelledQuestion
 from domain.strategy import Strategy
-from experts_registry.adjustments import adjustments_from_object
-from experts_registry.tables import experts, labelled_questions, profile_counts, skills, strategies
+from experts_registry.tables import experts, labelled_questions, profile_counts, skills
 
 _MAX_SHOWN = 60
 """Characters of a question that a message shows: enough to find it where the file gives no ids."""
@@ -92,34 +90,6 @@ async def require_experts(connection: AsyncConnection, strategy: Strategy) -> No
             raise InvalidRequest(
                 f"strategy {strategy.id!r} names the unknown expert {expert_id!r}; {did_you_mean(expert_id, sorted(known))}", param=field
             )
-
-
-async def require_no_strategy_names(connection: AsyncConnection, expert_id: str) -> None:
-    """Raises ``Conflict`` when a strategy fuses with this expert, falls back on it, or names it to its router."""
-    rows = await connection.execute(
-        sa.select(
-            strategies.c.id,
-            strategies.c.router_options,
-            strategies.c.adjustments,
-            strategies.c.aggregator_expert,
-            strategies.c.fallback_expert,
-        )
-    )
-    users = sorted(row.id for row in rows if expert_id in _named_by(row))
-    if users:
-        raise Conflict(f"expert {expert_id!r} is named by strategy {', '.join(users)}: change that first", param="id")
-
-
-def _named_by(row: Any) -> Collection[str]:
-    """The experts that a strategy's row names."""
-    strategy = Strategy(
-        row.id,
-        router_options=row.router_options,
-        adjustments=adjustments_from_object(row.adjustments),
-        aggregator_expert=row.aggregator_expert,
-        fallback_expert=row.fallback_expert,
-    )
-    return strategy.named_experts().values()
 
 
 async def users_of_skill(connection: AsyncConnection, skill: str) -> list[str]:

@@ -8,8 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.budget import Budget
+from domain.effort import AS_IT_STANDS, EffortLevel, EffortRule
+from domain.errors import Conflict
 from domain.routing import PickRule
 from domain.strategy import DEFAULT_MODE, Strategy
 from experts_registry import references, state
@@ -70,16 +73,37 @@ def _mode_to_object(strategy: Strategy) -> dict[str, Any]:
         "quorum": strategy.quorum,
         "candidate_timeout_s": strategy.candidate_timeout_s,
         "budget": {name: bound for name, bound in asdict(strategy.budget).items() if bound is not None} or None,
+        "alone_from_accuracy": strategy.alone_from_accuracy,
+        "shed_from_load": strategy.shed_from_load,
+        "effort": _effort_to_object(strategy.effort) if strategy.effort != AS_IT_STANDS else None,
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _mode_from_object(found: Mapping[str, Any]) -> dict[str, Any]:
     """What ``_mode_to_object`` was given, as fields of a strategy."""
-    return {**found, "budget": Budget(**found["budget"])} if "budget" in found else dict(found)
+    fields = dict(found)
+    if "budget" in found:
+        fields["budget"] = Budget(**found["budget"])
+    if "effort" in found:
+        levels = {name: EffortLevel(**level) for name, level in found["effort"].get("levels", {}).items()}
+        fields["effort"] = EffortRule(**{**found["effort"], "levels": levels})
+    return fields
+
+
+def _effort_to_object(rule: EffortRule) -> dict[str, Any]:
+    levels = {name: {key: value for key, value in asdict(level).items() if value is not None} for name, level in rule.levels.items()}
+    return {"default": rule.default, "from_reasoning_effort": rule.from_reasoning_effort, "levels": levels}
 
 
 STRATEGIES = VersionedTable(kind="strategy", table=strategies, to_row=_to_row, from_row=_from_row)
+
+
+async def require_not_named(connection: AsyncConnection, expert_id: str) -> None:
+    """Raises ``Conflict`` when a strategy names this expert, in whichever of its fields. On a connection that holds the registry's lock."""
+    users = [strategy.id for strategy in await STRATEGIES.all(connection) if expert_id in strategy.named_experts().values()]
+    if users:
+        raise Conflict(f"expert {expert_id!r} is named by strategy {', '.join(sorted(users))}: change that first", param="id")
 
 
 class StrategyStore:

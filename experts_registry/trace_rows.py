@@ -32,8 +32,12 @@ _BYTES_EACH = 200
 
 
 def compact(trace: Trace) -> Trace:
-    """*trace* as it is kept: of the considered experts those that were selected and the best of the others, in their order."""
+    """*trace* as it is kept: of the considered experts those that were selected and the best of the others, in their order; the router's
+    calls once, among all calls."""
     decision = trace.decision
+    if decision is not None and decision.calls:
+        decision = replace(decision, calls=())
+        trace = replace(trace, decision=decision)
     if decision is None or len(decision.considered) <= MAX_CONSIDERED:
         return trace
     num_others = max(0, MAX_CONSIDERED - sum(expert.selected for expert in decision.considered))
@@ -108,12 +112,14 @@ Vectors = Mapping[str, tuple[str, bytes]]
 
 async def write(
     connection: AsyncConnection, batch: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]], vectors: Vectors | None = None
-) -> None:
-    """Write rows with what ``calls_of`` tells of each. What comes again, after a failure that was none, stands once."""
+) -> set[str]:
+    """Write rows with what ``calls_of`` tells of each. What comes again, after a failure that was none, stands once: the ids of those that
+    do are returned."""
+    again: set[str] = set()
     distinct = {row["id"]: (row, experts) for row, experts in batch}
     for some in chunks(list(distinct.values())):
         ids = [row["id"] for row, _ in some]
-        await connection.execute(traces.delete().where(traces.c.id.in_(ids)))
+        again.update((await connection.scalars(traces.delete().where(traces.c.id.in_(ids)).returning(traces.c.id))).all())
         await connection.execute(traces.insert(), [row for row, _ in some])
         called = [
             {"trace_id": row["id"], "started_at": row["started_at"], "minute": row["minute"], **counts}
@@ -126,6 +132,7 @@ async def write(
         if known:
             rows = [{"trace_id": trace_id, "encoder_id": encoder_id, "vector": vector} for trace_id, encoder_id, vector in known]
             await connection.execute(trace_vectors.insert(), rows)
+    return again
 
 
 async def select(connection: AsyncConnection, conditions: Sequence[sa.ColumnElement[bool]], *, limit: int) -> list[Trace]:

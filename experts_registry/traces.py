@@ -19,7 +19,7 @@ from domain.trace import Trace
 from experts_registry import trace_rows, traffic
 from experts_registry.database import Database
 from experts_registry.tables import trace_experts, trace_vectors, traces
-from experts_registry.trace_privacy import hashed
+from experts_registry.trace_privacy import hashed, without_texts
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ _MAX_BATCH = 200
 """Traces in one transaction: a disk write is paid once for them all."""
 _MAX_BATCH_BYTES = 4 * 2**20
 """Their size together: what is written holds the database, and the batch is in memory twice."""
+_MAX_DELETED = 500
+"""Traces that are forgotten in one transaction."""
 _MAX_RETRY_S = 30.0
 """Longest pause after a failed write; the pause doubles up to this."""
 _NEWEST_TIMEOUT_S = 5.0
@@ -94,7 +96,7 @@ class TraceStore:
 
     def emit(self, trace: Trace) -> None:
         """Take *trace*; never blocks, never raises. To be called on the event loop."""
-        kept = trace_rows.compact(trace if self._content_key is None else hashed(trace, self._content_key))
+        kept = trace_rows.compact(self._readable(trace))
         queued = _Queued(kept, trace_rows.size_of(kept))
         self._queue.append(queued)
         self._queued_bytes += queued.size
@@ -103,6 +105,12 @@ class TraceStore:
         self._arrived.set()
         if len(self._queue) >= _MAX_BATCH:
             self._hurry.set()
+
+    def _readable(self, trace: Trace) -> Trace:
+        """*trace* with those of its texts that may be kept."""
+        if self._content_key is not None:
+            return hashed(trace, self._content_key)
+        return trace if trace.messages is not None else without_texts(trace)
 
     async def start(self) -> None:
         """Begin to write."""
@@ -210,10 +218,18 @@ class TraceStore:
 
     async def delete_before(self, timestamp: float) -> int:
         """Forget the traces of requests that began before *timestamp* (seconds since the epoch); returns how many."""
+        num_deleted = 0
+        oldest = sa.select(traces.c.id).where(traces.c.started_at < timestamp).order_by(traces.c.started_at, traces.c.id)
+        while True:  # a transaction each: none holds the database for long, and what is deleted stays so whatever becomes of the rest
+            async with self._database.session() as connection:
+                ids = (await connection.scalars(oldest.limit(_MAX_DELETED))).all()
+                await connection.execute(traces.delete().where(traces.c.id.in_(ids)))
+            num_deleted += len(ids)
+            if len(ids) < _MAX_DELETED:
+                break
         async with self._database.session() as connection:
-            result = await connection.execute(traces.delete().where(traces.c.started_at < timestamp))
             await traffic.forget(connection, timestamp)
-        return result.rowcount
+        return num_deleted
 
     async def _write_forever(self) -> None:
         retry_s = self._first_retry_s
@@ -283,8 +299,8 @@ class TraceStore:
         rows = await asyncio.to_thread(_rows_of, batch)
         vectors = self._vectors_of(batch)
         async with self._database.session() as connection:
-            await trace_rows.write(connection, rows, vectors)
-            await traffic.add(connection, rows)
+            again = await trace_rows.write(connection, rows, vectors)
+            await traffic.add(connection, [(row, calls) for row, calls in rows if row["id"] not in again])
 
     def _vectors_of(self, batch: Sequence[_Queued]) -> trace_rows.Vectors:
         if self._encoder_id is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from domain.budget import UNBOUNDED, Budget
 from domain.chat import Usage, text_of
@@ -92,12 +93,12 @@ class BudgetLedger:
     def _missing(self, calls: Sequence[ExpertCall], used: _Used) -> str | None:
         """What leaves no room for *calls* together, for people."""
         budget, prompts = self._budget, sum(_prompt_of(call) for call in calls)
-        needed = sum(min(MIN_ANSWER_TOKENS, _asked_of(call) or MIN_ANSWER_TOKENS) * _num_choices(call) for call in calls)
+        needed = sum(min(MIN_ANSWER_TOKENS, answer_bound(call.params) or MIN_ANSWER_TOKENS) * _num_choices(call) for call in calls)
         if budget.max_tokens is not None and used.tokens + prompts + needed > budget.max_tokens:
             return f"max_tokens leaves {max(0, budget.max_tokens - used.tokens)} of {budget.max_tokens} tokens"
         if budget.max_sequential_tokens is not None:
             left = budget.max_sequential_tokens - self.sequential_tokens
-            if left < max(min(MIN_ANSWER_TOKENS, _asked_of(call) or MIN_ANSWER_TOKENS) for call in calls):
+            if left < max(min(MIN_ANSWER_TOKENS, answer_bound(call.params) or MIN_ANSWER_TOKENS) for call in calls):
                 return f"max_sequential_tokens leaves {max(0, left)} of {budget.max_sequential_tokens} tokens"
         if budget.max_price is not None:
             least = sum(_price_of(call, MIN_ANSWER_TOKENS) for call in calls)
@@ -113,7 +114,7 @@ class BudgetLedger:
         room = self._room(calls, used, num_to_come)
         if room is not None and num_to_come and room < MIN_ANSWER_TOKENS:
             room = self._room(calls, used, 0)
-        return list(calls) if room is None else [_no_longer(call, room) for call in calls]
+        return list(calls) if room is None else [no_longer(call, room) for call in calls]
 
     def _room(self, calls: Sequence[ExpertCall], used: _Used, num_to_come: int) -> int | None:
         """Tokens for each answer; None where nothing bounds them."""
@@ -129,9 +130,9 @@ class BudgetLedger:
         return int(min(rooms)) if rooms else None
 
 
-def _no_longer(call: ExpertCall, room: int) -> ExpertCall:
+def no_longer(call: ExpertCall, room: int) -> ExpertCall:
     """*call* with an answer of at most *room* tokens, where it might be longer."""
-    asked = _asked_of(call)
+    asked = answer_bound(call.params)
     if asked is not None and asked <= room:
         return call
     if asked is None and _prompt_of(call) + room >= call.expert.context_length:  # its context bounds it more
@@ -140,14 +141,14 @@ def _no_longer(call: ExpertCall, room: int) -> ExpertCall:
     return replace(call, params={**call.params, field: room})
 
 
-def _asked_of(call: ExpertCall) -> int | None:
-    """The longest answer that the call asks for."""
-    return next((length for name in _LENGTHS if isinstance(length := call.params.get(name), int)), None)
+def answer_bound(params: Mapping[str, Any]) -> int | None:
+    """The longest answer that a call with *params* asks for, in tokens."""
+    return next((length for name in _LENGTHS if isinstance(length := params.get(name), int)), None)
 
 
 def _longest_of(call: ExpertCall) -> int:
     """The longest answer that the call may get, in tokens."""
-    asked = _asked_of(call)
+    asked = answer_bound(call.params)
     return max(0, call.expert.context_length - _prompt_of(call)) if asked is None else asked
 
 

@@ -50,7 +50,7 @@ class Orchestrator:
         """The routing decision for *request*; runs no candidate. Its trace, of the router's calls alone, goes to *sinks* only."""
         recorder = TraceRecorder(request, sinks, keep_text=False)
         try:
-            _, _, decision, _ = await self._preparation.decide(request, recorder)
+            decision = (await self._preparation.decide(request, recorder)).decision
         except BaseException as error:
             recorder.finish(error)
             raise

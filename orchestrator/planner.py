@@ -14,6 +14,8 @@ from domain.experts import ExpertCard
 from domain.plan import CallRole, ExpertCall
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext
+from orchestrator.budget import answer_bound, no_longer
+from orchestrator.effort import thinking_params
 
 REPEAT_TEMPERATURE = 0.7
 """Of an expert that was drawn again, when the caller asked for none: at 0 a second call would repeat the first.
@@ -30,9 +32,16 @@ def no_more(num_candidates: int) -> int:  # noqa: ARG001 - a ``NumAfter``
     return 0
 
 
-def expert_params(card: ExpertCard, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The caller's *params* over the card's sampling defaults."""
-    return {**card.sampling, **{name: value for name, value in params.items() if value is not None}}
+def expert_params(card: ExpertCard, request: ChatRequest) -> dict[str, Any]:
+    """The caller's parameters over what its effort says, over the card's sampling defaults."""
+    asked = {name: value for name, value in request.params.items() if value is not None}
+    return {**card.sampling, **asked} if request.effort is None else {**card.sampling, **thinking_params(card, request.effort), **asked}
+
+
+def within_effort(call: ExpertCall, request: ChatRequest) -> ExpertCall:
+    """*call* with an answer that is no longer than the effort of *request* allows, where the caller does not say how long."""
+    most = None if request.effort is None else request.effort.level.max_tokens
+    return call if most is None or answer_bound(request.params) is not None else no_longer(call, most)
 
 
 def candidate_calls(
@@ -61,12 +70,13 @@ def candidate_calls(
     deadline = candidate_deadline(context) if panel else context.deadline
     for position, expert_id in enumerate(selected):
         card = context.snapshot.experts[expert_id]
-        params = expert_params(card, request.params)
+        params = expert_params(card, request)
         if panel:
             params.pop("n", None)
             if expert_id in selected[:position]:
                 params |= repeated(params, request, position)
-        calls.append(ExpertCall(card, request.messages, params, deadline, request.id, again=context.again))
+        call = ExpertCall(card, request.messages, params, deadline, request.id, again=context.again)
+        calls.append(within_effort(call, request))
     return tuple(calls)
 
 
@@ -102,17 +112,25 @@ def as_planned(decision: RoutingDecision, calls: Sequence[ExpertCall], *, max_ca
     missed = ", ".join(expert_id for expert_id in dict.fromkeys(decision.selected) if expert_id not in called)
     kept = f", {'one' if num_after == 1 else num_after} of them to the aggregator" if num_after else ""
     room = f"max_calls leaves {max_calls} call{'s' * (max_calls != 1)}{kept}"
-    said = f"Note: {room}, so {len(called)} of {len(decision.selected)} candidates {'is' if len(called) == 1 else 'are'} asked"
+    said = f"{room}, so {len(called)} of {len(decision.selected)} candidates {'is' if len(called) == 1 else 'are'} asked"
+    return narrowed(decision, range(len(called)), f"{said}{f', without {missed}' if missed else ''}")
+
+
+def narrowed(decision: RoutingDecision, kept: Sequence[int], said: str, *, detail: Mapping[str, Any] | None = None) -> RoutingDecision:
+    """*decision* with those of its selected experts only that stand at the positions *kept*; the reason says why, and so does *detail*."""
+    selected = tuple(decision.selected[position] for position in kept)
     return replace(
         decision,
-        selected=called,
-        considered=tuple(replace(expert, selected=expert.expert_id in called) for expert in decision.considered),
-        reason=f"{decision.reason} {said}{f', without {missed}' if missed else ''}.",
+        selected=selected,
+        considered=tuple(replace(expert, selected=expert.expert_id in selected) for expert in decision.considered),
+        reason=f"{decision.reason} Note: {said}.",
+        detail={**decision.detail, **(detail or {})},
     )
 
 
 def aggregator_call(context: AggregationContext, card: ExpertCard, messages: tuple[Message, ...]) -> ExpertCall:
     """The call whose words are the answer, made from what others have said."""
     request = context.request
-    params = expert_params(card, request.params)
-    return ExpertCall(card, messages, params, context.deadline, request.id, CallRole.AGGREGATOR, again=context.again)
+    params = expert_params(card, request)
+    call = ExpertCall(card, messages, params, context.deadline, request.id, CallRole.AGGREGATOR, again=context.again)
+    return within_effort(call, request)

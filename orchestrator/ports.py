@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
-from domain.chat import Chunk
+from domain.chat import Chunk, Session
 from domain.experts import ExpertCard, HealthState
 from domain.plan import Candidate, ExpertCall, Outcome
 from domain.registry import RegistrySnapshot
@@ -74,7 +74,7 @@ class Load(Protocol):
 class SessionHistory(Protocol):
     """Who answered a session, in memory. No method waits."""
 
-    def shares(self, session_id: str) -> Mapping[str, float]:
+    def shares(self, session: Session) -> Mapping[str, float]:
         """Expert id to its share of the session's earlier answers, later ones counting more; empty when there are none."""
         ...
 

@@ -18,12 +18,14 @@ from domain.experts import ExpertCard, ExpertRole, HealthState
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
-from domain.strategy import Strategy, experts_in_options
+from domain.strategy import DEFAULT_MODE, Strategy, experts_in_options
 from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.catalogue import AGGREGATORS, aggregator_named
 from orchestrator.aggregation.weighted_vote import POSTERIOR
 from orchestrator.budget import BudgetLedger
 from orchestrator.cascade.ladder import as_laddered, make_ladder
+from orchestrator.effort import told as told_effort
+from orchestrator.effort import with_effort
 from orchestrator.eligibility import Check, Eligibility, check_names, eligible, fewest_tokens
 from orchestrator.limits import Limits
 from orchestrator.modes.base import Mode, NextExpert
@@ -34,6 +36,7 @@ from orchestrator.planner import seed_of
 from orchestrator.ports import Directory, Load, Router, SessionHistory
 from orchestrator.posteriors import Posteriors
 from orchestrator.recorder import TraceRecorder
+from orchestrator.recruiting import without_overcalling, without_the_overloaded
 from orchestrator.resolve import Target, resolve
 from orchestrator.visibility import View, Views
 
@@ -53,6 +56,19 @@ _NOTHING_TO = {
     "aggregator": "aggregate",
     "aggregator_expert": "aggregate",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A routing decision, and what it was made from."""
+
+    request: ChatRequest
+    """With its effort."""
+    target: Target
+    """As that effort changes it."""
+    view: View
+    decision: RoutingDecision
+    deadline: Deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +120,12 @@ class Preparation:
         check = Check(request, self._directory.health_of, target.strategy.adjustments)
         return any(ExpertRole.CANDIDATE in card.roles and check.rests(card) for card in snapshot.experts.values())
 
-    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> tuple[Target, View, RoutingDecision, Deadline]:
+    async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> Decided:
         """The routing decision alone, with what it was made from and the deadline that began with it. Nobody is named whom the caller may
         not see."""
         view = self.view(request.access)
         snapshot = view.seen
-        target = resolve(request.model, snapshot, request.access)
+        request, target = with_effort(request, resolve(request.model, snapshot, request.access))
         recorder.strategy = None if target.expert else target.strategy.id
         strategy = target.strategy
         check = Check(request, self._directory.health_of, strategy.adjustments)
@@ -150,18 +166,24 @@ class Preparation:
             view.error(error)  # of a router, which knows the whole registry; what the caller named itself is refused before
             raise
         recorder.routed(decision.calls)
+        if len(decision.selected) > 1 and decision.cascade is None:
+            decision = self._worth_asking(decision, request, strategy, snapshot)
         if who.rejected:
             filtered = tuple(ScoredExpert(expert, 0.0, False, why) for expert, why in sorted(who.rejected.items()))
             decision = replace(decision, considered=(*decision.considered, *filtered))
         if adjustments.moves_scores:
             decision = replace(decision, detail={**decision.detail, "adjustments": _told(adjustments)})
+        if request.effort is not None:
+            decision = replace(decision, detail={**decision.detail, "effort": told_effort(request.effort)})
         recorder.decision = decision = view.decision(decision)
-        return target, view, decision, deadline
+        return Decided(request, target, view, decision, deadline)
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
         """Everything up to the first call; raises the request's errors before any expert is called."""
-        target, view, decision, deadline = await self.decide(request, recorder)
-        strategy, options = target.strategy, _mode_options(request, target.strategy)
+        decided = await self.decide(request, recorder)
+        request, strategy, view = decided.request, decided.target.strategy, decided.view
+        decision, deadline = decided.decision, decided.deadline
+        options = _mode_options(request, strategy)
         max_calls = self._max_calls(request, strategy) - decision.num_calls
         if options.get("weights") == POSTERIOR and decision.cascade is None:
             scores = {expert.expert_id: expert.score for expert in decision.considered if expert.score > 0}
@@ -224,7 +246,7 @@ class Preparation:
         """
         view = self.view(request.access)
         snapshot = view.seen
-        target = resolve(request.model, snapshot, request.access)
+        request, target = with_effort(request, resolve(request.model, snapshot, request.access))
         strategy = target.strategy
         gone = [name for name in (*decision.selected, aggregator_expert) if name is not None and name not in snapshot.experts]
         if gone:
@@ -284,13 +306,26 @@ class Preparation:
         check = Check(request, self._directory.health_of, strategy.adjustments)
         return lambda card: check.obstacle(card) is None
 
+    def _worth_asking(
+        self, decision: RoutingDecision, request: ChatRequest, strategy: Strategy, snapshot: RegistrySnapshot
+    ) -> RoutingDecision:
+        """*decision* without experts that need not be asked, or that have no room. A caller who says how many wants so many, unless there
+        is no room for them."""
+        options, accuracy, shed_from, load = request.options, strategy.alone_from_accuracy, strategy.shed_from_load, self._load
+        by_itself = options.k is not None or options.pick is not None
+        if accuracy is not None and not by_itself and _mode_name(request, strategy) == DEFAULT_MODE:
+            decision = without_overcalling(decision, snapshot, accuracy)
+        if shed_from is not None and load is not None:
+            decision = without_the_overloaded(decision, lambda expert_id: _load_of(snapshot.experts[expert_id], load), shed_from)
+        return decision
+
     def _circumstances(self, request: ChatRequest) -> Circumstances:
-        load, history, session_id = self._load, self._history, request.session_id
+        load, history, session = self._load, self._history, request.session
         found = UNKNOWN_CIRCUMSTANCES
         if load is not None:
-            found = replace(found, load=lambda card: (load.in_flight(card.id) + load.queued(card.id)) / max(1, card.max_in_flight))
-        if history is not None and session_id is not None:
-            found = replace(found, session_shares=lambda: history.shares(session_id))
+            found = replace(found, load=lambda card: _load_of(card, load))
+        if history is not None and session is not None:
+            found = replace(found, session_shares=lambda: history.shares(session))
         return found
 
 
@@ -308,6 +343,11 @@ def _made(context: AggregationContext, max_calls: int, ledger: BudgetLedger, vie
     if planned is not decision:
         context = replace(context, decision=planned)
     return Prepared(request, context, mode, context.deadline, ledger, view, num_stand_ins if decision.cascade is None else 0)
+
+
+def _load_of(card: ExpertCard, load: Load) -> float:
+    """Calls that run and wait, against what *card* takes at once."""
+    return (load.in_flight(card.id) + load.queued(card.id)) / max(1, card.max_in_flight)
 
 
 def _mode_name(request: ChatRequest, strategy: Strategy) -> str:

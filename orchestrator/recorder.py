@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from domain.chat import ChatRequest, Message, Usage, text_of
 from domain.errors import ConsiliumError
@@ -46,6 +47,7 @@ class TraceRecorder:
         self._open_since: float | None = None
         self._num_open = 0
         self._first_token: float | None = None
+        self._routed_ms: float | None = None
         self._calls: list[CallRecord] = []
         self._text: list[str] = []
         self._text_length = 0
@@ -56,6 +58,8 @@ class TraceRecorder:
         self._is_own: bool | None = None
         self.answered_by: str | None = None
         """Whose words the answer is."""
+        self.panel_changed_answer: bool | None = None
+        """As the trace has it."""
         self.sequential_tokens = 0
         """Of answers that were waited for one after the other."""
         self.trace: Trace | None = None
@@ -79,8 +83,10 @@ class TraceRecorder:
         self._num_open = max(0, self._num_open - 1)
         if self._num_open:
             return
-        since = began if self._open_since is None else min(began, self._open_since)
-        self._spent[stage] += (time.perf_counter() - since) * 1e3
+        since, now = began if self._open_since is None else min(began, self._open_since), time.perf_counter()
+        self._spent[stage] += (now - since) * 1e3
+        if stage == "route":
+            self._routed_ms = (now - self._began) * 1e3
         self._open_since = None
 
     @property
@@ -89,7 +95,8 @@ class TraceRecorder:
         return 0.0 if self._open_since is None else time.perf_counter() - self._open_since
 
     def took(self, stage: str, seconds: float) -> None:
-        """*stage* has taken so long before this recorder was made: of a batch's line, whose calls come in turns."""
+        """*stage* has taken so long before this recorder was made: of a batch's line, whose calls come in turns. To be told before the
+        stage's calls are, which end now."""
         self._spent[stage] += seconds * 1e3
         self._began -= seconds
         self._started_at -= seconds
@@ -104,16 +111,36 @@ class TraceRecorder:
         waited = self._spent["experts"] + self._spent["aggregate"] + self._spent["reader"] + self._annotator_ms
         return max(0.0, (now - self._began) * 1e3 - waited)
 
-    def call(self, outcome: Outcome, role: CallRole, *, stage: int | None = None) -> None:
-        """A call has ended; of a mode of several stages, one of that *stage*."""
+    def spanned(self, call: ExpertCall) -> ExpertCall:
+        """*call* with a span of its own below the request's; as it is where spans are not exported."""
+        context = self._request.context
+        return call if context is None else replace(call, context=context.child())
+
+    def call(
+        self,
+        outcome: Outcome,
+        role: CallRole,
+        *,
+        stage: int | None = None,
+        made: ExpertCall | None = None,
+        first_token_s: float | None = None,
+    ) -> None:
+        """A call has ended just now; of a mode of several stages, one of that *stage*. *made* is the call, where there was one, and
+        *first_token_s*, of a stream, the seconds to its first token."""
+        milliseconds = outcome.latency_s * 1e3
+        known: dict[str, Any] = {
+            "stage": stage,
+            "started_ms": self._ms_before_now(milliseconds),
+            "first_token_ms": None if first_token_s is None else first_token_s * 1e3,
+            "span_id": _span_of(made),
+        }
         match outcome:
             case Candidate():
                 text = outcome.text[:MAX_KEPT_TEXT] if self._keep_text else None
-                milliseconds = outcome.latency_s * 1e3
-                self._calls.append(CallRecord(outcome.expert_id, role, "ok", milliseconds, outcome.usage, text=text, stage=stage))
+                self._calls.append(CallRecord(outcome.expert_id, role, "ok", milliseconds, outcome.usage, text=text, **known))
             case ExpertFailure():
                 error, status = shortened(f"{outcome.code}: {outcome.message}", MAX_KEPT_ERROR), "error" if outcome.called else "skipped"
-                self._calls.append(CallRecord(outcome.expert_id, role, status, outcome.latency_s * 1e3, error=error, stage=stage))
+                self._calls.append(CallRecord(outcome.expert_id, role, status, milliseconds, error=error, **known))
 
     def judged(self, stage: int, confidence: float | None, note: str) -> None:
         """What became of the *stage* of a mode; told with each answer of its experts."""
@@ -124,13 +151,19 @@ class TraceRecorder:
 
     def routed(self, outcomes: Sequence[Outcome]) -> None:
         """The router made these calls, at once; the wait for them is the experts', not ours."""
+        if not outcomes:
+            return
         for outcome in outcomes:
             self.call(outcome, CallRole.ANNOTATOR)
-        self._annotator_ms = max((outcome.latency_s * 1e3 for outcome in outcomes), default=0.0)
+        self._annotator_ms = max(outcome.latency_s * 1e3 for outcome in outcomes)
+        began_ms = self._ms_before_now(self._annotator_ms)
+        self._calls[-len(outcomes) :] = [replace(call, started_ms=began_ms) for call in self._calls[-len(outcomes) :]]
 
     def cancelled(self, call: ExpertCall, latency_s: float) -> None:
         """A call was given up because nobody waits for it any more."""
-        self._calls.append(CallRecord(call.expert.id, call.role, "cancelled", latency_s * 1e3))
+        milliseconds = latency_s * 1e3
+        began_ms, span_id = self._ms_before_now(milliseconds), _span_of(call)
+        self._calls.append(CallRecord(call.expert.id, call.role, "cancelled", milliseconds, started_ms=began_ms, span_id=span_id))
 
     def aggregated(self, how: str, why: str, *, is_own: bool = True) -> None:
         """The answer is made so: ``single``, the aggregator's name, or that with its expert (``fuse:a``). *is_own*: as ``Told`` has it."""
@@ -144,6 +177,10 @@ class TraceRecorder:
         if self._keep_text and self._text_length < MAX_KEPT_TEXT:
             self._text.append(text)
             self._text_length += len(text)
+
+    def _ms_before_now(self, milliseconds: float) -> float:
+        """So many milliseconds ago, counted from the request's beginning, which nothing comes before."""
+        return max(0.0, (time.perf_counter() - self._began) * 1e3 - milliseconds)
 
     @property
     def usage(self) -> Usage:
@@ -168,7 +205,7 @@ class TraceRecorder:
             calls=tuple(self._calls),
             aggregator=self._aggregator,
             aggregator_reason=self._aggregator_reason,
-            timings=Timings(**spent, total=total, overhead=overhead, first_token=self._first_token),
+            timings=Timings(**spent, total=total, overhead=overhead, first_token=self._first_token, routed=self._routed_ms),
             usage=self.usage,
             error_code=error.code if isinstance(error, ConsiliumError) else "internal_error" if isinstance(error, Exception) else None,
             error_message=shortened(str(error), MAX_KEPT_ERROR) if expected else type(error).__name__ if error is not None else None,
@@ -178,14 +215,20 @@ class TraceRecorder:
             messages=_shortened(self._request.messages) if self._keep_text else None,
             answer="".join(self._text)[:MAX_KEPT_TEXT] if self._keep_text else None,
             answered_by=self.answered_by,
+            panel_changed_answer=self.panel_changed_answer,
             is_own=self._is_own if error is None else None,
             sequential_tokens=self.sequential_tokens,
+            context=self._request.context,
         )
         for sink in self._sinks:
             sink.emit(self.trace)
         if self._request.on_trace is not None:
             self._request.on_trace(self.trace)
         return self.trace
+
+
+def _span_of(call: ExpertCall | None) -> str | None:
+    return None if call is None or call.context is None else call.context.span_id
 
 
 def _shortened(messages: Sequence[Message]) -> tuple[Message, ...]:

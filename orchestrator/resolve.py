@@ -36,6 +36,14 @@ def model_names(snapshot: RegistrySnapshot, access: Access = PUBLIC) -> list[str
     return [*default, *strategies, *experts]
 
 
+def is_model_name(name: str, snapshot: RegistrySnapshot) -> bool:
+    """Whether *name* stands for something in *snapshot*, whoever may use it."""
+    name = name.removesuffix(_LATEST)
+    if name == DEFAULT_STRATEGY or name == STRATEGY_PREFIX + DEFAULT_STRATEGY or name in snapshot.experts:
+        return True
+    return name.startswith(STRATEGY_PREFIX) and name.removeprefix(STRATEGY_PREFIX) in snapshot.strategies
+
+
 def resolve(model: str, snapshot: RegistrySnapshot, access: Access = PUBLIC) -> Target:
     """What *model* stands for, to a caller with *access*.
 

@@ -105,8 +105,8 @@ class BudgetRouter:
         if len(obstacles) == len(cards):
             listed = "; ".join(f"{expert_id}: {why}" for expert_id, why in sorted(obstacles.items()))
             raise NoEligibleExpert(f"no expert is within {options.told()} ({listed})", reasons=obstacles)
-        if decision.fallback:
-            return self._fallen_back(decision, options, obstacles)
+        if decision.fallback or not decision.others_fit:  # as for the cascade: the scores do not speak of this query
+            return self._settled(decision, options, obstacles)
         fitting = [expert for expert in decision.considered if expert.expert_id not in obstacles]
         choices = Choices(
             scores=[expert.score for expert in fitting],
@@ -157,8 +157,8 @@ class BudgetRouter:
             return f"loading it takes {to_load[card.id][1]:.0f} MB, over {options.max_memory_mb:g}"
         return None
 
-    def _fallen_back(self, decision: RoutingDecision, options: BudgetOptions, obstacles: Mapping[str, str]) -> RoutingDecision:
-        """The base's fallback, when it fits: there is no score that speaks of this query."""
+    def _settled(self, decision: RoutingDecision, options: BudgetOptions, obstacles: Mapping[str, str]) -> RoutingDecision:
+        """Whom the base took without going by scores (its fallback, who answered the session so far), when that fits."""
         expert_id = decision.selected[0]
         if expert_id in obstacles:
             raise NoEligibleExpert(f"{decision.reason} It is not within {options.told()}: {obstacles[expert_id]}", reasons=dict(obstacles))

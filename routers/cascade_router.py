@@ -95,7 +95,7 @@ class CascadeRouter:
         if base.fallback or not base.others_fit:  # the scores do not speak of this query: who was selected is asked alone
             return replace(base, router=self.name, detail={**base.detail, "base": base.router})
         cards = {card.id: card for card in query.experts}
-        steps, why = ladder(base.considered, cards, options, max_stages=query.pick.k)
+        steps, left_out, why = ladder(base.considered, cards, options, max_stages=query.pick.k)
         detail = {**base.detail, "base": base.router, **_rule_detail(options)}
         considered = tuple(
             ScoredExpert(
@@ -104,9 +104,8 @@ class CascadeRouter:
             for scored in base.considered
         )
         rule = options.rule if len(steps) > 1 else None
-        return replace(
-            base, router=self.name, selected=steps, considered=considered, reason=_reason(steps, options), detail=detail, cascade=rule
-        )
+        reason = _reason(steps, left_out, options)
+        return replace(base, router=self.name, selected=steps, considered=considered, reason=reason, detail=detail, cascade=rule)
 
     def _as_named(self, options: CascadeOptions, query: RoutingQuery) -> RoutingDecision:
         eligible = {card.id: card for card in query.experts}
@@ -116,6 +115,7 @@ class CascadeRouter:
             reasons = dict.fromkeys(named, "not eligible")
             raise NoEligibleExpert(f"none of the cascade's experts is eligible for this request: {', '.join(named)}", reasons=reasons)
         steps = _shortened(_judgeable(steps, eligible, options), query.pick.k)
+        left_out = tuple(name for name in dict.fromkeys(named) if name not in steps)
         ids = [*steps, *(expert_id for expert_id in eligible if expert_id not in steps)]
         considered = tuple(
             ScoredExpert(expert_id, 1.0, True, f"step {steps.index(expert_id) + 1} of the strategy's cascade")
@@ -125,7 +125,7 @@ class CascadeRouter:
         )
         rule = options.rule if len(steps) > 1 else None
         return RoutingDecision(
-            self.name, steps, considered, _reason(steps, options), others_fit=False, detail=_rule_detail(options), cascade=rule
+            self.name, steps, considered, _reason(steps, left_out, options), others_fit=False, detail=_rule_detail(options), cascade=rule
         )
 
 
@@ -139,8 +139,9 @@ def cost_of(card: ExpertCard, *, by_price: bool) -> float:
 
 def ladder(
     considered: Sequence[ScoredExpert], cards: Mapping[str, ExpertCard], options: CascadeOptions, *, max_stages: int
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Whom to ask in which order, and for every considered expert why (not). Pure.
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
+    """Whom to ask in which order, who would be asked too with more stages or an answer that can be judged, and for every considered
+    expert why (not). Pure.
 
     Good enough is who has ``min_share`` of the best score. Of these the cheapest comes first, and after it whoever is expected to be
     better than all before. Prices count where any of them has one, parameters otherwise.
@@ -162,7 +163,7 @@ def ladder(
     kept = _shortened(_judgeable(tuple(steps), cards, options), max_stages)
     for expert_id in steps:
         why[expert_id] += f", step {kept.index(expert_id) + 1}" if expert_id in kept else ", left out of the cascade"
-    return kept, why
+    return kept, tuple(step for step in steps if step not in kept), why
 
 
 def _judgeable(steps: tuple[str, ...], cards: Mapping[str, ExpertCard], options: CascadeOptions) -> tuple[str, ...]:
@@ -177,7 +178,11 @@ def _shortened(steps: tuple[str, ...], max_stages: int) -> tuple[str, ...]:
     return steps if len(steps) <= max_stages else (*steps[: max_stages - 1], steps[-1])
 
 
-def _reason(steps: Sequence[str], options: CascadeOptions) -> str:
+def _reason(steps: Sequence[str], left_out: Sequence[str], options: CascadeOptions) -> str:
+    if len(steps) == 1 and left_out:
+        return f"{steps[0]} is asked alone: of this cascade {', '.join(left_out)} cannot be a step of this request."
+    if len(steps) == 1 and options.experts is not None:
+        return f"{steps[0]} is the only step of the strategy's cascade."
     if len(steps) == 1:
         return f"{steps[0]} is the cheapest that is good enough, and nobody is expected to be better."
     by = {

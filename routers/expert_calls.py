@@ -15,6 +15,7 @@ from domain.experts import ExpertCard
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingQuery
+from domain.trace_context import ROUTING_SPAN
 
 TIMEOUT_S = 20.0
 """For all calls of one decision. Routing must not eat the request's time: after this it goes on without."""
@@ -57,6 +58,8 @@ class Asking:
 
     def __init__(self, workers: Completes, expert: ExpertCard, query: RoutingQuery, *, timeout_s: float = TIMEOUT_S) -> None:
         self._workers, self._expert, self._request_id = workers, expert, query.request.id
+        context = query.request.context
+        self._context = None if context is None else context.named_child(ROUTING_SPAN)
         left_s = query.deadline.remaining_s if query.deadline else math.inf
         self._timeout_s = min(timeout_s, _MAX_SHARE * left_s)
         self._deadline = Deadline.after(self._timeout_s)
@@ -64,7 +67,9 @@ class Asking:
     async def ask(self, messages: tuple[Message, ...], **params: Any) -> Outcome:
         """What the expert says to *messages*, with *params* over its card's sampling."""
         expert = self._expert
-        call = ExpertCall(expert, messages, {**expert.sampling, **params}, self._deadline, self._request_id, CallRole.ANNOTATOR)
+        call = ExpertCall(
+            expert, messages, {**expert.sampling, **params}, self._deadline, self._request_id, CallRole.ANNOTATOR, context=self._context
+        )
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self._deadline.remaining_s):

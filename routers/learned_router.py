@@ -20,7 +20,7 @@ from routers.background import computed
 from routers.explanation import how_selected, pick_object, unknown_query
 from routers.index_holder import IndexHolder
 from routers.learned.base import Estimator, ExtendableModel, Features, Floats, ScoreModel, UpdatableModel, columns_of, score_matrix
-from routers.model_keeper import Key, Made, ModelKeeper
+from routers.model_keeper import Key, Made, ModelKeeper, options_of_strategies
 from routers.one_core import one_core
 from routers.options import SkillsOptions
 from routers.question_index import TextEncoder
@@ -161,11 +161,13 @@ class LearnedRouter:
     async def route(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
         """1. read the query, 2. unlike anything known: fallback or refusal, where a floor is set, 3. predict, adjust, pick, explain.
 
-        Raises ``NotReady`` while there is no model, ``InvalidRequest`` for wrong options or a query without text,
+        Raises ``NotReady`` while there is no model, ``InvalidRequest`` for wrong options, those of a model that neither a strategy has nor
+        the caller may have fitted, or a query without text,
         ``NoEligibleExpert`` for a query below the floor without a fallback.
         """
         pick.check(query.pick)
         require_text(query)
+        self._require_known(query, snapshot)
         made = await self._made(query)
         index = self._index_holder.index()
         floor = query.options.get(_FLOOR)
@@ -248,6 +250,19 @@ class LearnedRouter:
                 return True
             # It was fitted anew meanwhile: the new one has to learn it.
         return False
+
+    def _require_known(self, query: RoutingQuery, snapshot: RegistrySnapshot) -> None:
+        """Raise ``InvalidRequest`` for options that no strategy has, from a caller who may not have a model fitted: any value would be a
+        fit more, and put a model out that somebody else uses."""
+        given = _of_estimator(query.options)
+        if not given or query.request.access.may_fit:
+            return
+        if not any(_of_estimator(known) == given for known in options_of_strategies(self._name, snapshot)):
+            raise InvalidRequest(
+                f"router options of {self._name!r} ({', '.join(sorted(given))}) make a model of their own, which a request cannot have: "
+                "write them into a strategy and ask for that, or try them out with a key that may edit strategies",
+                param="consilium.router_options",
+            )
 
     async def _made(self, query: RoutingQuery) -> Made[Fitted]:
         wait_s = _WAIT_SHARE * query.deadline.remaining_s if query.deadline else 0.0

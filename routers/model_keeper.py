@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -380,17 +380,25 @@ def models_of_strategies(
     """The models that the enabled strategies of *snapshot* need: of *routers*, by name, each from its options. A router that
     wraps another names it in its options as ``base``, with ``base_options``."""
     found = []
-    for strategy in snapshot.strategies.values():
-        if not strategy.enabled:
-            continue
-        named = (
-            (strategy.router, strategy.router_options),
-            (strategy.router_options.get("base"), strategy.router_options.get("base_options", {})),
-        )
-        for router, options in named:
-            if isinstance(router, str) and router in routers:
-                try:
-                    found.append(routers[router](options))
-                except InvalidRequest as error:
-                    _log.warning("the strategy %s has options that its router does not take: %s", strategy.id, error)
+    for strategy, router, options in _routers_of_strategies(snapshot):
+        if router in routers:
+            try:
+                found.append(routers[router](options))
+            except InvalidRequest as error:
+                _log.warning("the strategy %s has options that its router does not take: %s", strategy, error)
     return found
+
+
+def options_of_strategies(router: str, snapshot: RegistrySnapshot) -> Iterator[Mapping[str, Any]]:
+    """What the enabled strategies of *snapshot* tell *router*, also where another router wraps it; unchecked."""
+    return (options for _, named, options in _routers_of_strategies(snapshot) if named == router)
+
+
+def _routers_of_strategies(snapshot: RegistrySnapshot) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Of each enabled strategy its id and the routers that it names, each with its options."""
+    for strategy in snapshot.strategies.values():
+        if strategy.enabled:
+            yield strategy.id, strategy.router, strategy.router_options
+            inner, options = strategy.router_options.get("base"), strategy.router_options.get("base_options")
+            if isinstance(inner, str) and (options is None or isinstance(options, Mapping)):
+                yield strategy.id, inner, options or {}

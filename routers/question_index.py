@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from domain.skills import LabelledQuestion
+from routers.one_core import search_on_one_core
 from routers.skill_space import Floats, SkillSpace, fit
 
 _NUM_NEIGHBOURS = 24
@@ -49,8 +50,6 @@ class QuestionIndex:
         """*vectors* (n, d) are the encoder's, row by row those of *questions*; every question has a label."""
         import faiss
 
-        # One query at a time: more threads than this one would only fight with those of the encoder.
-        faiss.omp_set_num_threads(1)
         self.encoder_id = encoder_id
         self.questions = tuple(questions)
         self.skills: tuple[str, ...] = tuple(dict.fromkeys(label for question in questions for label in question.labels))
@@ -137,5 +136,6 @@ class QuestionIndex:
         """Similarities and rows of the nearest questions, (n, k) each; no columns when there are no questions."""
         if not self.questions:
             return np.zeros((len(projected), 0), np.float32), np.zeros((len(projected), 0), np.int64)
+        search_on_one_core()
         similarities, rows = self._faiss.search(projected, min(k, len(self.questions)))
         return similarities, rows

@@ -116,11 +116,11 @@ class SkillsRouter:
 
         Unclear is what is like nothing known, and a fragment where the request does not carry the turns that explain it.
         """
-        session_id = query.request.session_id
+        session = query.request.session
         unclear = not annotation.skills or (annotation.fragment and not annotation.with_context)
-        if not options.sticky or not session_id or not unclear:
+        if not options.sticky or session is None or not unclear:
             return None
-        remembered = self._sessions.recall(session_id)
+        remembered = self._sessions.recall(session)
         return remembered if remembered in expert_ids else None
 
     async def _table_for(self, snapshot: RegistrySnapshot, index: RoutingIndex) -> ScoreTable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from domain.errors import ExpertAuthFailed
+from domain.variables import is_of_the_service
 
 MIN_REDACTED = 6
 """Letters of a secret from which it is taken out of texts: shorter ones ("none", "EMPTY") are words, and keep nobody out."""
@@ -23,6 +24,9 @@ def resolve_api_key(reference: str | None, environ: Mapping[str, str]) -> str | 
     if scheme != "env" or not name:
         # The text itself is not repeated: it may be a secret that was put in the wrong place.
         msg = "api_key must be a reference of the form env:NAME, such as env:OPENAI_API_KEY"
+        raise ExpertAuthFailed(msg)
+    if is_of_the_service(name):  # cards are checked too; this one may be older than the check
+        msg = f"the environment variable {name} is a setting of the service itself and goes to no expert: put the key into another one"
         raise ExpertAuthFailed(msg)
     secret = environ.get(name, "").strip()
     if not secret:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
-from domain.deadline import Deadline
+from domain.deadline import Clock, Deadline
 from domain.errors import ExpertOverloaded, ExpertTimeout
+
+OnWait = Callable[[str, str, float], None]
+"""Hears which expert's call of which role has waited how many seconds for its place."""
+
+
+def unheard(_expert_id: str, _role: str, _seconds: float) -> None:
+    """For who does not want to know."""
 
 
 class _Gate:
@@ -30,14 +39,16 @@ class _Gate:
 class _Place:
     """A class, not a generator: it is entered for every call, and this takes half the time."""
 
-    __slots__ = ("_deadline", "_expert_id", "_limit", "_max_queued", "_places", "_timeout_s")
+    __slots__ = ("_deadline", "_expert_id", "_limit", "_max_queued", "_places", "_role", "_timeout_s")
 
-    def __init__(self, places: InFlight, expert_id: str, *, limit: int, max_queued: int, timeout_s: float, deadline: Deadline) -> None:
+    def __init__(
+        self, places: InFlight, expert_id: str, *, limit: int, max_queued: int, timeout_s: float, deadline: Deadline, role: str
+    ) -> None:
         self._places, self._expert_id, self._limit, self._max_queued = places, expert_id, limit, max_queued
-        self._timeout_s, self._deadline = timeout_s, deadline
+        self._timeout_s, self._deadline, self._role = timeout_s, deadline, role
 
     async def __aenter__(self) -> None:
-        await self._places.enter(self._expert_id, self._limit, self._max_queued, self._timeout_s, self._deadline)
+        await self._places.enter(self._expert_id, self._limit, self._max_queued, self._timeout_s, self._deadline, role=self._role)
 
     async def __aexit__(self, *_: object) -> None:
         self._places.leave(self._expert_id)
@@ -46,8 +57,10 @@ class _Place:
 class InFlight:
     """The places of all experts, each expert's apart from the others'. An expert without calls takes no memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_wait: OnWait = unheard, clock: Clock = time.monotonic) -> None:
+        """*on_wait* hears of each call how long it waited for its place, whether it got one or not."""
         self._gates: dict[str, _Gate] = {}
+        self._on_wait, self._clock = on_wait, clock
 
     def active(self, expert_id: str) -> int:
         return self._gates[expert_id].active if expert_id in self._gates else 0
@@ -55,12 +68,12 @@ class InFlight:
     def queued(self, expert_id: str) -> int:
         return len(self._gates[expert_id].waiting) if expert_id in self._gates else 0
 
-    def place(self, expert_id: str, *, limit: int, max_queued: int, timeout_s: float, deadline: Deadline) -> _Place:
+    def place(self, expert_id: str, *, limit: int, max_queued: int, timeout_s: float, deadline: Deadline, role: str = "") -> _Place:
         """One of *limit* places, for ``async with``. Raises ``ExpertOverloaded`` when none was free for
         *timeout_s* or *max_queued* wait already, ``ExpertTimeout``, which is not the expert's fault, when *deadline* came first."""
-        return _Place(self, expert_id, limit=limit, max_queued=max_queued, timeout_s=timeout_s, deadline=deadline)
+        return _Place(self, expert_id, limit=limit, max_queued=max_queued, timeout_s=timeout_s, deadline=deadline, role=role)
 
-    async def enter(self, expert_id: str, limit: int, max_queued: int, timeout_s: float, deadline: Deadline) -> None:
+    async def enter(self, expert_id: str, limit: int, max_queued: int, timeout_s: float, deadline: Deadline, *, role: str) -> None:
         """Take a place; whoever returns from here has to ``leave``."""
         gate = self._gates.get(expert_id)
         if gate is None:
@@ -70,12 +83,16 @@ class InFlight:
             gate.hand_over()  # the limit may have grown
         if gate.active < gate.limit:
             gate.active += 1
+            self._on_wait(expert_id, role, 0.0)
             return
+        began = self._clock()
         try:
             await self._wait(gate, expert_id, max_queued, timeout_s, deadline)
         except BaseException:
             self._forget_idle(expert_id, gate)
             raise
+        finally:
+            self._on_wait(expert_id, role, self._clock() - began)
 
     def leave(self, expert_id: str) -> None:
         """Give the place to who waits longest."""

@@ -134,6 +134,10 @@ class OpenAIWorker:
     def _post(self, call: ExpertCall, secret: str | None, *, stream: bool) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """The response to *call*. Leaving early closes the connection, which is how servers learn to stop."""
         headers = {"X-Request-Id": call.request_id}
+        if call.context is not None:
+            headers["traceparent"] = call.context.traceparent
+            if call.context.state is not None:
+                headers["tracestate"] = call.context.state
         if secret:
             headers |= _authorization(secret)
         try:

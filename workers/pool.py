@@ -21,7 +21,7 @@ from domain.plan import Candidate, ExpertCall
 from workers.addresses import AddressPolicy
 from workers.backends import BACKENDS, BackendSettings
 from workers.discovery import DiscoveredModel, discovered_models, models_url, without_version
-from workers.in_flight import InFlight
+from workers.in_flight import InFlight, OnWait, unheard
 from workers.limits import EmbeddedLimits, HttpLimits, PoolLimits
 from workers.openai_worker import OpenAIWorker
 from workers.retry import retried
@@ -106,7 +106,9 @@ class WorkerPool:
         backends: Mapping[Backend, Callable[[BackendSettings], Worker]] = BACKENDS,
         fleet: Fleet | None = None,
         addresses: AddressPolicy | None = None,
+        on_wait: OnWait = unheard,
     ) -> None:
+        """*on_wait* hears how many seconds each call waited for its place, whether it got one or not; with its expert and role."""
         self._settings = BackendSettings(
             http=http or HttpLimits(),
             embedded=embedded or EmbeddedLimits(),
@@ -121,7 +123,7 @@ class WorkerPool:
         self._backends = backends
         self._workers: dict[Backend, Worker] = {}
         self._starting: dict[Backend, asyncio.Lock] = {backend: asyncio.Lock() for backend in backends}
-        self._places = InFlight()
+        self._places = InFlight(on_wait, clock)
 
     async def start(self) -> None:
         """Ready to take calls. Backends start with their first call, or with ``warm``."""
@@ -258,7 +260,12 @@ class WorkerPool:
             msg = f"no time was left to call expert {card.id!r}"
             raise ExpertTimeout(msg, expert_at_fault=False)
         return self._places.place(
-            card.id, limit=card.max_in_flight, max_queued=card.max_queued, timeout_s=card.queue_timeout_s, deadline=call.deadline
+            card.id,
+            limit=card.max_in_flight,
+            max_queued=card.max_queued,
+            timeout_s=card.queue_timeout_s,
+            deadline=call.deadline,
+            role=call.role,
         )
 
     def _time_for(self, call: ExpertCall, spent_s: float = 0.0) -> _Limit:

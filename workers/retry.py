@@ -89,10 +89,11 @@ def _retrying(
 
     def note(state: tenacity.RetryCallState) -> None:
         error = _failure(state)
-        log.warning(
-            "expert %s, attempt %d of %d: %s: %s; again in %.1f s",
-            expert_id, state.attempt_number, limits.max_attempts, error.code, shortened(error.message, _SHOWN), state.upcoming_sleep,
-        )  # fmt: skip
+        status = "" if error.status is None else f" (HTTP {error.status})"
+        attempt = expert_id, state.attempt_number, limits.max_attempts
+        log.warning("expert %s, attempt %d of %d: %s%s; again in %.1f s", *attempt, error.code, status, state.upcoming_sleep)
+        # The server's words may hold what it was asked, which is nobody's who reads a log.
+        log.debug("expert %s, attempt %d of %d: %s", *attempt, shortened(error.message, _SHOWN))
 
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_result(partial(_may_try_again, repeatable=repeatable)),

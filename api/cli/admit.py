@@ -63,7 +63,7 @@ async def admit(
         chance = 0.0
     else:
         from api.answer_evaluation import chosen_cards, judge_of, text_of, version_of
-        from api.cli.eval_asking import ServiceAsker
+        from api.cli.eval_asking import asker_of
         from api.settings import load_settings
         from evaluation.answers.asking import Questioner, Way
         from evaluation.answers.replies import ReplyLog
@@ -84,7 +84,7 @@ async def admit(
         async with server.connect(needs=EVERYTHING) as client:
             cards = await client.rows("/admin/api/experts")
             able = chosen_cards(cards, None if wanted is None else [*wanted, *there])
-            asker = ServiceAsker(client)
+            asker = asker_of(client)
             judging = None if judge is None else judge_of(cards, judge, asker, log)
             ids = [card["id"] for card in able if card["id"] not in there]
             with stages(quiet=as_json) as told:

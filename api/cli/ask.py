@@ -28,6 +28,7 @@ Deny = Annotated[str | None, typer.Option(metavar="IDS", help="Not these experts
 Boost = Annotated[list[str] | None, typer.Option(metavar="ID=NUMBER", help="Added to the expert's score, -1 to 1. Repeatable.")]
 PriceWeight = Annotated[float | None, typer.Option(help="What a score loses for each US dollar per million tokens.")]
 LoadWeight = Annotated[float | None, typer.Option(help="What a score loses when all places of the expert are taken, 0 to 1.")]
+Effort = Annotated[str | None, typer.Option(help="How much the question is worth: none, low, medium or high.")]
 Seed = Annotated[int | None, typer.Option(help="Makes everything random in the routing repeatable.")]
 
 
@@ -46,6 +47,7 @@ async def ask(
     boost: Boost = None,
     price_weight: PriceWeight = None,
     load_weight: LoadWeight = None,
+    effort: Effort = None,
     aggregator: Annotated[str | None, typer.Option(help="fuse, vote, weighted_vote, judge or first, instead of the strategy's.")] = None,
     seed: Seed = None,
     system: Annotated[str | None, typer.Option(help="A system message before the question.")] = None,
@@ -56,7 +58,15 @@ async def ask(
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a question; the experts that are best at it answer."""
-    chosen = {"k": k, "router": router, "aggregator": aggregator, "seed": seed, "price_weight": price_weight, "load_weight": load_weight}
+    chosen = {
+        "k": k,
+        "router": router,
+        "aggregator": aggregator,
+        "seed": seed,
+        "price_weight": price_weight,
+        "load_weight": load_weight,
+        "effort": effort,
+    }
     options = {**chosen, **_routing(router_options, allow, deny, boost)}
     body = _body(question, model, strategy, options, system)
     headers = {"x-consilium-explain": "1"} if explain else {}
@@ -93,11 +103,12 @@ async def route(
     boost: Boost = None,
     price_weight: PriceWeight = None,
     load_weight: LoadWeight = None,
+    effort: Effort = None,
     seed: Seed = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show which experts would answer, and why, without asking them."""
-    chosen = {"k": k, "router": router, "seed": seed, "price_weight": price_weight, "load_weight": load_weight}
+    chosen = {"k": k, "router": router, "seed": seed, "price_weight": price_weight, "load_weight": load_weight, "effort": effort}
     body = _body(question, model, strategy, {**chosen, **_routing(router_options, allow, deny, boost)}, None)
     async with server.connect(needs=EVERYTHING) as client:
         decision = await client.call("POST", "/v1/route", body=body)

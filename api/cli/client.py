@@ -122,5 +122,8 @@ def _raise_for_failure(response: httpx.Response) -> None:
     if param and str(param) not in message:
         message = f"{param}: {message}"
     if response.status_code == 401:
-        message += " (the command takes the key from --key, CONSILIUM_KEY, CONSILIUM_ADMIN_KEY or the data dir's admin.key)"
+        message += (
+            " (the command takes the key from --key or CONSILIUM_KEY; for a service on this machine also from CONSILIUM_ADMIN_KEY or the "
+            "data dir's admin.key)"
+        )
     raise from_status(response.status_code, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from api.cli.failures import CommandFailed, bad_input
 from api.cli.output import note
@@ -67,7 +69,7 @@ class Server:
             raise bad_input(str(error)) from error
         url = None if self.local else await self._running()
         if url is not None:
-            key = self.key or admin_key(settings)
+            key = self.key or (admin_key(settings) if is_here(url) else None)
             async with _http(url, key) as http:
                 await _until_loaded(http, url, set(needs))
                 yield ApiClient(http, where=url, is_local=False)
@@ -102,8 +104,19 @@ class Server:
         return None
 
 
+def is_here(url: str) -> bool:
+    """Whether *url* leads to this machine. A service elsewhere is another one: this one's admin key is no business of its."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def admin_key(settings: Settings) -> str | None:
-    """The admin key as far as this machine knows it; None when a service elsewhere keeps it."""
+    """The admin key of the service on this machine; None where there is none yet."""
     if settings.admin_key is not None:
         return settings.admin_key.get_secret_value()
     try:

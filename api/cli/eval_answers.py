@@ -63,22 +63,11 @@ async def answers(
     """Run strategies on labelled questions, with every expert alone and the baselines that a strategy has to beat.
 
     Questions that the service has as labelled ones are left out: it has been measured on them. Interrupted, the same command goes on."""
-    from api.answer_evaluation import (
-        aggregator_of,
-        chosen_cards,
-        fingerprint,
-        info_of,
-        judge_of,
-        ranked,
-        spread,
-        unseen,
-        version_of,
-        ways_of,
-    )
-    from api.cli.eval_asking import ServiceAsker
+    from api.answer_evaluation import Known, chosen_cards, comparison_of, judge_of, spread, unseen, version_of
+    from api.cli.eval_asking import asker_of
     from api.settings import load_settings
     from evaluation.answers.asking import Questioner
-    from evaluation.answers.comparison import AnswersComparison, AnswersOptions
+    from evaluation.answers.comparison import AnswersOptions
     from evaluation.answers.replies import ReplyLog
     from evaluation.graders import Grader
     from evaluation.labelled import read_labelled
@@ -90,26 +79,20 @@ async def answers(
     log = ReplyLog(settings.data_dir / "cache" / "eval" / LOG_FILE if cached else None)
     log.open()
     async with server.connect(needs=EVERYTHING) as client:
-        cards = await client.rows("/admin/api/experts")
-        candidates = chosen_cards(cards, names(experts))
-        asker = ServiceAsker(client)
-        judging = None if judge is None else judge_of(cards, judge, asker, log)
-        known = await client.rows("/admin/api/questions")
+        known = await Known.read(lambda name: client.rows(f"/admin/api/{name}"))
+        candidates = chosen_cards(known.cards, names(experts))
+        asker = asker_of(client)
+        judging = None if judge is None else judge_of(known.cards, judge, asker, log)
         await _require_routers(client, router or (), asked[0])
-        kept, duplicates = unseen(asked, [row["question"] for row in known], near_duplicates or None)
-        profiles = await client.rows("/admin/api/profiles")
-        recipes = await client.rows("/admin/api/strategies")
-        aggregators = await client.rows("/admin/api/aggregator-profiles")
-        whole = fingerprint([sorted(version_of(card) for card in cards), profiles, len(known), aggregators])
+        kept, duplicates = unseen(asked, known.asked, near_duplicates or None)
         with stages(quiet=quiet) as told:
-            comparison = AnswersComparison(
+            comparison = comparison_of(
+                known,
+                spread(kept, limit),
                 questioner=Questioner(asker, log, Grader(judging), concurrency, told),
-                questions=spread(kept, limit),
-                experts=[info_of(card) for card in candidates],
-                strategies=ways_of(recipes, names(strategies), router or (), whole),
-                aggregator=aggregator_of(cards, aggregators),
-                others={card["id"]: info_of(card) for card in cards},
-                profile=ranked(profiles, candidates),
+                candidates=candidates,
+                strategies=names(strategies),
+                routers=router or (),
                 options=AnswersOptions(calls=tuple(calls or ()), temperature=temperature, seed=seed),
                 settings={"questions": questions.name, "experts": {card["id"]: version_of(card) for card in candidates}},
                 duplicates=duplicates,

@@ -29,12 +29,19 @@ async def follow(client: ApiClient, path: str, *, quiet: bool) -> dict[str, Any]
                     return run
                 await asyncio.sleep(_LOOK_EVERY_S)
     except asyncio.CancelledError:
-        run_id = path.rpartition("/")[2]
-        if client.is_local:
-            note(f"interrupted; what is recorded stays: 'consilium profile run --resume {run_id}' goes on")
-        else:
-            note(f"{run_id} goes on at {client.where}; 'consilium profile rollback {run_id}' ends it and takes it back")
+        note(_how_to_go_on(client, path))
         raise
+
+
+def _how_to_go_on(client: ApiClient, path: str) -> str:
+    kind, _, run_id = path.removeprefix("/admin/api/").partition("/")
+    if kind == "aggregator-runs":  # kept only as a whole, by the process that runs it
+        if client.is_local:
+            return "interrupted; what was measured before stays as it was: the same command begins again"
+        return f"{run_id} goes on at {client.where}; its end replaces what was measured before ('POST {path}/cancel' stops it)"
+    if client.is_local:
+        return f"interrupted; what is recorded stays: 'consilium profile run --resume {run_id}' goes on"
+    return f"{run_id} goes on at {client.where}; 'consilium profile rollback {run_id}' ends it and takes it back"
 
 
 def _bars(*, quiet: bool) -> AbstractContextManager[Update]:

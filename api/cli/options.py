@@ -28,7 +28,9 @@ _DATA_DIR = Annotated[
 ]
 _KEY = Annotated[
     str | None,
-    typer.Option("--key", envvar="CONSILIUM_KEY", help="API key for a running service; default is the data dir's admin key."),
+    typer.Option(
+        "--key", envvar="CONSILIUM_KEY", help="API key for a running service; one on this machine has the data dir's admin key by default."
+    ),
 ]
 
 _SHARED = {"url": (_URL, None), "local": (_LOCAL, False), "data_dir": (_DATA_DIR, None), "key": (_KEY, None)}

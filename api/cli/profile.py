@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.bodies import bodies_of, bodies_of_groups
 from api.cli.connection import EVERYTHING, Server
 from api.cli.failures import FAILED, bad_input
 from api.cli.measuring import follow
@@ -21,8 +22,6 @@ app = typer.Typer(help="Measure experts on labelled questions.", no_args_is_help
 
 RUNS = "/admin/api/profile-runs"
 _AGGREGATOR_RUNS = "/admin/api/aggregator-runs"
-_IMPORT_ROWS = 5000
-"""Outcomes sent at a time: about 2 MB of the zoo's short answers."""
 _KINDS = {"outcome": "outcomes", "aggregator_outcome": "aggregator_outcomes"}
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as 'profile runs' lists it.")]
@@ -217,16 +216,16 @@ async def import_outcomes(
     runs: list[dict[str, Any]] = []
     async with server.connect() as client:
         outcomes, aggregators = rows["outcomes"], rows["aggregator_outcomes"]
-        for start in range(0, len(outcomes), _IMPORT_ROWS):
-            body = {"outcomes": outcomes[start : start + _IMPORT_ROWS], "note": remark or f"imported from {file.name}"}
+        for some in bodies_of(outcomes):
+            body = {"outcomes": some, "note": remark or f"imported from {file.name}"}
             run = await client.call("POST", f"{RUNS}/import", body=body)
             runs.append(run)
             if not as_json:
                 print(f"imported {run['num_recorded']} answers as {run['id']}")
-        if aggregators:
-            await client.call("POST", f"{RUNS}/import", body={"aggregator_outcomes": aggregators})
-            if not as_json:
-                print(f"imported {len(aggregators)} answers of aggregators")
+        for some in bodies_of_groups(aggregators, "expert_id"):  # each replaces all that its experts had
+            await client.call("POST", f"{RUNS}/import", body={"aggregator_outcomes": some})
+        if aggregators and not as_json:
+            print(f"imported {len(aggregators)} answers of aggregators")
         measured = {row.get("expert_id") for row in outcomes}
         tell_outdated([row for row in await client.rows("/admin/api/profiles") if row["expert"] in measured])
     if as_json:

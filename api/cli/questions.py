@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli.bodies import bodies_of
 from api.cli.connection import Server
 from api.cli.options import JsonFlag, connected
 from api.cli.output import cell, note, print_json, shortened, show, table
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The labelled questions that experts are measured on.", no_args_is_help=True)
 
 PATH = "/admin/api/questions"
-_BATCH_BYTES = 2_000_000
-"""Sent at a time: far under the smallest limit that somebody would set for a body."""
 
 
 @app.command("add")
@@ -78,16 +76,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 async def upload(client: ApiClient, rows: list[dict[str, Any]], *, source: str) -> None:
     """Store *rows*, in bodies of bounded size, one of every skill first: so each new skill is compared with those that were known
     before, and not with what an earlier body has made known."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row in one_of_each_skill_first(rows):
-        row_size = len(json.dumps(row))
-        if batch and size + row_size > _BATCH_BYTES:
-            await client.call("POST", PATH, body={"questions": batch, "source": source})
-            batch, size = [], 0
-        batch.append(row)
-        size += row_size
-    await client.call("POST", PATH, body={"questions": batch, "source": source})
+    for body in bodies_of(one_of_each_skill_first(rows)):
+        await client.call("POST", PATH, body={"questions": body, "source": source})
 
 
 def one_of_each_skill_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

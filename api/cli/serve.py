@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from api.draining import Drain
     from api.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _CLIENT_VARIABLES = frozenset({"CONSILIUM_URL", "CONSILIUM_KEY"})
 """Read by the command line, not by the service; in a ``.env`` file nothing reads them."""
 _CHATTY = ("alembic", "faiss", "httpx", "uvicorn")
@@ -67,9 +69,9 @@ def serve(
             serving = partial(_serve_alone, create_app(settings, has_stored_keys=has_stored_keys), settings)
     except SettingsError as error:
         raise bad_input(str(error)) from error
-    for warning in unknown_variables([*(os.environ.keys() - _CLIENT_VARIABLES), *names_in_env_file()]):
-        note(f"warning: {warning}")
     log_to_stderr(settings)
+    for warning in unknown_variables([*(os.environ.keys() - _CLIENT_VARIABLES), *names_in_env_file()]):
+        tell(f"warning: {warning}")
     serving()
 
 
@@ -89,13 +91,28 @@ def _has_stored_keys(settings: Settings) -> bool:
         return False
 
 
-def log_to_stderr(settings: Settings) -> None:
-    """One line for each message from the settings' level on."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def log_to_stderr(settings: Settings, *, worker: int | None = None) -> None:
+    """One line for each message from the settings' level on. *worker*: the process's number among several."""
+    from api.logs import TEXT_FORMAT, JsonFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter(worker=worker) if settings.log_format == "json" else logging.Formatter(TEXT_FORMAT))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    logging.captureWarnings(settings.log_format == "json")  # else Python writes them to stderr as text
     logging.getLogger("aiosqlite").setLevel(logging.INFO)  # at debug it writes down whatever is stored
     if settings.log_level != "debug":
         for chatty in _CHATTY:
             logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def tell(text: str) -> None:
+    """A line for whoever watches the service: a note, or where the log is for programs a part of it."""
+    from api.logs import is_json
+
+    if is_json():
+        log.info("%s", text.strip())
+    else:
+        note(text)
 
 
 def _serve_alone(app: FastAPI, settings: Settings) -> None:
@@ -108,9 +125,9 @@ def _serve_alone(app: FastAPI, settings: Settings) -> None:
     async def announce() -> None:
         await announce_ready(app, settings, url)
 
-    note(f"starting on {url}")
+    tell(f"starting on {url}")
     run_async(serve_app(app, settings, opened, announce=announce))
-    note("stopped")
+    tell("stopped")
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -186,7 +203,7 @@ async def _drained(server: uvicorn.Server, drain: Drain, number: int, timeout_s:
     """Let what runs finish, for at most *timeout_s*, and stop *server* then. Until then it listens: whoever comes is told to ask again."""
     drain.begin()
     if drain.num_running:
-        note(f"stopping: {drain.num_running} requests may still end, for at most {timeout_s:g} s")
+        tell(f"stopping: {drain.num_running} requests may still end, for at most {timeout_s:g} s")
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await drain.until_idle()
@@ -204,15 +221,15 @@ async def announce_ready(app: FastAPI, settings: Settings, url: str) -> None:
     while missing := services.readiness.missing:
         for name, state in missing.items():
             if told.get(name) != state and name in told:
-                note(f"{name}: {state}")
+                tell(f"{name}: {state}")
             told[name] = state
         await asyncio.sleep(_LOOK_EVERY_S)
     snapshot = services.directory.snapshot()
     key = "CONSILIUM_ADMIN_KEY" if settings.admin_key is not None else str(settings.data_dir / "admin.key")
     bearer = " -H 'authorization: Bearer '$CONSILIUM_KEY" if settings.api_key_list else ""
-    note(f"admin key: {key}")
-    note(f"ready: {len(snapshot.experts)} experts, {len(snapshot.skills)} skills at {url}/v1 (docs at {url}/docs). Try:")
-    note(
+    tell(f"admin key: {key}")
+    tell(f"ready: {len(snapshot.experts)} experts, {len(snapshot.skills)} skills at {url}/v1 (docs at {url}/docs). Try:")
+    tell(
         f"  curl {url}/v1/chat/completions{bearer} -H 'content-type: application/json' "
         """-d '{"model": "auto", "messages": [{"role": "user", "content": "Write MCMXCIV in Arabic numerals."}]}'"""
     )

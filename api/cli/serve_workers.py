@@ -20,8 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from api.cli.failures import CommandFailed, bad_input
-from api.cli.output import note
-from api.cli.serve import announce_ready, listen, log_to_stderr, serve_app, url_of
+from api.cli.serve import announce_ready, listen, log_to_stderr, serve_app, tell, url_of
 from api.event_loop import run_async
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def serve_workers(settings: Settings) -> None:
     load_admin_key(settings)  # made once, here, if there is none
     url = url_of(held, settings.scheme)
     host, port = held.getsockname()[:2]
-    note(f"starting {settings.workers} processes on {url}")
+    tell(f"starting {settings.workers} processes on {url}")
     told, stopping = socket.socketpair()
     told.setblocking(False)
     signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
@@ -167,7 +166,7 @@ def serve_workers(settings: Settings) -> None:
     with held, told, stopping:
         # Every worker listens where the parent has found the port, which may have been 0.
         _Parent(settings.model_copy(update={"host": host, "port": port}), url, stopping).run()
-    note("stopped")
+    tell("stopped")
 
 
 def _held_port(settings: Settings) -> socket.socket:
@@ -191,7 +190,7 @@ def work(settings: Settings, number: int, url: str, lifeline: Connection, at_onc
     from api.app import create_app
     from api.settings import SettingsError
 
-    log_to_stderr(settings)
+    log_to_stderr(settings, worker=number)
     own = settings.model_copy(update={"run_batches": settings.run_batches and number == 0})
     app = create_app(own, worker=number, has_stored_keys=True)  # their parent has looked
 
@@ -216,7 +215,7 @@ def work(settings: Settings, number: int, url: str, lifeline: Connection, at_onc
     try:
         run_async(serve_app(app, own, opened, announce=announce, signals=(signal.SIGTERM,)))
     except (CommandFailed, SettingsError) as error:
-        note(f"error: {error}")
+        tell(f"error: {error}")
         sys.exit(1)
 
 

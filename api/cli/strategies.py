@@ -65,6 +65,7 @@ async def try_strategy(
     *,
     mode: Annotated[str | None, typer.Option(help="How the experts work together, instead of the strategy's mode.")] = None,
     mode_options: Annotated[str | None, typer.Option(help="Settings of the mode and the aggregator, a JSON object.")] = None,
+    effort: Annotated[str | None, typer.Option(help="How much the question is worth: none, low, medium or high.")] = None,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Calls at most.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of all calls together at most.")] = None,
     as_json: JsonFlag = False,
@@ -73,6 +74,7 @@ async def try_strategy(
     given = {
         "mode": mode,
         "mode_options": json_object(mode_options, "--mode-options", example='{"layers": 1}'),
+        "effort": effort,
         "max_calls": max_calls,
         "max_tokens": max_tokens,
     }

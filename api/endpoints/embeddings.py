@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from functools import partial
 
-import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
 from api.admission import admitted_for, caller_of
@@ -28,10 +27,10 @@ async def create_embeddings(request: Request, services: ReadyServices) -> Respon
     embeddings, key, began = EmbeddingAnswers.of(services), caller_of(request).key, time.time()
     if key is None:
         payload = await unless_gone(request, embeddings.answer_to(asked))
-        return Response(orjson.dumps(payload), media_type="application/json")
-    with await admitted_for(request, services, num_tokens=await embeddings.count_tokens(asked)) as held:
-        payload = await unless_gone(request, embeddings.answer_to(asked))
-        num_tokens = payload["usage"]["prompt_tokens"]
+        return Response(await embeddings.encoded(payload), media_type="application/json")
+    num_tokens = await embeddings.count_tokens(asked)
+    with await admitted_for(request, services, num_tokens=num_tokens) as held:
+        payload = await unless_gone(request, embeddings.answer_to(asked, num_tokens=num_tokens))
         services.keys.usage.count(key.id, embeddings.model, num_tokens, started_at=began)
         held.spent(num_tokens)
-    return Response(orjson.dumps(payload), media_type="application/json")
+    return Response(await embeddings.encoded(payload), media_type="application/json")

@@ -18,6 +18,7 @@ from api.schemas.feedback import FeedbackBody, parse_feedback
 from api.services import Services
 from domain.errors import Conflict, NotFound
 from domain.feedback import Feedback
+from domain.trace import Trace
 from orchestrator.feedback.given import feedback_of
 
 router = APIRouter(tags=["feedback"], dependencies=[Depends(require_key)])
@@ -29,14 +30,30 @@ async def give_feedback(request: Request, services: StoredServices) -> Response:
     again changes nothing and is answered alike; something else about the same request needs an `id` of its own."""
     require_feedback(services)
     body = await parsed(request, parse_feedback)
-    trace = await services.trace_store.newest(body.request_id)
+    trace = await _trace(services, body)
     if not caller_of(request).owner.owns(trace.key_id):
-        raise NotFound(f"there is no trace of a request {body.request_id!r} (any more)", param="request_id")
+        raise _nowhere(body)
     vector = await services.trace_store.vector(trace.id)
     encoder_id, floats = vector or (None, None)
     event = feedback_of(trace, body.given, own_id=body.id, now=time.time(), vector=floats, encoder_id=encoder_id)
     kept = await services.feedback.give(event)
     return Response(orjson.dumps({"object": "consilium.feedback", **feedback_view(kept)}), media_type="application/json")
+
+
+async def _trace(services: Services, body: FeedbackBody) -> Trace:
+    """What *body* speaks of. Raises ``NotFound``."""
+    if body.request_id is not None:
+        return await services.trace_store.newest(body.request_id)
+    try:
+        return await services.trace_store.get(str(body.trace_id))
+    except NotFound:
+        raise _nowhere(body) from None
+
+
+def _nowhere(body: FeedbackBody) -> NotFound:
+    if body.request_id is not None:
+        return NotFound(f"there is no trace of a request {body.request_id!r} (any more)", param="request_id")
+    return NotFound(f"there is no trace {body.trace_id!r} (any more)", param="trace_id")
 
 
 def require_feedback(services: Services) -> None:

@@ -37,9 +37,6 @@ _FORM = {
 }
 
 
-_CONTENT = answers_with("application/octet-stream", type="string", format="binary")
-
-
 @router.post("/v1/files", openapi_extra=_FORM, responses=answers(FileTold))
 async def create_file(request: Request, services: StoredServices) -> Response:
     """Upload the input of a batch."""

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from experts_registry.fields import http_url
+from experts_registry.fields import environment_reference, http_url
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-SecretReference = Annotated[str, Field(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$")]
+SecretReference = Annotated[str, Field(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(environment_reference)]
 """Where a secret is found; never the secret itself."""
 
 

@@ -46,6 +46,10 @@ class ExpertTold(ExpertModel):
     """After a change: questions that the older card alone has answered, which count no more."""
 
 
+SERVED_OF_EXPERTS = frozenset(ExpertTold.model_fields) - frozenset(ExpertModel.model_fields) | {"version"}
+"""What the service adds to a card that it serves: nobody declared it, and no change of it is anybody's."""
+
+
 class StrategyTold(StrategyModel):
     pass
 
@@ -316,6 +320,7 @@ class TraceTold(Decided):
     aggregator: str | None
     aggregator_reason: str | None
     answered_by: str | None
+    panel_changed_answer: bool | None
     sequential_tokens: int
     timings_ms: TimingsTold
     total_ms: float
@@ -386,6 +391,10 @@ class KeyTold(KeyModel):
 class KeyIssued(KeyTold):
     key: str
     """The secret, told this once."""
+
+
+SERVED_OF_KEYS = frozenset(KeyIssued.model_fields) - frozenset(KeyModel.model_fields) | {"version"}
+"""What the service adds to a key that it serves."""
 
 
 class UsageRow(Told):

@@ -98,6 +98,8 @@ class Explained(Decided):
     aggregator: str | None
     aggregator_reason: str | None
     answered_by: str | None
+    panel_changed_answer: bool | None
+    """Whether the answer says something else than the best-scored of several candidates."""
     sequential_tokens: int
     """Answer tokens that were waited for one after the other; of calls that ran at once the longest counts."""
     timings_ms: TimingsTold
@@ -421,7 +423,7 @@ class Alive(Told):
 
 
 class Readied(Told):
-    status: Literal["starting", "ready", "degraded"]
+    status: Literal["starting", "ready", "degraded", "draining"]
     parts: dict[str, str]
     """How each part stands."""
     missing: dict[str, str]

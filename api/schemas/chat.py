@@ -11,6 +11,7 @@ from api.schemas.validation import validate
 from domain.adjustments import MAX_BOOST, MAX_PRICE_WEIGHT
 from domain.budget import Budget
 from domain.chat import ChatRequest, RequestOptions
+from domain.effort import EffortName
 from domain.errors import InvalidRequest
 from domain.routing import PickKind
 from domain.strategy import AggregatorName, ModeName
@@ -161,6 +162,7 @@ class Options(BaseModel):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_sequential_tokens: Annotated[int, Field(ge=1)] | None = None
     max_price: Annotated[float, Field(gt=0)] | None = None
+    effort: EffortName | None = None
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     explain: bool | None = None
 
@@ -185,6 +187,7 @@ class Options(BaseModel):
             session_weight=self.session_weight,
             max_calls=self.max_calls,
             budget=self._budget(),
+            effort=self.effort,
             timeout_s=self.timeout_s,
             explain=bool(self.explain) or explain,
         )

@@ -44,6 +44,11 @@ def parse_completion(
     return request, prompt if body.echo else ""
 
 
+def echo_of(payload: Mapping[str, Any]) -> str:
+    """The text to put before each answer to *payload*, which ``parse_completion`` has taken."""
+    return _one_prompt(payload["prompt"]) if payload.get("echo") else ""
+
+
 def _one_prompt(prompt: str | list[Any]) -> str:
     if isinstance(prompt, list):
         if any(isinstance(part, int | list) for part in prompt):

@@ -22,8 +22,10 @@ class FeedbackBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    request_id: Label
-    """``x-request-id`` of the answer."""
+    request_id: Label | None = None
+    """``x-request-id`` of the answer; where several requests came with the same one, the newest of them is meant."""
+    trace_id: Label | None = None
+    """Instead of `request_id`: the id of one trace, which is its alone."""
     score: Annotated[float, Field(ge=0, le=1)] | None = None
     """How good the answer is, from 0 to 1."""
     correct: bool | None = None
@@ -47,6 +49,9 @@ class FeedbackBody(BaseModel):
 def parse_feedback(payload: Mapping[str, Any]) -> FeedbackBody:
     """Raises ``InvalidRequest`` that names the field."""
     body = validate(FeedbackBody, payload)
+    if (body.request_id is None) is (body.trace_id is None):
+        told = "request_id and trace_id are given: give one of them" if body.trace_id is not None else "request_id is missing"
+        raise InvalidRequest(f"{told}; it is x-request-id of the answer", param="request_id")
     said = [name for name in ("score", "correct", "correct_expert") if getattr(body, name) is not None]
     if len(said) != 1:
         told = f"{' and '.join(said)} are given" if said else "nothing is said of the answer"

@@ -20,6 +20,7 @@ from typing import Any
 
 from api.ui.rest import Json, Refused, Rest, path_of
 from domain.errors import ConsiliumError, NotFound, Overloaded
+from domain.skills import LabelledQuestion
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,7 @@ class Asked:
     """What to evaluate."""
 
     name: str
-    questions: str
-    """JSONL of labelled questions."""
+    questions: Sequence[LabelledQuestion]
     strategies: Sequence[str] | None
     """None: every enabled one."""
     calls: int
@@ -144,30 +144,24 @@ class Evaluations:
 
 
 async def _report(run: Run, rest: Rest, asked: Asked) -> Json:
-    from api.answer_evaluation import aggregator_of, chosen_cards, fingerprint, info_of, ranked, spread, unseen, version_of, ways_of
+    from api.answer_evaluation import Known, ServiceAsker, chosen_cards, comparison_of, spread, unseen
     from evaluation.answers.asking import Questioner
-    from evaluation.answers.comparison import AnswersComparison, AnswersOptions
+    from evaluation.answers.comparison import AnswersOptions
     from evaluation.answers.replies import ReplyLog
     from evaluation.comparison.report import as_json
     from evaluation.graders import Grader
-    from evaluation.labelled import parse_labelled
 
-    questions = [question for question, _ in await asyncio.to_thread(parse_labelled, asked.questions, source="questions")]
-    cards, known, profiles, recipes, aggregators = [
-        await _rows(rest, name) for name in ("experts", "questions", "profiles", "strategies", "aggregator-profiles")
-    ]
-    candidates = chosen_cards(cards, None)
-    run.note("leaving out what the service was measured on", 0, len(questions))
-    kept, duplicates = await asyncio.to_thread(unseen, questions, [row["question"] for row in known], NEAR)
-    whole = fingerprint([sorted(version_of(card) for card in cards), profiles, len(known), aggregators])
-    comparison = AnswersComparison(
-        questioner=Questioner(_Asker(rest), ReplyLog(None), Grader(), asked.concurrency, run.note),
-        questions=spread(kept, asked.limit),
-        experts=[info_of(card) for card in candidates],
-        strategies=ways_of(recipes, asked.strategies, (), whole),
-        aggregator=aggregator_of(cards, aggregators),
-        others={card["id"]: info_of(card) for card in cards},
-        profile=ranked(profiles, candidates),
+    rest = rest.apart()  # the page that began it is answered long before the end
+    known = await Known.read(lambda name: _rows(rest, name))
+    run.note("leaving out what the service was measured on", 0, len(asked.questions))
+    kept, duplicates = await asyncio.to_thread(unseen, asked.questions, known.asked, NEAR)
+    asker = ServiceAsker(lambda body: rest.send("POST", "/v1/chat/completions", body), Refused)
+    comparison = comparison_of(
+        known,
+        spread(kept, asked.limit),
+        questioner=Questioner(asker, ReplyLog(None), Grader(), asked.concurrency, run.note),
+        candidates=chosen_cards(known.cards, None),
+        strategies=asked.strategies,
         options=AnswersOptions(calls=(asked.calls,)),
         settings={"name": asked.name},
         duplicates=duplicates,
@@ -186,28 +180,6 @@ async def _rows(rest: Rest, resource: str) -> list[Json]:
         cursor = answer["next"]
         if cursor is None:
             return rows
-
-
-class _Asker:
-    """``evaluation.answers.asking.Asker``: over the API that everybody uses, so that what is measured is what is served."""
-
-    def __init__(self, rest: Rest) -> None:
-        self._rest = rest
-
-    async def ask(self, ask: Any) -> Any:
-        from api.answer_evaluation import reply_of
-        from evaluation.answers.replies import Reply
-
-        messages = [dict(message) for message in ask.messages]
-        body = {**ask.params, "model": ask.model, "messages": messages, "consilium": {**ask.options, "explain": True}}
-        began = time.monotonic()
-        try:
-            answer = await self._rest.send("POST", "/v1/chat/completions", body)
-            return reply_of(answer, (time.monotonic() - began) * 1000)
-        except Refused as refused:
-            return Reply(error=refused.message, latency_ms=(time.monotonic() - began) * 1000)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            return Reply(error=f"not a chat completion: {type(error).__name__}: {error}", latency_ms=(time.monotonic() - began) * 1000)
 
 
 def _load(file: Path) -> Json | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,22 @@ from domain.errors import InvalidRequest
 
 MAX_FIELDS = 2000
 """Fields of one form: the largest, a choice among a thousand experts, stays far below."""
+MAX_DIGITS = 18
+"""Of a whole number; longer ones fit into no field of a database."""
 _SAYS = re.compile(r"^([A-Za-z_][\w.\[\]-]*): (.*)$")
+
+
+def finite(text: str) -> float:
+    """The number that *text* is. Raises ``ValueError`` where it is none, or one that no JSON can hold."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def whole(text: str) -> int | None:
+    """The number that *text* is, without a sign; None where it is none, or one that nobody means."""
+    return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from api.schemas.admin_answers import SERVED_OF_EXPERTS, SERVED_OF_KEYS
 from domain.audit import AuditEntry
+from domain.errors import InvalidRequest
+from domain.redaction import has_hidden
 
-_SERVED = frozenset({"version", "health", "new_skills"})
-"""Fields that the service adds: no change of anybody's."""
+_SERVED = SERVED_OF_EXPERTS | SERVED_OF_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,9 @@ def changes_of(entries: Iterable[AuditEntry]) -> list[Change]:
                 found.append(Change(entry, "created"))
             case "PUT" | "PATCH" if after is not None:
                 differences = differences_of(entry.before, entry.after)
-                found.append(Change(entry, "changed" if before is not None else "created", differences, before is not None))
+                found.append(Change(entry, "changed" if before is not None else "created", differences, _can_return(before)))
             case "DELETE":
-                found.append(Change(entry, "deleted", can_restore=before is not None))
+                found.append(Change(entry, "deleted", can_restore=_can_return(before)))
     return found
 
 
@@ -57,9 +59,21 @@ def differences_of(was: Any, now: Any) -> list[Difference]:
     return [Difference(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
 
-def body_before(entry: AuditEntry) -> dict[str, Any] | None:
-    """What *entry* replaced or removed, as a body for the API; None when it holds nothing such."""
-    return _fields(entry.before)
+def body_before(entry: AuditEntry) -> dict[str, Any]:
+    """What *entry* replaced or removed, as a body for the API. Raises ``InvalidRequest`` when it holds nothing such, or not all of it."""
+    before = _fields(entry.before)
+    if before is None:
+        raise InvalidRequest("this change replaced nothing that could be put back")
+    if not _can_return(before):
+        raise InvalidRequest(
+            "what was there before looked like a secret in part, and that part was not kept: it cannot be put back from here"
+        )
+    return before
+
+
+def _can_return(before: Mapping[str, Any] | None) -> bool:
+    """Whether *before* is all that there was: what the log left out as a secret must not come back as its placeholder."""
+    return before is not None and not has_hidden(before)
 
 
 def _fields(state: Any) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from api.ui.forms import Form, Problems
+from api.ui.forms import Form, Problems, finite
 
 Json = dict[str, Any]
 _UNIONS = (Union, types.UnionType)
@@ -164,12 +164,13 @@ def _value(field: Field, form: Form) -> Any:
 
 
 def _number(text: str) -> Any:
-    """A number where *text* is one; else the text, for the API to say what it wants."""
+    """A number where *text* is one; else the text, for the API to say what it wants. Raises ``ValueError`` for what is not finite."""
     for read in (int, float):
         try:
-            return read(text)
+            number = read(text)
         except ValueError:
             continue
+        return number if isinstance(number, int) else finite(text)
     return text
 
 
@@ -177,9 +178,13 @@ def _json(text: str) -> Any:
     if not text:
         return None
     try:
-        return json.loads(text)
+        found = json.loads(text, parse_constant=finite, parse_float=finite)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair can be written in JSON, and not sent
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"is no JSON: {error}") from None
+    return found
 
 
 def _shown(field: Field, value: Any) -> Any:

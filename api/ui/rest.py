@@ -14,7 +14,8 @@ import httpx
 from fastapi import FastAPI
 
 from api.auth import Auth, Caller
-from api.in_process import InProcessTransport
+from api.draining import ADMITTED
+from api.in_process import SCOPE, InProcessTransport
 
 Json = dict[str, Any]
 _HERE = "http://127.0.0.1"
@@ -40,10 +41,15 @@ def api_client(app: FastAPI) -> httpx.AsyncClient:
 
 
 class Rest:
-    """The API for one caller. *request_id* is that of the page's request, so that both stand under one id in log and audit."""
+    """The API for one caller. *request_id* is that of the page's request, so that both stand under one id in log and audit; what a page
+    asks is a part of its own request, which was let in."""
 
-    def __init__(self, client: httpx.AsyncClient, auth: Auth, caller: Caller, request_id: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, auth: Auth, caller: Caller, request_id: str | None) -> None:
         self._client, self._auth, self._caller, self._request_id = client, auth, caller, request_id
+
+    def apart(self) -> Rest:
+        """The same for work that outlives the page: each request of it is one of its own, with its own id, and is let in or not."""
+        return Rest(self._client, self._auth, self._caller, None)
 
     async def get(self, path: str, /, **query: Any) -> Json:
         """The JSON object at *path*; parameters that are None are left out. Raises ``Refused``."""
@@ -59,7 +65,12 @@ class Rest:
         """The answer as it came. Raises ``Refused`` unless it is a success."""
         with self._auth.lent(self._caller) as authorization:
             response = await self._client.request(
-                method, path, json=body, params=_given(query or {}), headers=self._headers(authorization, version)
+                method,
+                path,
+                json=body,
+                params=_given(query or {}),
+                headers=self._headers(authorization, version),
+                extensions=self._extensions(),
             )
         if response.is_error:
             raise refusal(response.status_code, response.content)
@@ -69,12 +80,16 @@ class Rest:
     async def stream(self, path: str, body: Any) -> AsyncIterator[httpx.Response]:
         """The answer to a POST as it comes, errors too."""
         with self._auth.lent(self._caller) as authorization:
-            async with self._client.stream("POST", path, json=body, headers=self._headers(authorization)) as response:
+            headers = self._headers(authorization)
+            async with self._client.stream("POST", path, json=body, headers=headers, extensions=self._extensions()) as response:
                 yield response
 
     def _headers(self, authorization: str, version: str | None = None) -> dict[str, str]:
-        headers = {"authorization": authorization, "x-request-id": self._request_id}
-        return headers if version is None else {**headers, "if-match": version}
+        more = {"x-request-id": self._request_id, "if-match": version}
+        return {"authorization": authorization, **{name: value for name, value in more.items() if value is not None}}
+
+    def _extensions(self) -> dict[str, Any]:
+        return {} if self._request_id is None else {SCOPE: {ADMITTED: True}}
 
 
 def path_of(*parts: str) -> str:

@@ -6,6 +6,7 @@ headers that forbid scripts, styles and requests from anywhere but here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -20,9 +21,10 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from api.admission import CALLER
-from api.auth import Caller
+from api.auth import SAFE_METHODS, Caller
+from api.body import IN_THREAD_BYTES
 from api.dependencies import services_of
-from api.errors import status_of
+from api.errors import tell_log, to_wire
 from api.services import Services
 from api.ui.evaluations import Evaluations
 from api.ui.forms import Form, parse_form
@@ -36,7 +38,6 @@ from domain.keys import Role
 log = logging.getLogger(__name__)
 
 COOKIE = "consilium_session"
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 TOKEN_FIELD, TOKEN_HEADER = "csrf_token", "x-csrf-token"
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -108,7 +109,9 @@ class PageRoute(APIRoute):
             except Refused as refused:
                 response = error_page(request, refused.status, refused.message)
             except ConsiliumError as error:
-                response = error_page(request, status_of(error), error.message)
+                wire = to_wire(error)  # what the API tells, and no more: pages are no place for paths and addresses either
+                tell_log(request, wire.status, error)
+                response = error_page(request, wire.status, wire.body["error"]["message"])
             except HTTPException as error:
                 response = error_page(request, error.status_code, str(error.detail))
             except Exception:  # a fault of ours: the person gets a page, the log the details
@@ -168,7 +171,8 @@ async def checked_form(request: Request, sessions: Sessions, session: Session) -
     refuse_other_sites(request.headers, "do this")
     token, form = request.headers.get(TOKEN_HEADER), Form()
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        form = parse_form(await request.body())
+        body = await request.body()
+        form = parse_form(body) if len(body) < IN_THREAD_BYTES else await asyncio.to_thread(parse_form, body)
         token = token or form.text(TOKEN_FIELD)
     if not sessions.holds(session, token):
         raise Forbidden("this form is not from a page of your session: reload the page and send it again")

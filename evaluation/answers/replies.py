@@ -84,7 +84,10 @@ class ReplyLog:
         line = json.dumps({"key": key, "reply": reply.as_json()}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
+            with self.path.open("a+b") as file:
+                # What was killed in the middle of a line must not take this one with it.
+                if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                    line = b"\n" + line
                 file.write(line)
 
     def _shrink(self, path: Path) -> None:

@@ -58,7 +58,8 @@ def estimate(request: ChatRequest, target: Target, worst: Dearest) -> Spent:
     prompt = TEMPLATE_TOKENS + sum(MESSAGE_TOKENS + prompt_tokens(text_of(m), worst.chars_per_token) for m in request.messages)
     if tools := params.get("tools"):
         prompt += prompt_tokens(str(tools), worst.chars_per_token)
-    asked = params.get("max_completion_tokens") or params.get("max_tokens") or DEFAULT_ANSWER_TOKENS
+    most = None if request.effort is None else request.effort.level.max_tokens
+    asked = params.get("max_completion_tokens") or params.get("max_tokens") or min(DEFAULT_ANSWER_TOKENS, most or DEFAULT_ANSWER_TOKENS)
     answer = asked * (params.get("n") or 1)
     max_calls = min(options.max_calls or strategy.max_calls, strategy.max_calls)
     num_candidates = 1 if target.expert is not None else max(1, min(options.k or strategy.pick.k, max_calls))

@@ -18,6 +18,7 @@ from domain.trace import Trace
 from orchestrator.admission.estimate import Dearest, dearest, estimate
 from orchestrator.admission.ports import Counters, Ledger
 from orchestrator.admission.rules import Headers, counts_use, has_budgets, headers_of, refusal, rules_of
+from orchestrator.effort import with_effort
 from orchestrator.resolve import resolve
 from orchestrator.visibility import Views
 
@@ -82,7 +83,7 @@ class Gate:
             seen = self._views.view(snapshot, request.access).seen
             target = resolve(request.model, seen, request.access)
             worst = dearest([target.expert]) if target.expert is not None else self._dearest(seen, request.access)
-            need = estimate(request, target, worst)
+            need = estimate(*with_effort(request, target), worst)
         return await self.take(key, need, snapshot.experts)
 
     async def take(self, key: ApiKey, need: Spent, cards: Mapping[str, ExpertCard] | None = None) -> Grant | None:
@@ -114,7 +115,7 @@ class Gate:
             if rules := self._budgets(key, trace.started_at):
                 self._counters.charge(key.id, spent_by(trace, cards), rules)
 
-        return replace(request, access=key.access, key_id=key.id, on_trace=charge)
+        return replace(request, access=key.rights, key_id=key.id, on_trace=charge)
 
     def _budgets(self, key: ApiKey, now: float) -> list[Rule]:
         return [rule for rule in rules_of(key.limits, NOTHING, now) if rule.kind is Kind.BUDGET] if has_budgets(key.limits) else []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.experts import ExpertCard, ExpertRole
-from domain.skills import AggregatorProfile
+from domain.skills import AggregatorProfile, SkillMatch, SkillProfile
 from orchestrator.aggregation.base import AggregationContext
 
 _PRIOR_CORRECT, _PRIOR_WRONG = 1.0, 2.0
@@ -37,9 +38,12 @@ def aggregator_score(profile: AggregatorProfile | None, category: str | None) ->
 def measured_at(context: AggregationContext, expert_id: str) -> Measured | None:
     """How often *expert_id* is right at the skills of the query, by their weights; None where nothing was measured at them."""
     profile = context.snapshot.profiles.get(expert_id)
-    if profile is None:
-        return None
-    known = [(match.weight, profile.by_skill[match.skill]) for match in context.decision.skills if match.skill in profile.by_skill]
+    return None if profile is None else measured_at_skills(profile, context.decision.skills)
+
+
+def measured_at_skills(profile: SkillProfile, skills: Sequence[SkillMatch]) -> Measured | None:
+    """How often the expert of *profile* is right at *skills*, by their weights; None where nothing was measured at them."""
+    known = [(match.weight, profile.by_skill[match.skill]) for match in skills if match.skill in profile.by_skill]
     known = [(weight, count) for weight, count in known if count.num_answered]
     total = sum(weight for weight, _ in known)
     if not total:

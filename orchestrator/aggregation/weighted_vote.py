@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from domain.plan import Candidate
 from domain.strategy import AggregatorName
-from orchestrator.aggregation.base import AggregationContext, CallsNobody, Chosen
+from orchestrator.aggregation.base import AggregationContext, Aggregator, CallsNobody, Chosen
+from orchestrator.aggregation.option_probabilities import option_probabilities
 from orchestrator.aggregation.readers import measured_at
-from orchestrator.aggregation.vote import ballots
+from orchestrator.aggregation.vote import TIES, ballots, of_ties
 from orchestrator.options import Option, Options, read
 
+PROBABILITY = "probability"
 POSTERIOR = "posterior"
 """Key of ``RoutingDecision.detail`` for the posterior over experts."""
 _LEAST = 1e-6
@@ -27,14 +30,44 @@ class WeightedVote(CallsNobody):
     router's score (Branch-Train-Merge, arXiv 2208.03306). ``measured``: the log-odds of their measured accuracy at the query's skills, as
     independent votes add up (Nitzan and Paroush 1982); the router's score stands in for who was not measured.
 
-    Of equal weights the answer of more experts wins, then the one that was routed first. An expert that was drawn twice has two votes.
+    ``probability``: multiple choice, the mean of what the experts hold each option to be worth (``option_probabilities``); by score
+    where an answer is no letter, or its expert tells no log-probabilities.
+
+    Of equal weights the answer of more experts wins, then the one that was routed first; with ``ties: size`` first of all the one whose
+    voters have more parameters. An expert that was drawn twice has two votes.
     """
 
     name: AggregatorName = "weighted_vote"
-    options: Options = {"weights": Option("score", choices=("score", "posterior", "measured"))}  # noqa: RUF012 - never changed
+    options: Options = {  # noqa: RUF012 - never changed
+        "weights": Option("score", choices=("score", "posterior", "measured", PROBABILITY)),
+        "ties": TIES,
+    }
 
     def decide(self, context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen:
-        return weighed(context, candidates, read(context.options, self.options, "weights"))
+        weights = read(context.options, self.options, "weights")
+        return mixed(context, candidates) if weights == PROBABILITY else weighed(context, candidates, weights)
+
+
+def wants_probabilities(context: AggregationContext, aggregator: Aggregator) -> bool:
+    """Whether candidates are to tell the log-probabilities of their answers."""
+    return aggregator.name == WeightedVote.name and context.options.get("weights") == PROBABILITY
+
+
+def mixed(context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen:
+    """The option that the experts together hold to be worth most, of those that one of them has named."""
+    voters, silent = ballots(context.request, candidates)
+    told = {answer: [option_probabilities(one) for one in given] for answer, given in voters.items()}
+    unread = [one.expert_id for answer, given in voters.items() for one, known in zip(given, told[answer], strict=True) if known is None]
+    if unread:
+        chosen = weighed(context, candidates, "score")
+        return replace(chosen, why=f"{', '.join(dict.fromkeys(unread))} told no probabilities of options, so {chosen.why}")
+    known = [probabilities for given in told.values() for probabilities in given if probabilities is not None]
+    mean = {answer: math.fsum(probabilities.get(answer, 0.0) for probabilities in known) / len(known) for answer in voters}
+    best = max(mean, key=lambda answer: mean[answer])  # max() keeps the earliest of equals
+    options = ", ".join(f"{answer.upper()} {share:.2f}" for answer, share in mean.items())
+    names = ", ".join(one.expert_id for one in voters[best])
+    why = f"{options} by the mean probability of {len(known)} experts ({names} said {best.upper()})"
+    return Chosen(voters[best][0], f"{why}, {len(silent)} answered nothing" if silent else why, "weighted_vote")
 
 
 def weighed(context: AggregationContext, candidates: Sequence[Candidate], weights: str) -> Chosen:
@@ -42,9 +75,11 @@ def weighed(context: AggregationContext, candidates: Sequence[Candidate], weight
     known = _WEIGHTS[weights](context)
     voters, silent = ballots(context.request, candidates)
     behind = {answer: sum(max(_LEAST, known.get(one.expert_id, 0.0)) for one in given) for answer, given in voters.items()}
-    chosen = max(voters, key=lambda answer: (behind[answer], len(voters[answer])))  # max() keeps the earliest of equals
+    most = max(behind.values())
+    tied, by_size = of_ties(context, voters, [answer for answer in voters if math.isclose(behind[answer], most)])
+    chosen = max(tied, key=lambda answer: len(voters[answer]))  # max() keeps the earliest of equals
     names = ", ".join(one.expert_id for one in voters[chosen])
-    why = f"{behind[chosen]:.2f} of {sum(behind.values()):.2f} by {weights} agree ({names})"
+    why = f"{behind[chosen]:.2f} of {sum(behind.values()):.2f} by {weights} agree ({names}){by_size}"
     return Chosen(voters[chosen][0], f"{why}, {len(silent)} answered nothing" if silent else why, "weighted_vote")
 
 

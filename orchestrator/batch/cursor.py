@@ -45,6 +45,12 @@ class PlanCursor:
         nexts = [loads[-1] for device, loads in self._loads.items() if loads and device not in self._loading]
         return [turn for turn in nexts if turn.load is not None and self._ended.issuperset(turn.load.after)]
 
+    def leaving(self) -> list[tuple[str, str]]:
+        """Servers, with their devices, that a device's next load evicts, and that the turns before it are done with."""
+        nexts = [(loads[-1].load, device) for device, loads in self._loads.items() if loads]
+        due = [(load, device) for load, device in nexts if load is not None and self._ended.issuperset(load.after)]
+        return [(server, device) for load, device in due for server in load.evict]
+
     def due_turns(self) -> list[Turn]:
         """Turns that may begin now, in the plan's order; a device gets as many as it has free slots."""
         free, due = dict(self._free), []

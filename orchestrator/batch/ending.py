@@ -11,7 +11,7 @@ from types import TracebackType
 from domain.batch import Batch, BatchErrorCode
 from domain.errors import Conflict, ConsiliumError, StorageError
 from orchestrator.batch.input_file import InputFile
-from orchestrator.batch.ledger import writing
+from orchestrator.batch.ledger import tell_lines, writing
 from orchestrator.batch.parts import EngineParts
 from orchestrator.batch.ports import BatchJournal, DirectShape
 from orchestrator.batch.routes import RouteTableBuilder
@@ -40,6 +40,7 @@ async def close_lines(batch: Batch, journal: BatchJournal, parts: EngineParts, c
     async for chunk in chunks(journal.pending(), parts.limits.chunk_lines):
         results = [not_run(batch.id, line.input.line.number, code, _WHY[code]) for line in chunk]
         await journal.keep((), results, num_calls=0)
+        tell_lines(parts.on_lines, results)
 
 
 async def _answer_what_has_ended(batch: Batch, journal: BatchJournal, parts: EngineParts) -> None:
@@ -57,7 +58,7 @@ async def _answer_what_has_ended(batch: Batch, journal: BatchJournal, parts: Eng
         return
     requests = Requests(batch.id, batch.options, shape, parts.lines, parts.wire_error, rights=parts.rights_of(batch))
     with InputFile(await parts.files.open(batch.input_file_id)) as file:
-        async with writing(journal, parts.limits) as ledger:
+        async with writing(journal, parts.limits, on_lines=parts.on_lines) as ledger:
             work = BatchWork(
                 builder.build(), numbers, requests=requests, file=file, journal=journal, ledger=ledger, limits=parts.limits, max_tokens=None
             )  # fmt: skip

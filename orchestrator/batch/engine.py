@@ -130,7 +130,7 @@ class BatchEngine:
             counts = now.counts
 
         with InputFile(await self._parts.files.open(batch.input_file_id)) as file:
-            async with writing(journal, limits, on_written=written) as ledger:
+            async with writing(journal, limits, on_written=written, on_lines=self._parts.on_lines) as ledger:
                 if isinstance(shape, DirectShape):
                     await self._answer_directly(batch, shape, file, journal, ledger)
                     return

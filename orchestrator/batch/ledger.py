@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -17,6 +17,20 @@ from orchestrator.batch.ports import BatchJournal
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+OnLines = Callable[[int, int], None]
+"""Hears how many lines were answered, and how many were not, that have just become durable."""
+
+
+def uncounted(_num_completed: int, _num_failed: int) -> None:
+    """For who does not want to know."""
+
+
+def tell_lines(on_lines: OnLines, results: Sequence[LineResult]) -> None:
+    """Tell *on_lines* what became of *results*, which are durable."""
+    if results:
+        num_failed = sum(result.error is not None for result in results)
+        on_lines(len(results) - num_failed, num_failed)
 
 
 async def patiently(attempt: Callable[[], Awaitable[T]], limits: BatchLimits) -> T:
@@ -38,10 +52,14 @@ async def patiently(attempt: Callable[[], Awaitable[T]], limits: BatchLimits) ->
 
 @asynccontextmanager
 async def writing(
-    journal: BatchJournal, limits: BatchLimits, *, on_written: Callable[[Batch], None] = lambda _batch: None
+    journal: BatchJournal,
+    limits: BatchLimits,
+    *,
+    on_written: Callable[[Batch], None] = lambda _batch: None,
+    on_lines: OnLines = uncounted,
 ) -> AsyncIterator[Ledger]:
     """A ledger that writes for as long as the block lasts, and at its end what is left, as far as there is time."""
-    ledger = Ledger(journal, limits, on_written=on_written)
+    ledger = Ledger(journal, limits, on_written=on_written, on_lines=on_lines)
     writer = asyncio.create_task(ledger.run(), name="journal of a batch")
     try:
         yield ledger
@@ -64,8 +82,10 @@ class Ledger:
     ``run`` writes until it is cancelled; whoever uses the ledger must see to it that it runs.
     """
 
-    def __init__(self, journal: BatchJournal, limits: BatchLimits, *, on_written: Callable[[Batch], None]) -> None:
-        self._journal, self._limits, self._on_written = journal, limits, on_written
+    def __init__(
+        self, journal: BatchJournal, limits: BatchLimits, *, on_written: Callable[[Batch], None], on_lines: OnLines = uncounted
+    ) -> None:
+        self._journal, self._limits, self._on_written, self._on_lines = journal, limits, on_written, on_lines
         self._calls: dict[tuple[int, int], KeptCall] = {}
         self._results: dict[int, LineResult] = {}
         self._num_calls = 0
@@ -151,6 +171,7 @@ class Ledger:
         self._calls, self._results, self._num_calls = {}, {}, 0
         batch = await self._kept(calls, results, num_calls)
         self._on_written(batch)
+        tell_lines(self._on_lines, results)
         async with self._written:
             self._num_written = num
             self._written.notify_all()

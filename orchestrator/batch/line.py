@@ -11,6 +11,7 @@ from domain.deadline import Deadline
 from domain.errors import ConsiliumError, DeadlineExceeded, ExpertUnavailable, NoEligibleExpert
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
+from orchestrator.aggregation.option_probabilities import without_them
 from orchestrator.answer import Answer
 from orchestrator.failures import error_for
 from orchestrator.modes.base import Ask, NextExpert, Nobody, Told, Write
@@ -144,14 +145,14 @@ class Lines:
         if only is not None:  # it stands, whatever the registry has become since
             _keep(list(outcomes.values()), CallRole.CANDIDATE, recorder)
             recorder.aggregated(SINGLE, why_single(len(route.selected)))
-            return only
+            return only if len(route.selected) == 1 else without_them(request, only)
         prepared = self._prepared(request, route)
         ledger = prepared.ledger
 
         def keep(step: Ask | Write, ended: Sequence[Outcome]) -> None:
+            recorder.took(step.wait, max((outcome.latency_s for outcome in ended), default=0.0))
             for call, outcome in zip(step.calls, ended, strict=True):
                 recorder.call(outcome, call.role, stage=step.stage)
-            recorder.took(step.wait, max((outcome.latency_s for outcome in ended), default=0.0))
             ledger.ended(step.calls, ended)
 
         known = outcomes if route.waves is not None else _filled(route, outcomes)
@@ -168,6 +169,7 @@ class Lines:
         if isinstance(step, Nobody):
             raise error_for(step.failures, Deadline.after(self._wait_s))
         recorder.aggregated(step.by, step.why, is_own=step.is_own)
+        recorder.panel_changed_answer = step.changed
         return step.answer
 
     def _vector(self, route: LineRoute) -> bytes | None:
@@ -227,6 +229,6 @@ def _filled(route: LineRoute, outcomes: Mapping[int, Outcome]) -> dict[int, Outc
 
 
 def _keep(outcomes: Sequence[Outcome], role: CallRole, recorder: TraceRecorder) -> None:
+    recorder.took("experts", max((outcome.latency_s for outcome in outcomes), default=0.0))
     for outcome in outcomes:
         recorder.call(outcome, role)
-    recorder.took("experts", max((outcome.latency_s for outcome in outcomes), default=0.0))

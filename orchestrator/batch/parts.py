@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from domain.batch import Batch
+from orchestrator.batch.ledger import OnLines, uncounted
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.line import Lines
 from orchestrator.batch.ports import BatchFiles, BatchStore, Fleet, OutputLine, Shape
@@ -30,3 +31,5 @@ class EngineParts:
     output_line: OutputLine
     limits: BatchLimits = BatchLimits()
     rights_of: Callable[[Batch], LineRights] = public_rights
+    on_lines: OnLines = uncounted
+    """Hears of lines that are over, once they are durable."""

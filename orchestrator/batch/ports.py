@@ -134,6 +134,10 @@ class Fleet(Protocol):
         another."""
         ...
 
+    def release(self, server_id: str) -> None:
+        """The plan is done with it, and will need its memory: it may go, if nobody else uses it or waits for it."""
+        ...
+
     def expect(self, server_ids: Sequence[str]) -> None:
         """The servers that will be needed, soonest first; replaces what was expected before."""
         ...

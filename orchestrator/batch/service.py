@@ -48,6 +48,11 @@ class BatchService:
         self._working: set[str] = set()
         self._news: dict[str, BatchNews] = {}
 
+    @property
+    def num_working(self) -> int:
+        """Batches that this process works on now."""
+        return len(self._working)
+
     def wake(self) -> None:
         """There may be a batch to take up, or to end."""
         for woken in self._woken:
@@ -71,7 +76,8 @@ class BatchService:
             await asyncio.gather(*lanes)
         finally:
             for lane in lanes:
-                lane.cancel()
+                if not lane.cancelling():  # a second time would break off what the first makes it do: giving its batch up
+                    lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
 
     async def _lane(self, woken: asyncio.Event, *, ending: bool) -> None:

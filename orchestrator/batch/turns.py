@@ -89,6 +89,8 @@ class Turns:
         for turn in self._cursor.due_turns():
             self._cursor.began(turn)
             running[asyncio.create_task(self._turn(turn), name=f"turn {turn.number}")] = (turn, False)
+        for server, _ in self._cursor.leaving():  # while another is loaded: its own load would have to wait for the memory
+            self._fleet.release(server)
         self._fleet.expect([turn.server for turn in self._plan.turns if turn.server is not None and turn.number not in self._ended])
 
     def _note_end(self, turn: Turn, *, is_load: bool) -> None:

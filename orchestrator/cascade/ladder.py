@@ -18,7 +18,7 @@ from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.fallback import is_answer
 from orchestrator.cascade.confidence import Assessed, agreement, by_logprob, judge_messages, judged
-from orchestrator.planner import expert_params, repeated
+from orchestrator.planner import expert_params, repeated, within_effort
 
 NEVER = 2.0
 """A threshold that no answer reaches: every expert is asked."""
@@ -80,13 +80,14 @@ class Ladder:
             )
             params = {**self.judge.sampling}
             return ExpertCall(self.judge, messages, params, self.deadline, request.id, CallRole.JUDGE, again=self.again)
-        params = expert_params(stage.expert, request.params)
+        params = expert_params(stage.expert, request)
         sample = position - stage.answers.start
         if sample:
             params |= repeated(params, request, sample)
         if self.rule.confidence == "logprob" and stage is not self.stages[-1]:
             params["logprobs"] = True
-        return ExpertCall(stage.expert, request.messages, params, self.deadline, request.id, again=self.again)
+        call = ExpertCall(stage.expert, request.messages, params, self.deadline, request.id, again=self.again)
+        return within_effort(call, request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ class Told:
     call came to nothing."""
     why: str
     notes: tuple[Noted, ...] = ()
+    changed: bool | None = None
+    """Of several candidates: whether the answer says something else than the best-scored one's."""
     is_own: bool = True
     """Whether it is what its expert answered to the question itself; False where it was written from what others had said, so that it
     says nothing of one expert alone."""

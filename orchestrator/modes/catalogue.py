@@ -53,6 +53,11 @@ def check_strategy(strategy: Strategy) -> None:
     kind, aggregator = mode_named(strategy.mode, param="mode"), AGGREGATORS[strategy.aggregator]
     check(strategy.mode_options, {**kind.options, **(aggregator.options if kind.aggregates else {})}, field="mode_options")
     check_prompts(strategy.prompts)
+    if strategy.alone_from_accuracy is not None and strategy.mode != DEFAULT_MODE:
+        raise InvalidRequest(
+            f"alone_from_accuracy: the mode {strategy.mode!r} makes several calls in any case; leave it out, or use {DEFAULT_MODE!r}",
+            param="alone_from_accuracy",
+        )
     tokens = strategy.budget.max_tokens
     if tokens is not None and tokens < MIN_ANSWER_TOKENS:
         raise InvalidRequest(f"budget.max_tokens: {tokens} leave no room for one answer of {MIN_ANSWER_TOKENS}", param="budget.max_tokens")

@@ -14,7 +14,7 @@ from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.vote import ballot
 from orchestrator.modes.base import Ask, Mode, Nobody, Steps, Told
-from orchestrator.modes.panel import Panel, aggregated, panel_of
+from orchestrator.modes.panel import Panel, aggregated, compared, panel_of
 from orchestrator.modes.parts import answers_among, draft_call, failures_among, said_by
 from orchestrator.options import Option, Options
 
@@ -57,11 +57,12 @@ class Contrast:
             return Nobody(failures_among(strong))
         left, told = self._contrasted(candidates, answers_among([weak]))
         if len(left) == 1:
-            return Told(left[0], NAME, told or f"one of {len(calls)} candidates answered")
+            return self.panel.as_asked(Told(left[0], NAME, told or f"one of {len(calls)} candidates answered"))
         if known := answers_among([weak]):
             context = replace(context, weak_answer=said_by(known[0]), memo={})
         end = yield from aggregated(context, self.panel.aggregator, left, num_free_calls=self.panel.num_free_calls, stage=2)
-        return replace(end, why=f"{told}; {end.why}") if told and isinstance(end, Told) else end
+        end = compared(end, candidates)
+        return self.panel.as_asked(replace(end, why=f"{told}; {end.why}") if told and isinstance(end, Told) else end)
 
     def _weak_call(self) -> ExpertCall:
         call = draft_call(self.panel.context, self.weak, self.panel.context.request.messages)

@@ -139,7 +139,7 @@ class Driver:
             except asyncio.CancelledError:
                 recorder.cancelled(call, recorder.open_s)
                 raise
-        recorder.call(outcome, call.role)
+        recorder.call(outcome, call.role, made=call)
         ledger.ended((call,), (outcome,))
         return Nobody((outcome,)) if isinstance(outcome, ExpertFailure) else Told(outcome, SINGLE, mode.why)
 
@@ -148,7 +148,7 @@ class Driver:
         recorder = self._recorder
 
         def on_outcome(made: ExpertCall, outcome: Outcome) -> None:
-            recorder.call(outcome, made.role)
+            recorder.call(outcome, made.role, made=made)
 
         run = partial(dispatch, workers=self._workers, on_outcome=on_outcome, on_cancelled=recorder.cancelled)
         with recorder.timing("experts"):
@@ -207,7 +207,7 @@ class Driver:
         refused = [failure for failure in granted if isinstance(failure, ExpertFailure)]
 
         def on_outcome(call: ExpertCall, outcome: Outcome) -> None:
-            recorder.call(outcome, call.role, stage=step.stage)
+            recorder.call(outcome, call.role, stage=step.stage, made=call)
             if self._on_progress is not None:
                 self._on_progress(f"{outcome.expert_id} {'answered' if isinstance(outcome, Candidate) else 'failed'}")
 
@@ -250,8 +250,9 @@ class Driver:
         self._begins(replace(step, why=second.why), second.call)
 
     def _heard(self, call: ExpertCall) -> ExpertCall:
-        """*call*, whose waits are told to who listens."""
+        """*call*, whose waits are told to who listens, as a span of the request's."""
         self._called.append(call)
+        call = self._recorder.spanned(call)
         return call if self._on_progress is None else replace(call, on_progress=self._on_progress)
 
     def _tell(self, end: Told | Nobody) -> None:
@@ -259,6 +260,7 @@ class Driver:
             self._recorder.judged(noted.stage, noted.confidence, noted.note)
         if isinstance(end, Told):
             self._recorder.aggregated(end.by, end.why, is_own=end.is_own)
+            self._recorder.panel_changed_answer = end.changed
         self._recorder.sequential_tokens = self._prepared.ledger.sequential_tokens
 
     def _tell_streamed(self, end: End | None, step: Write, written: Outcome) -> None:

@@ -12,8 +12,10 @@ from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext, Aggregator, Chosen, Deliberation, Synthesis
 from orchestrator.aggregation.fallback import instead_of, is_answer
 from orchestrator.aggregation.material import fits, fitting
-from orchestrator.aggregation.vote import Vote
-from orchestrator.modes.base import Ask, Nobody, SoFar, Steps, Told, Write
+from orchestrator.aggregation.option_probabilities import asked_for_them, without_them
+from orchestrator.aggregation.vote import Vote, ballot
+from orchestrator.aggregation.weighted_vote import wants_probabilities
+from orchestrator.modes.base import Ask, End, Nobody, SoFar, Steps, Told, Write
 from orchestrator.modes.single import SINGLE, Single, why_single
 from orchestrator.planner import aggregator_call, as_planned, candidate_calls
 
@@ -63,8 +65,15 @@ class Panel:
         if not candidates:
             return Nobody(tuple(outcome for outcome in outcomes if isinstance(outcome, ExpertFailure)))
         if len(candidates) == 1:
-            return Told(candidates[0], SINGLE, why_single(len(self.calls)))
-        return (yield from aggregated(context, self.aggregator, candidates, num_free_calls=self.num_free_calls))
+            return self.as_asked(Told(candidates[0], SINGLE, why_single(len(self.calls))))
+        end = yield from aggregated(context, self.aggregator, candidates, num_free_calls=self.num_free_calls)
+        return self.as_asked(compared(end, candidates))
+
+    def as_asked(self, end: End) -> End:
+        """*end* without what only the aggregator wanted of the candidates."""
+        if not isinstance(end, Told) or not wants_probabilities(self.context, self.aggregator):
+            return end
+        return replace(end, answer=without_them(self.context.request, end.answer))
 
 
 def panel_of(context: AggregationContext, aggregator: Aggregator, max_calls: int) -> tuple[RoutingDecision, Panel | Single]:
@@ -79,7 +88,15 @@ def panel_of(context: AggregationContext, aggregator: Aggregator, max_calls: int
         return planned, Single(calls[0])
     if planned is not decision:
         context = replace(context, decision=planned)
+    if wants_probabilities(context, aggregator):
+        calls = tuple(asked_for_them(call) for call in calls)
     return planned, Panel(context, calls, aggregator, max_calls - len(calls))
+
+
+def compared(end: End, candidates: Sequence[Candidate]) -> End:
+    """*end* with whether its answer says something else than that of the first of *candidates*, the best-scored one. SMART (arXiv
+    2502.11435) counts calls that changed nothing; this is what they are counted by."""
+    return replace(end, changed=ballot(end.answer) != ballot(candidates[0])) if isinstance(end, Told) else end
 
 
 def aggregated(

@@ -15,7 +15,7 @@ from orchestrator.aggregation.material import fits, room_for, shown_text, told_c
 from orchestrator.aggregation.prompts import answer_text, fuse_messages, with_note
 from orchestrator.aggregation.readers import reader_for
 from orchestrator.modes.base import Nobody, SoFar, Steps, Told, Write
-from orchestrator.planner import aggregator_call, candidate_deadline, expert_params, repeated
+from orchestrator.planner import aggregator_call, candidate_deadline, expert_params, repeated, within_effort
 from orchestrator.prompts import Block, fenced, instructions
 
 COMPACT = "compact"
@@ -49,10 +49,12 @@ def writer_of(context: AggregationContext) -> tuple[ExpertCard, str]:
 def draft_call(context: AggregationContext, card: ExpertCard, messages: Sequence[Message], *, sample: int = 0) -> ExpertCall:
     """An attempt at the question by *card*; *sample* counts those that it has made before."""
     request = context.request
-    params = {name: value for name, value in expert_params(card, request.params).items() if name not in _LAST_ONLY}
+    params = {name: value for name, value in expert_params(card, request).items() if name not in _LAST_ONLY}
     if sample:
         params |= repeated(params, request, sample)
-    return ExpertCall(card, tuple(messages), params, candidate_deadline(context), request.id, CallRole.CANDIDATE, again=context.again)
+    deadline = candidate_deadline(context)
+    call = ExpertCall(card, tuple(messages), params, deadline, request.id, CallRole.CANDIDATE, again=context.again)
+    return within_effort(call, request)
 
 
 def helper_call(

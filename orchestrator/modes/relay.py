@@ -32,6 +32,7 @@ class Relay:
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         call, recorder, wait = self._call, self._recorder, self._wait
         began, usage, spoken = time.perf_counter(), Usage(), list[str]()
+        first_token_s: float | None = None
         outcome: Outcome | None = None
         source, patience = self._workers.stream(call), Patience()
         try:
@@ -48,6 +49,8 @@ class Relay:
                     spoken.append(text)
                 if not self.has_begun:
                     self._listen(chunk)
+                    if self.has_begun:
+                        first_token_s = time.perf_counter() - began
                 yield chunk
             outcome = Candidate(call.expert.id, (_choice("".join(spoken), self._fields),), usage, time.perf_counter() - began)
         except ExpertError as error:
@@ -58,7 +61,7 @@ class Relay:
                 recorder.cancelled(call, time.perf_counter() - began)
             else:
                 self.outcomes.append(outcome)
-                recorder.call(outcome, call.role, stage=self._stage)
+                recorder.call(outcome, call.role, stage=self._stage, made=call, first_token_s=first_token_s)
             close = getattr(source, "aclose", None)
             if close is not None:
                 await close()

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from domain.errors import InvalidRequest
 from domain.outcomes import OutcomeTable
 from routers.learned.base import Features, Floats, checked, column_of, others_than, pool_mean, score_matrix
 from routers.learned.criteria import choice_loss
@@ -27,7 +28,7 @@ _BIAS_LAMBDA = 1.0
 _MAX_LEFT_OUT = 2000
 """Training questions that λ is judged on; more change no choice and cost time."""
 _MAX_FEATURES = 4096
-"""Random features; an update takes their square."""
+"""Random features of all heads together; an update takes their square."""
 _MAX_GROUPS = 4
 """Groups of experts that λ is judged on, the largest: each takes as long as the first."""
 _CHUNK = 8192
@@ -57,7 +58,14 @@ class RidgeRouter:
     @classmethod
     def with_options(cls, values: Mapping[str, Any]) -> RidgeRouter:
         """Raises ``InvalidRequest`` for options that it does not take."""
-        return cls(parse(RidgeOptions, values, router=cls.name))
+        options = parse(RidgeOptions, values, router=cls.name)
+        if options.random_features * len(options.forgetting) > _MAX_FEATURES:
+            raise InvalidRequest(
+                f"router option 'random_features' is {options.random_features} for {len(options.forgetting)} heads ('forgetting'); both "
+                f"multiplied are at most {_MAX_FEATURES}",
+                param="router_options.random_features",
+            )
+        return cls(options)
 
     def fit(self, features: Features, table: OutcomeTable, *, seed: int) -> RidgeModel:
         scores = checked(features, table, router=self.name)

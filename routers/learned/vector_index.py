@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routers.learned.base import Floats
+from routers.one_core import search_on_one_core
 
 Rows = npt.NDArray[np.int64]
 
@@ -28,8 +29,7 @@ class VectorIndex:
         """*vectors* (n, d) are unit vectors; row numbers are their places."""
         import faiss
 
-        # One query at a time: more threads than this one would only fight with those of the encoder.
-        faiss.omp_set_num_threads(1)
+        search_on_one_core()  # a fit uses one core as well
         vectors = np.ascontiguousarray(vectors, np.float32)
         dimensions = vectors.shape[1]
         self._faiss: Any
@@ -52,6 +52,7 @@ class VectorIndex:
 
         Where the lists that were searched hold fewer than *k*, the rest has row -1 and the cosine -1.
         """
+        search_on_one_core()
         cosines, rows = self._faiss.search(np.ascontiguousarray(vectors, np.float32), min(k, len(self)))
         return np.where(rows < 0, np.float32(-1.0), cosines), rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from tests.browser.conftest import Person
+from tests.fakes.services import ADMIN_KEY
 
 
 def test_a_wrong_key_is_told_beside_the_field_and_the_right_one_leads_to_the_page_that_was_asked_for(person: Person) -> None:
@@ -14,7 +15,7 @@ def test_a_wrong_key_is_told_beside_the_field_and_the_right_one_leads_to_the_pag
     person.click("Log in")
     person.sees("This is not a key that may come in here")
     person.look("login")
-    person.page.get_by_label("Key").fill("the-admin-key")
+    person.page.get_by_label("Key").fill(ADMIN_KEY)
     person.page.keyboard.press("Enter")
     person.page.get_by_role("heading", name="Experts").wait_for()
 

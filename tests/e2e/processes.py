@@ -18,7 +18,7 @@ from typing import TypeVar
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
-ADMIN_KEY = "test-admin-key"
+ADMIN_KEY = "test-admin-key-0123456789"
 
 T = TypeVar("T")
 

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from tests.e2e.processes import ADMIN_KEY
+
 pytestmark = pytest.mark.timeout(300)
 
 OPTIONS = {"experts": ["generalist", "arithmetic"], "confidence": "logprob", "threshold": 0.9}
@@ -15,7 +17,7 @@ OPTIONS = {"experts": ["generalist", "arithmetic"], "confidence": "logprob", "th
 
 @pytest.fixture(scope="module", name="admin")
 def _admin(zoo: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=zoo, headers={"authorization": "Bearer test-admin-key"}, timeout=120) as client:
+    with httpx.Client(base_url=zoo, headers={"authorization": f"Bearer {ADMIN_KEY}"}, timeout=120) as client:
         yield client
 
 
@@ -68,4 +70,4 @@ def test_feedback_reaches_the_next_decision_and_leaves_it_when_it_is_taken_back(
     admin.post(f"/admin/api/feedback/{said.json()['id']}/rollback").raise_for_status()
     assert "feedback" not in why()
     metrics = httpx.get(str(client.base_url).replace("/v1/", "/metrics"), timeout=30).text
-    assert "consilium_feedback_rolled_back 1.0" in metrics
+    assert "consilium_feedback_rolled_back_total 1.0" in metrics

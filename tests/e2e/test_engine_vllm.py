@@ -12,7 +12,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.e2e.processes import ROOT, consilium
+from tests.e2e.processes import ADMIN_KEY, ROOT, consilium
 from tests.fakes.vllm import processes
 from zoo.release import FOLDER
 
@@ -35,7 +35,7 @@ def answer(url: str, expert: str, question: str) -> tuple[str, Any]:
 
 
 def workers(url: str) -> dict[str, Any]:
-    told = httpx.get(f"{url}/admin/api/workers", headers={"authorization": "Bearer test-admin-key"}, timeout=30, trust_env=False)
+    told = httpx.get(f"{url}/admin/api/workers", headers={"authorization": f"Bearer {ADMIN_KEY}"}, timeout=30, trust_env=False)
     return {row["id"]: row for row in told.raise_for_status().json()["data"]}
 
 

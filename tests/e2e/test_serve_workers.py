@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.processes import ROOT, Served, served
+from tests.e2e.processes import ADMIN_KEY, ROOT, Served, served
 
 pytestmark = pytest.mark.timeout(300)
 PATIENCE_S = 120.0
@@ -46,7 +46,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
 
 
 def test_what_one_is_told_another_knows(service: Served) -> None:
-    headers = {"authorization": "Bearer test-admin-key"}
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
     card = {"id": "told-to-one", "backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
     with httpx.Client(base_url=service.url, headers=headers) as http:
         assert http.post("/admin/api/experts", json=card).status_code == 201
@@ -55,7 +55,7 @@ def test_what_one_is_told_another_knows(service: Served) -> None:
 
 
 def test_an_expert_that_needs_a_managed_server_is_told_why_there_is_none(service: Served) -> None:
-    headers = {"authorization": "Bearer test-admin-key"}
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
     card = {"id": "managed", "backend": "vllm", "model": "/models/m"}
     with httpx.Client(base_url=service.url, headers=headers) as http:
         assert http.post("/admin/api/experts", json=card).status_code == 201

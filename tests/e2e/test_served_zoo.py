@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.e2e.processes import command_line
+from tests.e2e.processes import ADMIN_KEY, command_line
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -65,6 +66,19 @@ def test_a_panel_calls_three_experts_and_the_aggregator_that_was_asked_for_and_s
     assert told["aggregator"] == "fuse:aggregator"
     assert made.choices[0].message.content == "Sunday"
     assert made.usage.total_tokens == sum(call["usage"]["total_tokens"] for call in told["calls"])  # type: ignore[union-attr]
+
+
+def test_real_experts_tell_what_they_hold_each_letter_to_be_worth(client: OpenAI) -> None:
+    """Byte-level models: a letter is a token of all of them."""
+    by_probability = {"aggregator": "weighted_vote", "mode_options": {"weights": "probability"}, "k": 2, "explain": True}
+    made = client.chat.completions.create(
+        model="consilium/panel", messages=said("What is the first letter of 'garden'?"), extra_body={"consilium": by_probability}
+    )
+
+    assert made.choices[0].message.content == "g"
+    assert made.choices[0].logprobs is None
+    told = made.model_extra["consilium"]["aggregator_reason"]  # type: ignore[index]
+    assert re.match(r"G [01]\.\d\d by the mean probability of 2 experts", told)
 
 
 def test_a_panel_votes_where_a_candidate_was_measured_to_be_better_than_the_aggregator(client: OpenAI) -> None:
@@ -203,7 +217,7 @@ def test_the_command_line_explains_an_answer(zoo: str, zoo_folder: Path) -> None
 
 
 def test_a_change_of_the_registry_is_live_at_once(zoo: str, client: OpenAI) -> None:
-    admin = {"authorization": "Bearer test-admin-key"}
+    admin = {"authorization": f"Bearer {ADMIN_KEY}"}
     with httpx.Client(base_url=zoo, headers=admin, trust_env=False, timeout=30) as http:
         http.patch("/admin/api/experts/logic", json={"enabled": False}).raise_for_status()
         try:

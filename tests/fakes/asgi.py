@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class Exchange:

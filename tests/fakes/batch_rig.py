@@ -84,6 +84,7 @@ class Fleet:
         self.num_tried = 0
         self.expected: Sequence[str] = ()
         self.measures: list[tuple[str, bool]] = []
+        self.released: list[str] = []
         self._resident: list[str] = []
 
     def host(self, expert_ids: Sequence[str]) -> Host:
@@ -111,6 +112,11 @@ class Fleet:
             self._resident.append(server_id)
             self.loaded.append(server_id)
         yield
+
+    def release(self, server_id: str) -> None:
+        if server_id in self._resident:
+            self._resident.remove(server_id)
+            self.released.append(server_id)
 
     def expect(self, server_ids: Sequence[str]) -> None:
         self.expected = tuple(server_ids)
@@ -149,6 +155,8 @@ class Rig:
     sink: KeptTraces = field(default_factory=KeptTraces)
     shapes: dict[str, Any] = field(default_factory=lambda: {CHAT: ChatLines()})
     encoder_id: Callable[[], str | None] | None = None
+    num_ended: list[int] = field(default_factory=lambda: [0, 0])
+    """Lines that were told to have been answered, and not."""
     rights_of: Callable[[Batch], LineRights] = public_rights
 
     def __post_init__(self) -> None:
@@ -176,9 +184,14 @@ class Rig:
             wire_error=wire_error,
             output_line=output_line,
             limits=self.limits,
+            on_lines=self._count,
             rights_of=self.rights_of,
         )
         return BatchEngine(parts, owner=owner, now=self.now)
+
+    def _count(self, num_completed: int, num_failed: int) -> None:
+        self.num_ended[0] += num_completed
+        self.num_ended[1] += num_failed
 
     @property
     def online(self) -> Orchestrator:

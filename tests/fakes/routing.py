@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from domain.access import PUBLIC, Access
 from domain.chat import ChatRequest, Message
 from domain.experts import Backend, ExpertCard
 from domain.registry import RegistrySnapshot
@@ -63,12 +64,12 @@ def snapshot_of(
     return RegistrySnapshot(version, 1, {c.id: c for c in cards}, {}, skills, known, {})
 
 
-def request(*texts: str, session_id: str | None = None, model: str = "auto") -> ChatRequest:
+def request(*texts: str, session_id: str | None = None, model: str = "auto", access: Access = PUBLIC) -> ChatRequest:
     """A conversation of user turns, each but the last one answered with "ok"."""
     messages: list[Message] = []
     for text in texts:
         messages += [{"role": "user", "content": text}, {"role": "assistant", "content": "ok"}]
-    return ChatRequest("request-1", model, tuple(messages[:-1]), session_id=session_id)
+    return ChatRequest("request-1", model, tuple(messages[:-1]), session_id=session_id, access=access)
 
 
 def query(
@@ -80,11 +81,12 @@ def query(
     session_id: str | None = None,
     model: str = "auto",
     only: Sequence[str] | None = None,
+    access: Access = PUBLIC,
     **options: Any,
 ) -> RoutingQuery:
     experts = [c for c in snapshot.experts.values() if only is None or c.id in only]
     rule = pick or PickRule("top_k", 1)
-    return RoutingQuery(request(*texts, session_id=session_id, model=model), experts, rule, seed, fallback, options)
+    return RoutingQuery(request(*texts, session_id=session_id, model=model, access=access), experts, rule, seed, fallback, options)
 
 
 async def holder_for(

@@ -33,7 +33,7 @@ from routers.catalogue import RouterCatalogue
 from tests.fakes.limits import MemoryAudit, MemoryLedger
 from tests.fakes.workers import ScriptedWorkers
 
-ADMIN_KEY = "the-admin-key"
+ADMIN_KEY = "the-admin-key-of-the-tests"
 
 
 def card(expert_id: str, **changes: Any) -> ExpertCard:

@@ -143,6 +143,7 @@ def arguments() -> argparse.Namespace:
         "--max-model-len",
         "--gpu-memory-utilization",
         "--tensor-parallel-size",
+        "--distributed-executor-backend",
     ):
         parser.add_argument(name)
     parser.add_argument("--port", type=int)

@@ -6,7 +6,9 @@ import ast
 import re
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import files, packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -32,12 +34,27 @@ def imported() -> set[str]:
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import):
-                    names |= {alias.name.partition(".")[0] for alias in node.names}
+                    names |= {alias.name for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    names.add(node.module.partition(".")[0])
-    by_module = packages_distributions()
-    foreign = names - set(sys.stdlib_module_names) - set(SERVED)
-    return {PART_OF.get(found, found) for name in foreign for found in [normal(by_module[name][0])]}
+                    names.add(node.module)
+    foreign = {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names | set(SERVED)}
+    return {PART_OF.get(found, found) for name in foreign for found in [normal(distribution_of(name))]}
+
+
+@cache
+def _by_module() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def distribution_of(module: str) -> str:
+    """Who brings *module*; of several that share its first name (OpenTelemetry's), the one that has its file."""
+    candidates = _by_module()[module.partition(".")[0]]
+    if len(set(candidates)) == 1:
+        return candidates[0]
+    path = module.replace(".", "/")
+    found = [name for name in candidates if {f"{path}.py", f"{path}/__init__.py"} & {str(file) for file in files(name) or ()}]
+    assert found, f"{module} is in none of {candidates}"
+    return found[0]
 
 
 def test_what_the_service_imports_is_declared_and_the_other_way_round() -> None:

@@ -39,7 +39,7 @@ RULES = {
     "evaluation": allowed("domain orchestrator", "math_verify matplotlib numpy"),
     "api": allowed(
         "domain orchestrator routers experts_registry workers evaluation zoo",
-        "fastapi starlette uvicorn pydantic pydantic_settings orjson prometheus_client typer rich httpx yaml jinja2",
+        "fastapi starlette uvicorn pydantic pydantic_settings orjson prometheus_client opentelemetry typer rich httpx yaml jinja2",
     ),
     "zoo": allowed("", "torch transformers tokenizers safetensors"),
 }

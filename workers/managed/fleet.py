@@ -167,6 +167,16 @@ class Fleet:
         return sum(len(pool.resident) for pool in view_of_pools(self._pools.snapshots()))
 
     @property
+    def num_uses(self) -> int:
+        """Calls that were let in at a server, since the start."""
+        return sum(snapshot.counts.num_uses for snapshot in self._pools.snapshots().values())
+
+    @property
+    def num_hits(self) -> int:
+        """Those that found their server up."""
+        return sum(snapshot.counts.num_hits for snapshot in self._pools.snapshots().values())
+
+    @property
     def num_loads(self) -> int:
         """Loads since the start."""
         return sum(snapshot.counts.num_loads for snapshot in self._pools.snapshots().values())
@@ -241,6 +251,11 @@ class Fleet:
     def prefetch(self, server_id: str) -> bool:
         """Begin to load it if that takes nothing from anybody; whether it is up or comes up."""
         return self._is_open and self._pools.pool_of(server_id) is not None and self._pools.of(server_id).prefetch(server_id)
+
+    def release(self, server_id: str) -> None:
+        """Stop it now if nobody uses it or waits for it, so that a later load finds its memory free."""
+        if self._is_open and self._pools.pool_of(server_id) is not None:
+            self._pools.of(server_id).release(server_id)
 
     def expect(self, server_ids: Sequence[str]) -> None:
         """The servers that will be needed, soonest first; replaces what was expected before."""

@@ -154,6 +154,14 @@ class Residency:
         self._scheduler.decide()
         return server.wanted or server.state in COMING_UP
 
+    def release(self, server_id: str) -> None:
+        """Stop the server now, so that a later load finds its memory free, if it is idle and nobody wants it. One that is pinned stays, and
+        one that can sleep: what it keeps then is the policy's affair."""
+        server = self._known(server_id)
+        is_idle = server.state is ServerState.AWAKE and not (server.num_holders or server.waiters or server.wanted)
+        if is_idle and not server.pinned and server.asked is None and server.spec.asleep_mb is None:
+            self._scheduler.stop(server)
+
     async def evict(self, server_id: str, action: Action, deadline: Deadline) -> None:
         """Put the server to sleep or stop it as soon as it is idle; until then it takes no new requests.
 

@@ -106,6 +106,10 @@ class Scheduler:
         while server.waiters:
             server.waiters.popleft().fail(error())
 
+    def stop(self, server: Server) -> None:
+        """Of one that nobody uses or waits for."""
+        self._take_down(server, Action.STOP)
+
     def is_free(self, memory_mb: float, *, beside: Server) -> bool:
         """Whether *memory_mb* is free at this moment, apart from what *beside* holds itself."""
         held = (server.held_mb for server in self.servers.values() if server is not beside)

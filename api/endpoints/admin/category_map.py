@@ -22,9 +22,6 @@ from routers.learned.category_report import options_of, report
 
 router = APIRouter(prefix="/category-map")
 
-_PIECE = 64
-"""Questions encoded at a time: queries that come meanwhile wait for one piece."""
-
 
 @router.get("", openapi_extra=asks(CategoryMapQuery), responses=answers(CategoryMapTold))
 async def get_category_map(services: ServicesDep, asked: Annotated[CategoryMapQuery, Depends(query_of(CategoryMapQuery))]) -> Response:
@@ -47,8 +44,7 @@ async def _encoded(services: Services, questions: Sequence[LabelledQuestion]) ->
     size = 4 * services.encoder.dimensions
     missing = [question for question in questions if len(known.get(question.id, b"")) != size]
     made = dict(known)
-    for start in range(0, len(missing), _PIECE):
-        piece = missing[start : start + _PIECE]
-        encoded = await services.encoder.encode([question.question for question in piece])
-        made |= {question.id: vector.astype("<f4").tobytes() for question, vector in zip(piece, encoded, strict=True)}
+    if missing:
+        encoded = await services.encoder.encode([question.question for question in missing])
+        made |= {question.id: vector.astype("<f4").tobytes() for question, vector in zip(missing, encoded, strict=True)}
     return [made[question.id] for question in questions]

@@ -17,7 +17,7 @@ from api.explain import usage_object
 from api.json_response import json_response
 from api.openapi import answers, asks
 from api.schemas.admin import DiscoverBody
-from api.schemas.admin_answers import CheckTold, Discovered, ExpertTold, PageOf
+from api.schemas.admin_answers import SERVED_OF_EXPERTS, CheckTold, Discovered, ExpertTold, PageOf
 from api.schemas.admin_queries import ExpertsQuery
 from api.services import Services
 from domain.errors import ExpertError, InvalidRequest
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/experts")
 _SCHEMA, _PATCH = described_by(ExpertModel), described_by(ExpertModel, partial=True)
-_SERVED = frozenset({"version", "health", "new_skills", "num_outdated"})
 
 
 def _body_of(card: ExpertCard) -> Json:
@@ -97,7 +96,7 @@ def _resource(services: ServicesDep) -> VersionedResource[ExpertCard]:
         item_of=card_of,
         body_of=_body_of,
         view_of=view,
-        served=_SERVED,
+        served=SERVED_OF_EXPERTS,
         changed=services.directory.refresh,
     )
 

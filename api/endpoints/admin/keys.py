@@ -16,7 +16,7 @@ from api.endpoints.admin.resources import Body, Json, OptionalBody, Version, des
 from api.endpoints.admin.versioned import VersionedResource
 from api.json_response import json_response
 from api.openapi import answers, asks
-from api.schemas.admin_answers import KeyIssued, KeyTold, PageOf, Rows, UsageRow
+from api.schemas.admin_answers import SERVED_OF_KEYS, KeyIssued, KeyTold, PageOf, Rows, UsageRow
 from api.schemas.admin_queries import UsageQuery
 from domain.keys import ApiKey
 from domain.spending import NANO
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/keys")
 _SCHEMA, _PATCH = described_by(KeyModel), described_by(KeyModel, partial=True)
-_SERVED = frozenset({"version", "state", "prefix", "created_at", "revoked_at", "last_used_at", "secrets", "key"})
 _COLUMNS = ("key", "day", "expert", "requests", "calls", "failed", "prompt_tokens", "completion_tokens", "usd")
 
 
@@ -64,7 +63,7 @@ def _resource(services: ServicesDep) -> VersionedResource[ApiKey]:
         item_of=_key_of,
         body_of=_body_of,
         view_of=_view,
-        served=_SERVED,
+        served=SERVED_OF_KEYS,
         changed=services.directory.refresh,
     )
 
@@ -82,7 +81,7 @@ async def list_keys(services: ServicesDep, asked: Page) -> Response:
 @router.post("", status_code=201, openapi_extra=_SCHEMA, responses=answers(KeyIssued, 201))
 async def create_key(services: ServicesDep, body: Body) -> Response:
     """Create a key. Its secret is in `key`, in this answer and never again; only a hash of it is kept. 409 when the id is taken."""
-    key = _key_of({name: value for name, value in body.items() if name not in _SERVED})
+    key = _key_of({name: value for name, value in body.items() if name not in SERVED_OF_KEYS})
     stored, secret = await services.keys.store.issue(key)
     await services.directory.refresh()
     return one({**_view(stored), "key": secret}, etag_of(stored.version), status=201, location=f"/admin/api/keys/{stored.id}")

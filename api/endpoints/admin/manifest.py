@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
@@ -28,13 +29,14 @@ async def get_manifest(services: ServicesDep) -> Response:
     """The registry as YAML, which POST takes back."""
     cards, strategies = await services.expert_store.list(), await services.strategy_store.list()
     skills = {skill.name: skill.description for skill in await services.skill_store.list()}
-    return Response(export(cards, strategies, skills), media_type="application/yaml")
+    return Response(await asyncio.to_thread(export, cards, strategies, skills), media_type="application/yaml")
 
 
 @router.post("", openapi_extra={**described_by(ManifestBody), **asks(ApplyQuery)}, responses=answers(Applied))
 async def apply_manifest(services: ServicesDep, body: Body, asked: Annotated[ApplyQuery, Depends(query_of(ApplyQuery))]) -> Response:
     """Make the registry what a manifest says: all of it or nothing."""
-    manifest = load_manifest(parse(ManifestBody, body).yaml)
+    text = parse(ManifestBody, body).yaml
+    manifest = await asyncio.to_thread(load_manifest, text)  # of a thousand cards it takes most of a second
     for card in manifest.to_cards():
         require_prompt(card)
     for strategy in manifest.to_strategies():

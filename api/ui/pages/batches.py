@@ -13,7 +13,7 @@ from fastapi import Response
 
 from api.file_content import FileContent
 from api.schemas.batches import known_strategy
-from api.ui.forms import Form, Problems, problems_of
+from api.ui.forms import Form, Problems, problems_of, whole
 from api.ui.rest import Json, Refused
 from api.ui.visit import Visit, VisitDep, page_router
 from api.uploads import receive_file
@@ -102,9 +102,10 @@ def _whole(form: Form, name: str) -> int | None:
     text = form.text(name)
     if not text:
         return None
-    if not text.isdecimal() or int(text) < 1:
+    number = whole(text)
+    if number is None or number < 1:
         raise InvalidRequest(f"{name}: must be a whole number above 0", param=name)
-    return int(text)
+    return number
 
 
 def _body(form: Form) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from fastapi import Response
 
 from api.ui.evaluations import Asked, Evaluations, compared
-from api.ui.forms import Problems
+from api.ui.forms import Problems, whole
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.errors import InvalidRequest
 from domain.keys import Role
@@ -18,8 +19,6 @@ from evaluation.labelled import parse_labelled
 router = page_router(prefix="/evaluation")
 
 KINDS = {"strategy": "--series-1", "router": "--series-1", "baseline": "--series-2", "single": "--series-6"}
-MAX_QUESTIONS_BYTES = 8_000_000
-"""Of a form with questions: some ten thousand of them."""
 
 
 def evaluations_of(visit: Visit) -> Evaluations:
@@ -57,13 +56,13 @@ async def start(visit: VisitDep) -> Response:
     numbers: dict[str, int | None] = {}
     for name, least, most in (("calls", 2, 16), ("limit", 1, 100_000), ("concurrency", 1, 256)):
         text = form.text(name)
-        numbers[name] = int(text) if text.isdecimal() else None
-        value = numbers[name]
+        value = numbers[name] = whole(text)
         if text and (value is None or not least <= value <= most):
             problems.add(name, f"must be a whole number from {least} to {most}")
-    questions = form.text("questions")
+    questions, found = form.text("questions"), []
     try:
-        if not parse_labelled(questions, source="questions"):
+        found = await asyncio.to_thread(parse_labelled, questions, source="questions")
+        if not found:
             problems.add("questions", "there is no question")
     except InvalidRequest as error:
         problems.add("questions", error.message)
@@ -73,7 +72,12 @@ async def start(visit: VisitDep) -> Response:
         values = {name: form.text(name) for name in ("name", "questions", "calls", "limit", "concurrency")}
         return _form(visit, {**values, "strategies": form.all("strategies")}, problems, status=400)
     asked = Asked(
-        form.text("name"), questions, form.all("strategies") or None, numbers["calls"] or 3, numbers["limit"], numbers["concurrency"] or 8
+        form.text("name"),
+        [question for question, _ in found],
+        form.all("strategies") or None,
+        numbers["calls"] or 3,
+        numbers["limit"],
+        numbers["concurrency"] or 8,
     )
     evaluations_of(visit).start(visit.rest, asked)
     return visit.go("/admin/evaluation")

@@ -9,11 +9,10 @@ from urllib.parse import quote
 
 from fastapi import Response
 
-from api.ui.history import body_before, changes_of
 from api.ui.rest import Refused, path_of
-from api.ui.visit import Visit, VisitDep, page_router
-from domain.audit import AuditEntry
-from domain.errors import InvalidRequest, NotFound
+from api.ui.restoring import changes, restore
+from api.ui.visit import VisitDep, page_router
+from domain.errors import NotFound
 from domain.nearest import did_you_mean
 from domain.skills import SkillCount, SkillProfile
 from domain.trace import Trace
@@ -27,7 +26,6 @@ MAX_SKILLS = 40
 """Measured skills on its page, the best; the map has all."""
 NUM_CALLS = 30
 """Last requests that an expert's times are taken of."""
-NUM_CHANGES = 25
 DAY_S = 86_400.0
 
 
@@ -68,7 +66,7 @@ async def show_expert(visit: VisitDep, expert_id: str) -> Response:
         day=await services.traffic.of_expert(expert_id, since=time.time() - DAY_S),
         servers=servers,
         traces=traces[:NUM_TRACES],
-        changes=changes_of(await services.keys.audit.list(about=_target(expert_id), limit=NUM_CHANGES)),
+        changes=await changes(visit, "experts", expert_id),
         strategies=[
             strategy.id for strategy in snapshot.strategies.values() if expert_id in (strategy.aggregator_expert, strategy.fallback_expert)
         ],
@@ -78,7 +76,7 @@ async def show_expert(visit: VisitDep, expert_id: str) -> Response:
 
 
 def skill_rows(profile: SkillProfile | None) -> list[SkillRow]:
-    """What is measured, the most measured first."""
+    """What is measured, what it is best at first."""
     if profile is None:
         return []
     rows = [skill_row(name, count) for name, count in profile.by_skill.items()]
@@ -124,24 +122,8 @@ async def delete_expert(visit: VisitDep, expert_id: str) -> Response:
 @router.post("/{expert_id}/restore")
 async def restore_expert(visit: VisitDep, expert_id: str) -> Response:
     """Put back what an entry of its history replaced or removed; without an entry what was removed last."""
-    entry = await _entry(visit, expert_id, visit.form.text("entry") or None)
-    body = body_before(entry)
-    if body is None:
-        raise InvalidRequest("this change replaced nothing that could be put back")
-    await visit.rest.send("PUT", path_of("experts", expert_id), body)
+    await restore(visit, "experts", expert_id)
     return visit.go(_page(expert_id), notice="restored")
-
-
-async def _entry(visit: Visit, expert_id: str, entry_id: str | None) -> AuditEntry:
-    entries = await visit.services.keys.audit.list(about=_target(expert_id), limit=NUM_CHANGES)
-    for entry in entries:
-        if entry.id == entry_id or (entry_id is None and entry.method == "DELETE"):
-            return entry
-    raise NotFound(f"there is no such change of the expert {expert_id!r} (any more)")
-
-
-def _target(expert_id: str) -> str:
-    return path_of("experts", expert_id)
 
 
 def _page(expert_id: str) -> str:

@@ -10,10 +10,12 @@ from urllib.parse import quote
 
 from fastapi import Response
 
+from api.ui.forms import finite
 from api.ui.model_forms import fields_of
 from api.ui.resource_form import ResourceForm, Sent
 from api.ui.rest import path_of
 from api.ui.visit import Visit, VisitDep, page_router
+from domain.errors import InvalidRequest
 from domain.keys import Role
 from experts_registry.key_models import KeyModel
 
@@ -133,8 +135,11 @@ def _edit(visit: Visit, key_id: str, values: dict[str, Any], version: str, sent:
 @router.post("/{key_id}/rotate")
 async def rotate_key(visit: VisitDep, key_id: str) -> Response:
     """A new secret; the one before goes on for as long as the form says."""
-    hours = float(visit.form.text("hours") or "0")
-    made = await visit.rest.send("POST", path_of("keys", key_id, "rotate"), {"overlap_s": hours * 3600.0})
+    try:
+        overlap_s = finite(str(finite(visit.form.text("hours") or "0") * 3600.0))
+    except ValueError:
+        raise InvalidRequest("hours: must be a number, as in 24 or 0.5") from None
+    made = await visit.rest.send("POST", path_of("keys", key_id, "rotate"), {"overlap_s": overlap_s})
     return visit.page("key_secret.html", key=made, is_new=False)
 
 

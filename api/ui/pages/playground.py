@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -25,11 +24,8 @@ router = page_router(prefix="/playground")
 
 CHAT = "/v1/chat/completions"
 OPTIONS = {
-    name: replace(field, label=field.label)
-    for name, field in {
-        **fields_of(Options, leave_out={"consilium.explain"}, prefix="consilium."),
-        **{name: field for name, field in fields_of(Sampling).items() if name in {"temperature", "top_p", "max_tokens", "seed"}},
-    }.items()
+    **fields_of(Options, leave_out={"consilium.explain"}, prefix="consilium."),
+    **{name: field for name, field in fields_of(Sampling).items() if name in {"temperature", "top_p", "max_tokens", "seed"}},
 }
 """What a request can say beside its question, by the names of the API."""
 _HINTS = {"consilium.seed": "Routing seed", "seed": "Sampling seed", "consilium.k": "Experts (k)"}

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from fastapi import Response
 
 from api.ui.explanation import explained
+from api.ui.forms import finite
 from api.ui.rest import Refused, path_of
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.errors import InvalidRequest, NotFound
@@ -101,9 +102,9 @@ async def list_requests(visit: VisitDep) -> Response:
 async def forget(visit: VisitDep) -> Response:
     """Delete what is older than so many days; none are left of 0."""
     try:
-        days = float(visit.form.text("days"))
+        days = finite(visit.form.text("days"))
     except ValueError:
-        raise InvalidRequest("the number of days is missing") from None
+        raise InvalidRequest("the number of days is missing, or is none") from None
     if days < 0:
         raise InvalidRequest("the number of days must not be below 0")
     answer = await visit.rest.send("DELETE", path_of("traces"), before=time.time() - days * _DAY_S)
@@ -177,7 +178,7 @@ async def replay(visit: VisitDep, trace_id: str) -> Response:
 async def give_feedback(visit: VisitDep, trace_id: str) -> Response:
     """Say how good the answer was. Each opinion has an id of its own, so that one can be taken back and another given."""
     trace = await visit.services.trace_store.get(trace_id)
-    body: dict[str, Any] = {"request_id": trace.request_id, "id": f"page-{uuid.uuid4().hex}"}
+    body: dict[str, Any] = {"trace_id": trace.id, "id": f"page-{uuid.uuid4().hex}"}
     match visit.form.text("verdict"):
         case "right":
             body["correct"] = True

@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 from fastapi import Response
 
-from api.ui.history import body_before, changes_of
 from api.ui.model_forms import fields_of
 from api.ui.resource_form import ResourceForm, Sent
 from api.ui.rest import path_of
+from api.ui.restoring import changes, restore
 from api.ui.visit import Visit, VisitDep, page_router
-from domain.errors import InvalidRequest, NotFound
+from domain.errors import NotFound
 from domain.keys import Role
 from domain.nearest import did_you_mean
 from experts_registry.models import StrategyModel
@@ -20,16 +20,28 @@ from experts_registry.models import StrategyModel
 router = page_router(prefix="/strategies")
 
 PAGE = 100
-NUM_CHANGES = 25
 FORM = ResourceForm(
     fields=fields_of(StrategyModel, leave_out={"version"}),
     groups={
         "What it does": ("id", "description", "router", "router_options", "pick.", "enabled"),
-        "How one answer is made": ("aggregator", "aggregator_expert", "fallback_expert"),
+        "How one answer is made": (
+            "mode",
+            "mode_options",
+            "aggregator",
+            "aggregator_expert",
+            "fallback_expert",
+            "prompts",
+            "quorum",
+            "candidate_timeout_s",
+            "hedge_after_s",
+        ),
         "Who may be asked, and what moves scores": ("adjustments.",),
-        "Limits": ("max_calls", "timeout_s"),
+        "Limits": ("max_calls", "timeout_s", "alone_from_accuracy", "shed_from_load", "budget."),
+        "How much a request is worth": ("effort.",),
     },
     labels={
+        "mode": "Mode: how experts work together",
+        "quorum": "Quorum: so many candidates are enough",
         "enabled": "Enabled: it may be asked for",
         "pick.kind": "How many experts",
         "pick.k": "At most (k)",
@@ -103,7 +115,7 @@ async def show_strategy(visit: VisitDep, strategy_id: str) -> Response:
         "strategy.html",
         strategy=known[strategy_id],
         traces=await visit.services.trace_store.list(strategy=strategy_id, limit=10),
-        changes=changes_of(await visit.services.keys.audit.list(about=path_of("strategies", strategy_id), limit=NUM_CHANGES)),
+        changes=await changes(visit, "strategies", strategy_id),
         notice=visit.asked("notice"),
     )
 
@@ -148,15 +160,8 @@ async def delete_strategy(visit: VisitDep, strategy_id: str) -> Response:
 @router.post("/{strategy_id}/restore")
 async def restore_strategy(visit: VisitDep, strategy_id: str) -> Response:
     """Put back what an entry of its history replaced or removed; without an entry what was removed last."""
-    wanted = visit.form.text("entry")
-    for entry in await visit.services.keys.audit.list(about=path_of("strategies", strategy_id), limit=NUM_CHANGES):
-        if entry.id == wanted or (not wanted and entry.method == "DELETE"):
-            body = body_before(entry)
-            if body is None:
-                raise InvalidRequest("this change replaced nothing that could be put back")
-            await visit.rest.send("PUT", path_of("strategies", strategy_id), body)
-            return visit.go(_page(strategy_id), notice="restored")
-    raise NotFound(f"there is no such change of the strategy {strategy_id!r} (any more)")
+    await restore(visit, "strategies", strategy_id)
+    return visit.go(_page(strategy_id), notice="restored")
 
 
 def _page(strategy_id: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from domain.chat import Usage
 from domain.errors import ExpertError, ExpertProtocolError, ExpertRejected, ExpertTimeout, ExpertUnreachable
 from domain.experts import Backend, ExpertCard
+from domain.trace_context import TraceContext
 from tests.contract.workers.cases import ANSWER, Case, call_of, openai_case, streamed
 from tests.fakes.upstream import Garbage, NotAStream, Stall, Status, running_upstream
 from workers.discovery import DiscoveredModel
@@ -193,17 +194,33 @@ async def test_something_else_than_a_stream_is_told_as_what_it_is(case: Case, bo
     assert "broke off" not in caught.value.message
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_server_is_told_the_calls_span(case: Case, stream: bool) -> None:
+    """W3C Trace Context, so that the server's own spans come below it; at every attempt, and only where there is one."""
+    assert case.upstream is not None
+    case.upstream.faults.append(Status(500))
+    context = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", state="congo=t61")
+    for call in (replace(call_of(case.speaker), context=context), call_of(case.speaker)):
+        await (streamed(case, call) if stream else case.pool.complete(call))
+
+    first, second, untold = (received.headers for received in case.upstream.requests)
+    assert first["traceparent"] == second["traceparent"] == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert first["tracestate"] == "congo=t61"
+    assert not {"traceparent", "tracestate"} & {name.lower() for name in untold}
+
+
 async def test_each_retry_is_logged_with_the_expert_and_its_error(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    """The server's own words come at debug only: they may hold what it was asked."""
     assert case.upstream is not None
     case.upstream.faults.extend([Status(500, message="engine died")] * 3)
-    with caplog.at_level("WARNING"), pytest.raises(ExpertProtocolError):
+    with caplog.at_level("DEBUG", logger="workers.retry"), pytest.raises(ExpertProtocolError):
         await case.pool.complete(call_of(case.speaker))
 
-    assert [record.name for record in caplog.records] == ["workers.retry"] * 2
-    first, second = (record.getMessage() for record in caplog.records)
-    assert first.startswith(
-        "expert speaker, attempt 1 of 3: expert_protocol_error: expert 'speaker' failed (HTTP 500: engine died); again in"
-    )
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "workers.retry"]
+    assert [level for level, _ in told] == ["WARNING", "DEBUG"] * 2
+    first, words, second, _ = (message for _, message in told)
+    assert first.startswith("expert speaker, attempt 1 of 3: expert_protocol_error (HTTP 500); again in")
+    assert words == "expert speaker, attempt 1 of 3: expert 'speaker' failed (HTTP 500: engine died)"
     assert second.startswith("expert speaker, attempt 2 of 3")
 
 

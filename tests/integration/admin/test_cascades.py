@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.fakes.admin import AdminParts, ScriptedPool
+from tests.fakes.services import ADMIN_KEY
 from tests.integration.admin.conftest import Consilium
 
 CASCADE = {
@@ -114,7 +115,7 @@ async def test_wrong_options_of_a_cascade_are_refused_when_it_is_stored(client: 
 
 
 def test_the_command_line_calibrates_and_asks(consilium: Consilium, url: str) -> None:
-    with httpx.Client(base_url=url, headers={"authorization": "Bearer the-admin-key"}) as http:
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {ADMIN_KEY}"}) as http:
         assert http.post("/admin/api/strategies", json=CASCADE).status_code == 201
 
     ran = consilium("strategies", "calibrate", "thrifty", "--escalation-rate", "0.5")

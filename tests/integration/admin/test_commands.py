@@ -70,6 +70,18 @@ def test_a_strategy_can_be_tried_step_by_step(consilium: Consilium) -> None:
         assert told in ran.out, told
 
 
+def test_a_question_can_be_asked_and_tried_with_an_effort(consilium: Consilium) -> None:
+    """The panel's three candidates become one, and an unknown level is told with those that there are."""
+    asked = json.loads(consilium("ask", "algebra 3?", "--strategy", "panel", "--effort", "none", "--explain", "--json").out)
+    tried = consilium("strategies", "try", "panel", "algebra 3?", "--effort", "none")
+    refused = consilium("ask", "algebra 3?", "--effort", "hihg")
+
+    assert [call["role"] for call in asked["consilium"]["calls"]] == ["candidate"]
+    assert asked["consilium"]["detail"]["effort"]["level"] == "none"
+    assert "aggregator single" in tried.out
+    assert (refused.code, "did you mean 'high'" in refused.err) == (2, True)
+
+
 def test_options_of_a_mode_that_are_no_json_are_refused(consilium: Consilium) -> None:
     ran = consilium("strategies", "try", "panel", "algebra 3?", "--mode-options", "steps=2")
 

@@ -293,6 +293,14 @@ async def test_discovery_gives_ready_cards_and_saves_nothing(client: httpx.Async
     assert len((await client.get("/experts")).json()["data"]) == 3
 
 
+async def test_discovery_sends_no_secret_of_the_service_elsewhere(client: httpx.AsyncClient) -> None:
+    """Editors choose the server, and must not get the admin key of it."""
+    answer = await client.post("/experts/discover", json={"base_url": "http://elsewhere.example/v1", "api_key": "env:CONSILIUM_ADMIN_KEY"})
+
+    assert answer.status_code == 400
+    assert error_of(answer)["param"] == "api_key"
+
+
 async def test_discovery_saves_when_asked_and_knows_what_is_there(client: httpx.AsyncClient, parts: AdminParts) -> None:
     parts.pool.served = [DiscoveredModel("sql")]
     body = {"base_url": "http://127.0.0.1:8000/v1", "save": True}

@@ -74,6 +74,8 @@ async def test_at_once_and_twice_it_is_still_one(client: httpx.AsyncClient) -> N
         ({"request_id": "r1", "correct_expert": ["good"] * 65}, 400, "correct_expert"),
         ({"request_id": "r1", "correct_expert": [3]}, 400, "correct_expert"),
         ({"correct": True}, 400, "request_id is missing"),
+        ({"request_id": "r1", "trace_id": "t1", "correct": True}, 400, "request_id and trace_id are given"),
+        ({"trace_id": "unknown", "correct": True}, 404, "no trace 'unknown'"),
         ({"request_id": "", "correct": True}, 400, "request_id"),
         ({"request_id": "x" * 129, "correct": True}, 400, "request_id"),
         ({"request_id": "r1", "correct": True, "id": "x" * 129}, 400, "id"),

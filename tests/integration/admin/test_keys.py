@@ -213,6 +213,25 @@ async def test_embeddings_and_routes_count_too(client: httpx.AsyncClient) -> Non
     assert [row["prompt_tokens"] for row in rows if row["expert"] == "all-MiniLM-L6-v2"] == [3]
 
 
+async def test_the_tokens_of_a_key_s_embeddings_are_counted_once(
+    client: httpx.AsyncClient, parts: AdminParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = await created(client, limits={"tokens_per_minute": 1000})
+    assert parts.services is not None
+    encoder, counted = parts.services.encoder, []
+    count = encoder.count_tokens
+
+    async def told(texts: Any) -> int:
+        counted.append(len(texts))
+        return await count(texts)
+
+    monkeypatch.setattr(encoder, "count_tokens", told)
+    answer = await asked(client, secret, {"model": "auto", "input": ["three words here", "two more"]}, "/v1/embeddings")
+
+    assert answer.json()["usage"]["prompt_tokens"] == 5
+    assert counted == [2]
+
+
 async def test_usage_is_exported(client: httpx.AsyncClient) -> None:
     secret = await created(client)
     await asked(client, secret)
@@ -257,6 +276,40 @@ async def test_the_audit_log_says_who_changed_what(client: httpx.AsyncClient) ->
     assert (made["actor"], made["after"]["id"], made["after"]["key"]) == ("admin", "ed", "***")
     assert secret not in log.text
     assert len((await client.get("/audit", params={"actor": "ed", "limit": 1})).json()["data"]) == 1
+
+
+async def test_the_metrics_are_for_keys_that_see_everything(client: httpx.AsyncClient) -> None:
+    """They name every expert and strategy: to a key that is kept from some, these would not exist."""
+    secrets = {
+        "all": await created(client, "all"),
+        "some": await created(client, "some", experts=["good"]),
+        "recipes": await created(client, "recipes", strategies=["auto"]),
+        "viewer": await created(client, "viewer", experts=["good"], role="viewer"),
+    }
+
+    async def statuses() -> dict[str, int]:
+        return {name: (await asked(client, secret, None, "/metrics")).status_code for name, secret in secrets.items()}
+
+    assert await statuses() == {"all": 200, "some": 403, "recipes": 403, "viewer": 200}
+    await client.patch("/experts/bad", json={"labels": ["internal"]})
+    assert await statuses() == {"all": 403, "some": 403, "recipes": 403, "viewer": 200}
+    assert (await asked(client, ADMIN_KEY, None, "/metrics")).status_code == 200
+
+
+async def test_a_request_that_is_forgotten_stands_in_no_log(client: httpx.AsyncClient, parts: AdminParts) -> None:
+    body = {"model": "good", "messages": [{"role": "user", "content": "a private matter"}]}
+    await client.post("http://localhost/v1/chat/completions", json=body)
+    assert parts.services is not None
+    await parts.services.trace_store.flush()
+    (row,) = (await client.get("/traces")).json()["data"]
+    assert "a private matter" in (await client.get(f"/traces/{row['id']}")).text
+
+    assert (await client.delete(f"/traces/{row['id']}")).status_code == 204
+
+    log = await client.get("/audit")
+    (entry,) = log.json()["data"]
+    assert (entry["method"], entry["path"], entry["before"]) == ("DELETE", f"/admin/api/traces/{row['id']}", None)
+    assert "a private matter" not in log.text
 
 
 async def test_files_and_batches_belong_to_their_key(client: httpx.AsyncClient) -> None:

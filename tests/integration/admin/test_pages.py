@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,13 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.body import IN_THREAD_BYTES
+from api.endpoints.admin import manifest
 from api.settings import Settings
+from api.ui.forms import Problems
+from api.ui.pages.strategies import FORM
+from api.ui.rest import Refused, Rest, api_client
+from domain.errors import StorageError
 from tests.fakes.admin import AdminParts
 from tests.fakes.services import ADMIN_KEY
 
@@ -149,6 +158,171 @@ async def test_changes_are_written_down_under_the_key_of_the_session(visitor: ht
     assert parts.services is not None
     entry = (await parts.services.keys.audit.list(limit=1))[0]
     assert (entry.actor, entry.role, entry.method, entry.path) == ("editor", "editor", "PATCH", "/admin/api/experts/good")
+
+
+@pytest.mark.parametrize("expert_id", ["hf-mistral-7b-instruct", "sk-learn-assistant"])
+async def test_a_card_whose_names_look_like_keys_comes_back_as_it_was(visitor: httpx.AsyncClient, expert_id: str) -> None:
+    card = {"backend": "openai", "model": "hf-internal-testing/tiny-random-Llama", "base_url": "http://127.0.0.1:9/v1"}
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    address = f"/admin/api/experts/{expert_id}"
+    made = (await visitor.post("/admin/api/experts", json={"id": expert_id, **card}, headers=headers)).json()
+    await visitor.patch(address, json={"description": "other"}, headers=headers)
+    await log_in(visitor)
+    page = (await visitor.get(f"/admin/experts/{expert_id}")).text
+    entry = re.search(r'name="entry" value="([^"]+)"', page)
+    assert entry is not None
+    restore = {"csrf_token": token_in(page)}
+
+    changed_back = await visitor.post(f"/admin/experts/{expert_id}/restore", data={**restore, "entry": entry[1]})
+    first = (await visitor.get(address, headers=headers)).json()
+    await visitor.delete(address, headers=headers)
+    undone = await visitor.post(f"/admin/experts/{expert_id}/restore", data=restore)
+    second = (await visitor.get(address, headers=headers)).json()
+
+    assert [changed_back.status_code, undone.status_code] == [303, 303]
+    assert (first["model"], first["description"]) == (made["model"], made["description"])
+    assert (second["id"], second["model"]) == (expert_id, made["model"])
+
+
+async def test_a_page_that_was_let_in_is_served_to_its_end(visitor: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it asks of the API is a part of its own request: no second place, and no 503 when the process begins to end meanwhile."""
+    await log_in(visitor)
+    token = token_in((await visitor.get(EXPERT)).text)
+    transport: Any = visitor._transport
+    drain, ask, running = transport.app.state.drain, Rest.ask, []
+
+    async def late(self: Rest, *args: Any, **options: Any) -> httpx.Response:
+        drain.begin()
+        answer = await ask(self, *args, **options)
+        running.append(drain.num_running)
+        return answer
+
+    monkeypatch.setattr(Rest, "ask", late)
+    changed = await visitor.post(f"{EXPERT}/enabled", data={"enabled": "no", "csrf_token": token})
+
+    assert changed.status_code == 303
+    assert running == [1]
+    assert (await visitor.post(f"{EXPERT}/enabled", data={"enabled": "yes", "csrf_token": token})).status_code == 503
+
+
+async def test_work_that_outlives_a_page_is_let_in_by_itself(visitor: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Each request has an id of its own, so that each trace can be found, and none is let in once the process begins to end."""
+    transport: Any = visitor._transport
+    assert parts.services is not None
+    auth = parts.services.auth
+    body = {"model": "good", "messages": [{"role": "user", "content": "algebra 1?"}]}
+    async with api_client(transport.app) as client:
+        rest = Rest(client, auth, auth.require_admin(f"Bearer {ADMIN_KEY}"), "page-1")
+        of_page = [(await rest.ask("POST", "/v1/chat/completions", body=body)).headers["x-request-id"] for _ in range(2)]
+        apart = [(await rest.apart().ask("POST", "/v1/chat/completions", body=body)).headers["x-request-id"] for _ in range(2)]
+        transport.app.state.drain.begin()
+        with pytest.raises(Refused, match="about to stop"):
+            await rest.apart().ask("POST", "/v1/chat/completions", body=body)
+
+    assert of_page == ["page-1", "page-1"]
+    assert len({*of_page, *apart}) == 3
+
+
+async def test_feedback_on_a_request_is_about_that_one(visitor: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Also where a later request came with the same id."""
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    for text in ("algebra 1?", "algebra 2?"):
+        body = {"model": "good", "messages": [{"role": "user", "content": text}]}
+        await visitor.post("/v1/chat/completions", json=body, headers={**headers, "x-request-id": "same"})
+    assert parts.services is not None
+    await parts.services.trace_store.flush()
+    older = (await visitor.get("/admin/api/traces", headers=headers)).json()["data"][-1]["id"]
+    await log_in(visitor)
+    token = token_in((await visitor.get(f"/admin/requests/{older}")).text)
+
+    given = await visitor.post(f"/admin/requests/{older}/feedback", data={"csrf_token": token, "verdict": "wrong"})
+
+    assert "said=given" in given.headers["location"]
+    (kept,) = (await visitor.get("/admin/api/feedback", headers=headers)).json()["data"]
+    assert kept["trace_id"] == older
+
+
+@pytest.mark.parametrize("hours", ["abc", "nan", "inf", "1e308", "-1"])
+async def test_hours_that_are_none_are_refused(visitor: httpx.AsyncClient, hours: str) -> None:
+    await made_key(visitor, "editor")
+    await log_in(visitor)
+    token = token_in((await visitor.get("/admin/keys/editor")).text)
+
+    assert (await visitor.post("/admin/keys/editor/rotate", data={"csrf_token": token, "hours": hours})).status_code == 400
+    assert (await visitor.post("/admin/keys/editor/rotate", data={"csrf_token": token, "hours": "0.5"})).status_code == 200
+
+
+async def test_a_page_tells_no_more_of_a_fault_than_the_api_and_the_log_all_of_it(
+    visitor: httpx.AsyncClient, parts: AdminParts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await log_in(visitor)
+
+    async def fails(**_: Any) -> Any:
+        raise StorageError("connect to postgresql://db.internal:5432 failed")
+
+    assert parts.services is not None
+    monkeypatch.setattr(parts.services.trace_store, "list", fails)
+    page = await visitor.get("/admin/requests")
+
+    assert page.status_code >= 500
+    assert "db.internal" not in page.text
+    assert "GET /admin/requests: connect to postgresql://db.internal:5432 failed" in caplog.text
+
+
+async def test_the_strategy_form_has_a_place_for_everything_and_its_page_shows_the_mode(visitor: httpx.AsyncClient) -> None:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    made = await visitor.post("/admin/api/strategies", json={"id": "thorough", "mode": "moa", "quorum": 2}, headers=headers)
+    await log_in(visitor)
+    page = (await visitor.get("/admin/strategies/thorough")).text
+    groups = {group["title"]: [one.name for one in group["fields"]] for group in FORM._grouped(Problems())}
+
+    assert made.status_code == 201, made.text
+    assert "<dt>mode</dt><dd>moa</dd>" in page
+    assert "<dt>quorum</dt><dd>2</dd>" in page
+    assert {name.partition(".")[0] for name in groups["Limits"]} == {"max_calls", "timeout_s", "budget"}
+    assert groups["How one answer is made"][:2] == ["mode", "mode_options"]
+
+
+async def test_an_evaluation_runs_behind_its_page(visitor: httpx.AsyncClient, parts: AdminParts) -> None:
+    """Its questions are read in a thread, however large the form, and each of its requests has an id of its own."""
+    await log_in(visitor)
+    token = token_in((await visitor.get("/admin/evaluation/new")).text)
+    subjects = ("a ladder against a wall", "two trains on one track", "the price of seven apples", "a clock that is slow")
+    lines = [json.dumps({"question": f"{subject}, as algebra {n}?", "answer": str(n)}) for n, subject in enumerate(subjects)]
+    form = {"csrf_token": token, "name": "large", "questions": "\n".join(lines), "calls": "2", "notes": "x" * IN_THREAD_BYTES}
+
+    begun = await visitor.post("/admin/evaluation", data=form)
+    run = visitor._transport.app.state.evaluations.run  # type: ignore[attr-defined]
+    await asyncio.wait_for(run.task, 60)
+
+    assert begun.status_code == 303
+    assert run.error is None
+    assert parts.services is not None
+    await parts.services.trace_store.flush()
+    rows = (await visitor.get("/admin/api/traces", headers={"authorization": f"Bearer {ADMIN_KEY}"})).json()["data"]
+    assert len(rows) > len(subjects)
+    assert len({row["request_id"] for row in rows}) == len(rows)
+
+
+async def test_a_manifest_is_read_and_written_beside_the_requests(visitor: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand cards take most of a second, in which nobody else would be answered."""
+    threads = []
+    for name in ("load_manifest", "export"):
+        real = getattr(manifest, name)
+
+        def told(*args: Any, real: Any = real) -> Any:
+            threads.append(threading.get_ident())
+            return real(*args)
+
+        monkeypatch.setattr(manifest, name, told)
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+
+    text = (await visitor.get("/admin/api/manifest", headers=headers)).text
+    applied = await visitor.post("/admin/api/manifest", json={"yaml": text}, headers=headers)
+
+    assert applied.status_code == 200
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 async def test_what_others_wrote_is_shown_as_text(visitor: httpx.AsyncClient) -> None:

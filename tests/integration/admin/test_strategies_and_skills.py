@@ -50,6 +50,8 @@ async def test_a_strategy_is_a_model_at_once(client: httpx.AsyncClient) -> None:
         ({"adjustments": {"boost": {"good": 2}}}, "adjustments.boost.good", "less than or equal to 1"),
         ({"adjustments": {"price_weight": -1}}, "adjustments.price_weight", "greater than or equal to 0"),
         ({"adjustments": {"load_weight": 0.5}}, "adjustments", "the router 'random' scores nobody"),
+        ({"effort": {"default": "hihg"}}, "effort.default", "'high'"),
+        ({"effort": {"levels": {"low": {"mode": "mao"}}}}, "effort.levels.low.mode", "'moa'"),
     ],
 )
 async def test_an_unknown_name_in_a_strategy_is_refused_with_the_nearest(
@@ -60,6 +62,27 @@ async def test_an_unknown_name_in_a_strategy_is_refused_with_the_nearest(
     assert response.status_code == 400
     assert error_of(response)["param"] == param
     assert told in error_of(response)["message"]
+
+
+async def test_what_keeps_a_strategy_from_asking_too_many_is_stored_and_checked(client: httpx.AsyncClient) -> None:
+    bounds = {"alone_from_accuracy": 0.95, "shed_from_load": 1.5}
+    created = await client.post("/strategies", json={**QUICK, **bounds})
+    refused = await client.post("/strategies", json={**QUICK, **bounds, "id": "other", "mode": "moa"})
+
+    assert created.status_code == 201
+    assert bounds.items() <= (await client.get("/strategies/quick")).json().items()
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "alone_from_accuracy")
+
+
+async def test_efforts_are_stored_and_shown_as_they_were_written(client: httpx.AsyncClient) -> None:
+    effort = {"default": "low", "from_reasoning_effort": True, "levels": {"high": {"k": 4, "thinking": "high"}}}
+    created = await client.post("/strategies", json={**QUICK, "effort": effort})
+    shown = (await client.get("/strategies/quick")).json()["effort"]
+
+    assert created.status_code == 201
+    assert shown["default"] == "low"
+    assert shown["from_reasoning_effort"] is True
+    assert {name: value for name, value in shown["levels"]["high"].items() if value is not None} == {"k": 4, "thinking": "high"}
 
 
 async def test_adjustments_are_stored_shown_and_patched_one_by_one(client: httpx.AsyncClient) -> None:

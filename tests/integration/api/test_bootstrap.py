@@ -55,13 +55,13 @@ def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_in(folder: Path, **changes: Any) -> Settings:
-    given: dict[str, Any] = {"data_dir": folder, "admin_key": "admin", "seed_zoo": False, "startup_retry_s": 0.05} | changes
+    given: dict[str, Any] = {"data_dir": folder, "admin_key": "admin-key-0123456789", "seed_zoo": False, "startup_retry_s": 0.05} | changes
     return Settings(_env_file=None, **given)
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"authorization": "Bearer admin"}
+    headers = {"authorization": "Bearer admin-key-0123456789"}
     async with listening(create_app(settings)) as url, httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
         yield http
 

@@ -85,7 +85,7 @@ async def world(tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.Monke
     shutil.copy(sqlite_template, tmp_path / "consilium.db")
     monkeypatch.setattr("api.bootstrap.Encoder", LocalEncoder)
     app = create_app(settings_in(tmp_path))
-    headers = {"authorization": "Bearer admin"}
+    headers = {"authorization": "Bearer admin-key-0123456789"}
     async with running_upstream() as upstream:
         host, port = upstream.base_url.removeprefix("http://").removesuffix("/v1").split(":")
         with fault_proxy(lambda: (host, int(port))) as proxy:
@@ -331,7 +331,7 @@ async def test_attempts_and_circuits_are_as_they_are_set(tmp_path: Path, monkeyp
     app = create_app(settings_in(tmp_path, expert_attempts=1, circuit_faults=1))
     with fault_proxy(lambda: ("127.0.0.1", 9)) as proxy:
         proxy.behave(Status(500))
-        async with listening(app) as url, httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer admin"}) as http:
+        async with listening(app) as url, httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer admin-key-0123456789"}) as http:
             await until_ready(http)
             await http.post("/admin/api/experts", json={"id": "faulty", "base_url": proxy.base_url, **CARD})
             answers = [await http.post(CHAT, json={"model": "faulty", "messages": USER}, timeout=BY_THEN_S) for _ in range(2)]

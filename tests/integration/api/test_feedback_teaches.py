@@ -35,7 +35,7 @@ async def measured(http: httpx.AsyncClient) -> None:
 
 
 async def num_taught(http: httpx.AsyncClient) -> float:
-    (line,) = [line for line in (await http.get("/metrics")).text.splitlines() if line.startswith("consilium_feedback_taught ")]
+    (line,) = [line for line in (await http.get("/metrics")).text.splitlines() if line.startswith("consilium_feedback_taught_total ")]
     return float(line.rpartition(" ")[2])
 
 

@@ -59,7 +59,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         Database, "connect", classmethod(lambda cls, url, **k: connect(cls, url, **{**k, "busy_timeout_s": BUSY_TIMEOUT_S}))
     )
     app = create_app(settings_in(tmp_path))
-    headers = {"authorization": "Bearer admin"}
+    headers = {"authorization": "Bearer admin-key-0123456789"}
     async with running_upstream() as upstream, listening(app) as url, httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
         await until_ready(http)
         made = World(http, app.state.services.database, upstream, tmp_path / "consilium.db")

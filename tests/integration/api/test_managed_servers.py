@@ -54,7 +54,7 @@ async def test_an_expert_that_is_declared_is_served_at_once_and_its_server_ends_
     assert ": b: making room" in streamed.text or ": b: loading, takes about 1 s" in streamed.text
     assert [(row["id"], row["state"]) for row in listed["data"]] == [("a", "stopped"), ("b", "ready")]
     assert "consilium_servers_resident 1.0" in metrics
-    assert "consilium_server_loads 2.0" in metrics
+    assert "consilium_server_loads_total 2.0" in metrics
     assert not processes(tmp_path / "data" / "vllm")
 
 

@@ -116,6 +116,7 @@ async def test_a_line_fails_alone_with_its_own_error(make_rig: MakeRig) -> None:
     errors = await rig.errors()
     assert batch.state is BatchState.COMPLETED
     assert batch.counts == RequestCounts(3, 1, 2)
+    assert rig.num_ended == [1, 2]
     assert list(await rig.answers()) == ["good"]
     assert "too rude" in errors["bad"]["error"]["message"]
     assert "nobody" in errors["lost"]["error"]["message"]
@@ -466,6 +467,7 @@ async def test_cancelled_in_the_middle_it_keeps_what_was_answered(make_rig: Make
     batch = await running
 
     assert batch.state is BatchState.CANCELLED
+    assert rig.num_ended == [3, 3]
     assert sorted(await rig.answers()) == ["a0", "a1", "a2"]
     errors = await rig.errors()
     assert sorted(errors) == ["b0", "b1", "b2"]
@@ -503,6 +505,12 @@ async def test_every_line_leaves_a_trace(make_rig: MakeRig) -> None:
     assert traces["batch_1-1"].decision is not None
     assert traces["batch_1-1"].decision.selected == ("a", "b")
     assert traces["batch_1-2"].status == "ok"
+    panel = traces["batch_1-1"]
+    calls = {call.expert_id: call for call in panel.calls}
+    ends = {name: (call.started_ms or 0.0) + call.latency_ms for name, call in calls.items()}
+    (reader,) = calls.keys() - {"a", "b"}
+    assert 0 <= max(ends["a"], ends["b"]) <= (calls[reader].started_ms or 0.0), "as if they had been made in one go"
+    assert ends[reader] <= panel.timings.total
 
 
 async def test_a_line_waits_while_the_service_is_busy_and_fails_when_it_stays_so(

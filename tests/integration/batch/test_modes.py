@@ -20,6 +20,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "chain": {"mode": "chain"},
     "contrast": {"mode": "contrast", "mode_options": {"weak_expert": "b"}},
     "judge": {"aggregator": "judge"},
+    "probability": {"aggregator": "weighted_vote", "mode_options": {"weights": "probability"}},
+    "effort": {"effort": "low", "mode": "moa"},
     "plan": {"mode": "plan"},
     "evidence": {"mode": "evidence", "mode_options": {"gathering": "top_down", "rounds": 2}},
     "fast_slow": {"mode": "fast_slow", "max_calls": 8, "mode_options": {"redesigns": 0}},

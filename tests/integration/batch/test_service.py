@@ -93,6 +93,46 @@ async def test_what_a_killed_process_has_left_is_taken_up_when_its_lease_has_run
         assert (await over(rig)).state is BatchState.COMPLETED
 
 
+class Waits:
+    """An engine that ends the moment it is cancelled."""
+
+    def __init__(self) -> None:
+        self.has_begun = asyncio.Event()
+
+    async def run(self, batch: Batch, on_news: object) -> Batch:
+        del on_news
+        self.has_begun.set()
+        await asyncio.Event().wait()
+        return batch
+
+
+class SlowToRelease:
+    """*store*, with many turns of the loop between the wish to release a batch and its being done."""
+
+    def __init__(self, store: BatchStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def release(self, batch_id: str, owner: str) -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        await self._store.release(batch_id, owner)
+
+
+async def test_a_batch_is_given_up_although_other_lanes_end_sooner(make_rig: MakeRig) -> None:
+    rig, engine = make_rig({"a": "fine"}, "a", limits=EAGER), Waits()
+    await rig.submit(chat_line("x", "hello"))
+    service = BatchService(engine, SlowToRelease(rig.store), owner="one", limits=EAGER)  # type: ignore[arg-type]
+    running = asyncio.create_task(service.run())
+    await asyncio.wait_for(engine.has_begun.wait(), WITHIN_S)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert await rig.store.claim("two", lease_s=60, runner=BatchRunner.SERVICE) is not None
+
+
 async def test_a_service_that_stops_gives_its_batch_up_at_once(make_rig: MakeRig) -> None:
     """Another process need not wait for the lease; what was answered is kept."""
     rig = make_rig({"a": "fine", "b": Stalls()}, choose=lambda query: [query.request.messages[-1]["content"]], limits=EAGER)

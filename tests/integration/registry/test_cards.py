@@ -14,7 +14,9 @@ from domain.experts import Backend, Capability, ExpertCard, ExpertRole, Price, S
 from domain.routing import PickRule
 from domain.strategy import Strategy
 from experts_registry import state
+from experts_registry.apply import apply
 from experts_registry.database import Database
+from experts_registry.manifest import load_manifest
 from experts_registry.skills import Skill
 from experts_registry.stores import Stores
 from tests.fakes.registry import make_card, make_question
@@ -118,6 +120,18 @@ async def test_who_is_named_by_a_strategys_adjustments_must_be_there_and_stay(st
     await stores.strategies.create(strategy)
     with pytest.raises(Conflict, match="named by strategy panel"):
         await stores.experts.delete("fuser")
+
+
+@pytest.mark.parametrize("option", ["weak_expert", "planner_expert", "judge_expert"])
+async def test_who_is_named_by_a_strategys_mode_options_must_stay(stores: Stores, option: str) -> None:
+    await stores.experts.create(make_card("helper"))
+    await stores.strategies.create(Strategy("panel", mode="contrast", mode_options={option: "helper"}))
+
+    with pytest.raises(Conflict, match="'helper' is named by strategy panel"):
+        await stores.experts.delete("helper")
+    with pytest.raises(Conflict, match="'helper' is named by strategy panel"):
+        await apply(stores.database, load_manifest("experts: []"), prune=True)
+    assert [card.id for card in await stores.experts.list()] == ["helper"]
 
 
 async def test_a_change_needs_the_newest_version(stores: Stores) -> None:

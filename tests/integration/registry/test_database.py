@@ -22,12 +22,14 @@ from domain.experts import ServingOptions
 from domain.skills import SkillCount
 from experts_registry import database as database_module
 from experts_registry import schema
+from experts_registry.audit import AuditLog
 from experts_registry.database import Database
 from experts_registry.directory import RegistryDirectory
 from experts_registry.experts import EXPERTS, ExpertStore
 from experts_registry.profiles import ProfileStore
 from experts_registry.tables import (
     aggregator_outcomes,
+    audit_log,
     experts,
     metadata,
     profile_counts,
@@ -151,6 +153,35 @@ async def test_what_was_measured_before_fingerprints_is_taken_to_be_of_the_cards
     assert aggregators[card.id].overall == SkillCount(1, 1)
     assert (same.num_outdated, kept[card.id].overall, kept["gone"].overall) == (0, SkillCount(1, 1), SkillCount(1, 1))
     assert (changed.num_outdated, returned.num_outdated, left) == (1, 1, {})
+
+
+async def test_requests_that_were_forgotten_leave_the_audit_log(empty_database_url: str) -> None:
+    """What was written of them before goes; that somebody forgot them, and every other entry, stays."""
+    entry = {"at": 1.0, "actor": "admin", "role": "owner", "method": "DELETE", "status": 204, "request_id": "r"}
+    rows = [
+        {**entry, "id": "1", "path": "/admin/api/traces/t1", "before": {"id": "t1", "messages": ["a private matter"]}},
+        {**entry, "id": "2", "path": "/admin/api/experts/good", "before": {"id": "good"}},
+    ]
+
+    def before(connection: sa.Connection) -> None:
+        config = schema.alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0012")
+        connection.execute(audit_log.insert(), rows)
+
+    database = Database.connect(empty_database_url)
+    try:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(before)
+        await database.upgrade()
+        log = await AuditLog(database).list()
+    finally:
+        await database.close()
+
+    assert [(one.id, one.path, one.before) for one in log] == [
+        ("2", "/admin/api/experts/good", {"id": "good"}),
+        ("1", "/admin/api/traces/t1", None),
+    ]
 
 
 async def test_processes_that_start_together_migrate_once_each_from_any_folder(empty_database_url: str, tmp_path: Path) -> None:
@@ -431,3 +462,22 @@ async def test_a_write_that_is_cancelled_anywhere_locks_nobody_out(database_url:
     assert {name for name in names if name.startswith("other")} == {f"other {number}" for number in range(60)}
     assert {f"skill {number}" for number in range(60)} - names, "nothing was cancelled before its end"
     assert {name for name in names if name.startswith("skill")} <= {f"skill {number}" for number in reached}
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+async def test_a_migration_may_take_longer_than_a_statement(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database.connect(empty_database_url)
+    migrate = schema._run_alembic
+
+    def slowly(connection: sa.Connection) -> None:
+        connection.execute(sa.text("SELECT pg_sleep(0.5)"))
+        migrate(connection)
+
+    monkeypatch.setattr(schema, "_run_alembic", slowly)
+    monkeypatch.setattr(database_module, "STATEMENT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(database_module, "ANSWER_MARGIN_S", 0.1)
+    try:
+        await database.upgrade()
+        await database.check()
+    finally:
+        await database.close()

@@ -46,6 +46,22 @@ async def test_a_run_is_followed_from_start_to_end(profiles: ProfileStore) -> No
     assert await profiles.list_runs() == [finished]
 
 
+async def test_examples_of_a_skill_are_those_that_count_for_it(profiles: ProfileStore) -> None:
+    """A question's category stands for its skills only where it has none."""
+    run_id = await _run(profiles)
+    outcomes = [
+        make_outcome(question_id="q1", skills=("algebra",), category="maths"),
+        make_outcome(question_id="q2", skills=("maths", 'a "b"'), category=None),
+        make_outcome(question_id="q3", skills=(), category="maths"),
+    ]
+    await profiles.record_outcomes(run_id, outcomes)
+
+    async def of(skill: str) -> list[str]:
+        return [example.outcome.question_id for example in await profiles.examples(skill=skill)]
+
+    assert (await of("algebra"), await of("maths"), await of('a "b"'), await of("b")) == (["q1"], ["q2", "q3"], ["q2"], [])
+
+
 async def test_what_was_measured_elsewhere_is_a_finished_run(profiles: ProfileStore) -> None:
     """Rolling it back leaves the aggregators' answers, which belong to no run."""
     run_id = await profiles.import_outcomes([make_outcome()], [AggregatorOutcome("generalist", "q1", "x", correct=True)], "imported")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from domain.cascade import CascadeRule
 from domain.chat import Usage
@@ -146,6 +147,26 @@ async def test_old_traces_are_forgotten(store: TraceStore, database: Database) -
     assert [trace.request_id for trace in await store.list()] == ["new"]
     async with database.reading() as connection:
         assert await connection.scalar(sa.text("SELECT count(*) FROM trace_experts")) == 1
+
+
+async def test_old_traces_are_forgotten_in_short_transactions(
+    store: TraceStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None holds the database for long."""
+    monkeypatch.setattr("experts_registry.traces._MAX_DELETED", 2)
+    await _written(store, *(_trace(f"r{number}", started_at=float(number), calls=(_call("x"),)) for number in range(6)))
+    sizes: list[int] = []
+
+    def executed(*arguments: Any) -> None:
+        if arguments[2].startswith("DELETE FROM traces "):
+            sizes.append(arguments[1].rowcount)
+
+    event.listen(database.engine.sync_engine, "after_cursor_execute", executed)
+
+    assert await store.delete_before(5.0) == 5
+    assert sizes == [2, 2, 1]
+    assert [trace.request_id for trace in await store.list()] == ["r5"]
+    assert await store.delete_before(5.0) == 0
 
 
 async def test_a_request_id_that_comes_again_loses_no_trace(store: TraceStore) -> None:

@@ -8,15 +8,16 @@ import pytest
 import sqlalchemy as sa
 
 from domain.audit import AuditEntry
-from domain.chat import Usage
+from domain.chat import Choice, Usage
 from domain.feedback import Feedback
-from domain.plan import CallRole
+from domain.plan import CallRole, Candidate
+from domain.routing import RoutingDecision
 from domain.trace import CallRecord, Timings, Trace
 from experts_registry.audit import AuditLog
 from experts_registry.database import Database
 from experts_registry.feedback import FeedbackStore
 from experts_registry.tables import metadata
-from experts_registry.trace_privacy import PREFIX, content_key
+from experts_registry.trace_privacy import NOT_KEPT, PREFIX, content_key
 from experts_registry.traces import TraceStore
 from experts_registry.traffic import TrafficStore
 
@@ -91,6 +92,18 @@ async def test_weeks_are_counted_by_hours_and_days_and_forgotten_with_their_trac
     assert (await TrafficStore(database).of_expert("nobody", since=day)).num_calls == 0
 
 
+async def test_a_trace_that_is_written_again_is_counted_once(database: Database) -> None:
+    """A write whose answer got lost is tried again."""
+    first = trace("a", call("x"), call("y"))
+    await written(database, first)
+    await written(database, first, trace("b", call("x"), at=NOON + 60))
+    week = TrafficStore(database).view(since=NOON - 86_400 * 7, until=NOON + 3600, num_intervals=8)
+
+    view = await week
+    assert view.num_requests == 2
+    assert [(expert.expert_id, expert.num_requests, expert.num_calls) for expert in view.experts] == [("x", 2, 2), ("y", 1, 1)]
+
+
 async def test_nothing_is_counted_of_nothing(database: Database) -> None:
     view = await TrafficStore(database).view(since=NOON, until=NOON + 60, num_intervals=60)
 
@@ -139,6 +152,47 @@ async def test_hashed_texts_can_be_compared_and_not_read(database: Database) -> 
         documents = (await connection.scalars(sa.text("SELECT CAST(document AS TEXT) FROM traces"))).all()
     assert not any("my secret" in document for document in documents)
     assert content_key("admin") != content_key("another")
+
+
+@pytest.mark.parametrize("key", [None, content_key("admin")], ids=["off", "hashed"])
+async def test_what_experts_answered_to_the_router_is_not_kept_in_the_clear(database: Database, key: bytes | None) -> None:
+    answered = Candidate("glider", (Choice({"role": "assistant", "content": "my secret"}),))
+    detail = {"instruction": "my secret", "notes": ["it said my secret"], "alpha": 0.25}
+    decision = RoutingDecision(
+        "budget", ("x",), reason="The task is: my secret", calls=(answered,), detail={**detail, "base": {"router": "instruction", **detail}}
+    )
+    asked = call("glider", role=CallRole.ANNOTATOR)
+    line = replace(decision, calls=())  # of a batch's line the calls alone tell that the router asked somebody
+    said = {} if key is None else {"messages": ({"role": "user", "content": "my secret"},)}
+    store = await written(database, trace("a", asked, decision=decision, **said), trace("b", asked, decision=line, **said), content_key=key)
+
+    async with database.reading() as connection:
+        documents = (await connection.scalars(sa.text("SELECT CAST(document AS TEXT) FROM traces"))).all()
+    assert len(documents) == 2
+    assert not any("my secret" in document for document in documents)
+    kept = (await store.get("a")).decision
+    assert kept is not None
+    assert kept.calls == ()
+    assert kept.detail["alpha"] == kept.detail["base"]["alpha"] == 0.25
+    assert kept.reason == NOT_KEPT if key is None else kept.reason.startswith(PREFIX)
+
+
+async def test_the_reason_of_a_router_that_asked_nobody_is_kept(database: Database) -> None:
+    decision = RoutingDecision("skills", ("x",), reason="x is best at algebra", detail={"notes": ["read with the turns before it"]})
+    store = await written(database, trace("a", decision=decision), trace("b", decision=decision), content_key=content_key("admin"))
+
+    assert (await store.get("a")).decision == decision
+
+
+async def test_what_experts_answered_to_the_router_stands_once_in_a_trace(database: Database) -> None:
+    answered = Candidate("glider", (Choice({"role": "assistant", "content": "a task of sums"}),))
+    decision = RoutingDecision("instruction", ("x",), reason="The task is: a task of sums", calls=(answered,))
+    asked = replace(call("glider", role=CallRole.ANNOTATOR), text="a task of sums")
+    store = await written(database, trace("a", asked, decision=decision, messages=({"role": "user", "content": "2 + 2"},)))
+
+    kept = await store.get("a")
+    assert kept.decision == replace(decision, calls=())
+    assert kept.calls == (asked,)
 
 
 async def test_the_history_of_one_thing_begins_with_its_making(database: Database) -> None:

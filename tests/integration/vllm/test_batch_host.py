@@ -26,7 +26,11 @@ async def test_servers_devices_and_experts_are_told_as_they_are_now(root: Path, 
         before = batches.host(["chess", "here", "wrong"])
         async with batches.hold("base", Deadline.after(60)):
             during = batches.host(["chess"])
+            batches.release("base")
+        batches.release("base")
         batches.expect(["other", "base"])
+        async with batches.hold("base", Deadline.after(60)):
+            num_loads = fleet.num_loads
     finally:
         await fleet.close()
 
@@ -40,6 +44,7 @@ async def test_servers_devices_and_experts_are_told_as_they_are_now(root: Path, 
     assert before.devices == (Device("gpu 0", 100), Device("processors", 100))
     assert during.devices == (Device("gpu 0", 100), Device("processors", 100, resident=("base",)))
     assert during.servers["base"].load_s != 1.0, "measured"
+    assert num_loads == 2, "released only when nobody used it any more"
 
 
 async def test_a_process_that_does_not_manage_the_servers_says_so(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_admin_key_is_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_admin_key_of_the_settings_wins(tmp_path: Path) -> None:
     """A key that is set is used, and no file is made."""
-    assert load_admin_key(settings_in(tmp_path, admin_key="chosen")) == "chosen"
+    assert load_admin_key(settings_in(tmp_path, admin_key="chosen-by-an-operator")) == "chosen-by-an-operator"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,3 +154,37 @@ def test_empty_admin_key_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "admin.key").write_text("\n")
     with pytest.raises(SettingsError, match="empty"):
         load_admin_key(settings_in(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["", "   ", "fifteen-letters"])
+def test_a_blank_or_short_admin_key_is_an_error(key: str, tmp_path: Path) -> None:
+    """Sessions of the admin UI are signed with it: who could guess it would be let in as the owner."""
+    with pytest.raises(SettingsError, match=r"CONSILIUM_ADMIN_KEY .* at least 16"):
+        load_admin_key(settings_in(tmp_path, admin_key=key))
+    (tmp_path / "admin.key").write_text(f"{key}\n")
+    with pytest.raises(SettingsError, match="at least 16"):
+        load_admin_key(settings_in(tmp_path))
+
+
+def test_an_empty_variable_is_no_admin_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files pass an unset variable on as an empty one: a key is made as if it were not there."""
+    monkeypatch.setenv("CONSILIUM_ADMIN_KEY", "")
+
+    key = load_admin_key(settings_in(tmp_path))
+
+    assert len(key) >= 16
+    assert (tmp_path / "admin.key").read_text().strip() == key
+
+
+def test_an_admin_key_that_another_process_made_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes that start at once both have the key that came first, whole, and nothing is left beside it."""
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        target.write_text("ck-admin-of-the-other-process\n")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+
+    assert load_admin_key(settings_in(tmp_path)) == "ck-admin-of-the-other-process"
+    assert [path.name for path in tmp_path.iterdir()] == ["admin.key"]

@@ -88,6 +88,7 @@ async def http(serve: Any) -> AsyncIterator[Any]:
         ({"consilium": {"k": 0}}, "consilium.k", "greater than or equal to 1"),
         ({"consilium": {"k": "3"}}, "consilium.k", "a whole number, not a string"),
         ({"consilium": {"k": 99}}, "consilium.k", "between 1 and"),
+        ({"consilium": {"effort": "hihg"}}, "consilium.effort", "did you mean 'high'?"),
         ({"consilium": {"timeout_s": 0}}, "consilium.timeout_s", "greater than 0"),
         ({"consilium": {"allow": "maths"}}, "consilium.allow", "a list"),
         ({"consilium": {"boosts": {}}}, "consilium.boosts", "did you mean 'boost'?"),

@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 
+from api.embedding_answers import INLINE_TEXTS
 from domain.errors import ExpertUnreachable, StorageError
 from domain.experts import HealthState
 from tests.fakes.services import card, parts
@@ -135,6 +136,21 @@ async def test_embeddings(serve: Any, sdk: Any) -> None:
     assert answer.usage.prompt_tokens == 3
 
 
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_many_embeddings_are_as_many_requests_for_one(serve: Any, encoding: str) -> None:
+    """They are written down in a thread, each for itself."""
+    http = await serve(parts({"a": "1"}))
+    texts = ["a " * number for number in range(1, INLINE_TEXTS + 2)]
+
+    many = (await http.post("/v1/embeddings", json={"model": "auto", "input": texts, "encoding_format": encoding})).json()
+    alone = (await http.post("/v1/embeddings", json={"model": "auto", "input": texts[-1], "encoding_format": encoding})).json()
+
+    assert [row["index"] for row in many["data"]] == list(range(len(texts)))
+    assert many["data"][-1]["embedding"] == alone["data"][0]["embedding"]
+    assert (list(many), many["model"]) == (list(alone), alone["model"])
+    assert many["usage"]["total_tokens"] == sum(range(1, INLINE_TEXTS + 2))
+
+
 async def test_embeddings_base64(serve: Any) -> None:
     """base64 is little-endian float32."""
     http = await serve(parts({"a": "1"}))
@@ -242,7 +258,17 @@ async def test_metrics(serve: Any) -> None:
     assert (
         'gen_ai_server_request_duration_seconds_count{error_type="",gen_ai_operation_name="chat",gen_ai_request_model="auto"} 1.0' in text
     )
-    assert 'gen_ai_client_token_usage_sum{gen_ai_operation_name="chat",gen_ai_response_model="a",gen_ai_token_type="output"} 10.0' in text
+    of_a = 'gen_ai_operation_name="chat",gen_ai_response_model="a"'
+    assert f'gen_ai_client_token_usage_sum{{{of_a},gen_ai_token_type="output",role="candidate"}} 10.0' in text
+    assert f'gen_ai_client_operation_duration_seconds_count{{error_type="",{of_a},role="candidate"}} 2.0' in text
+    assert (
+        'gen_ai_client_operation_duration_seconds_count{error_type="expert_unreachable",gen_ai_operation_name="chat",'
+        'gen_ai_response_model="b",role="candidate"} 1.0'
+    ) in text
+    assert f'gen_ai_client_operation_time_to_first_chunk_seconds_count{{{of_a},role="candidate"}} 1.0' in text
+    assert 'consilium_selections_total{expert="a",router="fixed"} 2.0' in text
+    assert 'consilium_selections_total{expert="b",router="fixed"} 1.0' in text
+    assert 'consilium_aggregations_total{aggregator="single",outcome="ok"} 2.0' in text
     assert 'gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="auto"} 1.0' in text
     assert 'first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="consilium/panel"}' not in text
     assert 'consilium_route_seconds_count{router="fixed"} 2.0' in text

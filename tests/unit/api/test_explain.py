@@ -11,7 +11,7 @@ from domain.skills import SkillMatch
 from domain.trace import CallRecord, Trace
 
 CONTRACT = {"request_id", "strategy", "router", "reason", "skills", "considered", "calls", "aggregator", "timings_ms"}
-ADDED = {"aggregator_reason", "answered_by", "sequential_tokens", "selected", "category", "fallback", "detail"}
+ADDED = {"aggregator_reason", "answered_by", "panel_changed_answer", "sequential_tokens", "selected", "category", "fallback", "detail"}
 """Documented in docs/http-api.md."""
 
 DECISION = RoutingDecision(

@@ -10,7 +10,7 @@ from typing import Any
 from api.file_content import PIECE_BYTES, FileContent
 from domain.batch import FilePurpose, StoredFile
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class Reader:

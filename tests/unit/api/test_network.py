@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from pydantic import SecretStr
 
 from api import http_protocol
 from api.http_protocol import MAX_HEAD_BYTES, BoundedHttpProtocol, HeldHead
@@ -48,15 +49,43 @@ async def test_other_sites_are_let_in_by_name_only(serve: Any) -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
+async def test_openai_s_client_may_ask_from_a_browser(serve: Any) -> None:
+    """It sends headers of its own with every request."""
+    opened = await serve(parts({"a": "1"}), cors_origins=ORIGIN)
+    wanted = "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-retry-count,x-stainless-timeout"
+    preflight = {"origin": ORIGIN, "access-control-request-method": "POST", "access-control-request-headers": wanted}
+
+    allowed = await opened.options("/v1/chat/completions", headers=preflight)
+
+    assert allowed.status_code == 200
+    assert set(wanted.split(",")) <= {name.strip() for name in allowed.headers["access-control-allow-headers"].split(",")}
+
+
+@pytest.mark.parametrize(("sent", "status"), [({"authorization": ""}, 401), ({"content-length": "99000000"}, 413), ({}, 429)])
+async def test_pages_of_other_sites_can_read_why_they_were_refused(serve: Any, sent: dict[str, str], status: int) -> None:
+    """A browser hides answers without the header: a limit would look like a network that is down."""
+    service = parts({"a": "1"})
+    opened = await serve(service, cors_origins=ORIGIN, api_keys=SecretStr("a-data-key"))
+    if status == 429:
+        opened._transport.app.state.drain.num_running = 10_000
+    headers = {"origin": ORIGIN, "authorization": "Bearer a-data-key", "content-type": "application/json", **sent}
+
+    refused = await opened.post("/v1/chat/completions", content=b"{}", headers=headers)
+
+    assert refused.status_code == status
+    assert refused.headers["access-control-allow-origin"] == ORIGIN
+    assert refused.headers["x-request-id"]
+
+
 async def answer_to(pieces: list[bytes]) -> bytes:
-    """What a server with the protocol says to *pieces*, sent one by one, until it closes the connection."""
+    """What a server with the protocol says to *pieces*, sent one by one as it reads them, until it closes the connection."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["path"] == "/slow":
+        if scope["path"].startswith("/slow"):
             while (await receive()).get("more_body"):
                 pass
             await asyncio.sleep(0.2)
-        told = [(b"connection", b"close")]
+        told = [] if scope["path"] == "/slow/kept" else [(b"connection", b"close")]
         if scope["path"] == "/echo":
             body, more = b"", True
             while more:
@@ -111,6 +140,26 @@ async def test_an_answer_may_take_longer_than_a_head(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.05)
 
     assert (await answer_to(pieces)).startswith(b"HTTP/1.1 204")
+
+
+@pytest.mark.parametrize("stray", [b"\r\n", b"GET / HTTP/1.1\r\nx-a: ", b"GET / HTTP/1.1\r\nx-a: " + b"a" * MAX_HEAD_BYTES])
+async def test_nothing_is_written_into_an_answer_that_is_going_out(monkeypatch: pytest.MonkeyPatch, stray: bytes) -> None:
+    """Some clients send an empty line behind a body, or the next request's beginning: neither is late while an answer is made."""
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.05)
+    closing = SLOW.replace(b"host: a", b"host: a\r\nconnection: close")
+
+    answer = await answer_to([closing + b"123456", stray])
+
+    assert answer.startswith(b"HTTP/1.1 204")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_head_that_began_during_an_answer_is_waited_for_no_longer_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.05)
+
+    answer = await answer_to([SLOW.replace(b"/slow", b"/slow/kept") + b"123456", b"GET / HTTP/1.1\r\nhost: "])
+
+    assert [line[:12] for line in answer.split(b"\r\n") if line.startswith(b"HTTP/")] == [b"HTTP/1.1 204", b"HTTP/1.1 408"]
 
 
 class Written:

@@ -50,10 +50,12 @@ def test_wrong_value_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
 
 
-def test_an_empty_redis_url_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONSILIUM_REDIS_URL", "")
+def test_an_empty_variable_is_as_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files pass a variable on whether it is set or not."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"CONSILIUM_{name.upper()}", "")
 
-    assert load_settings().redis_url is None
+    assert load_settings() == Settings.model_construct()
 
 
 def test_command_line_beats_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +85,36 @@ def test_database_defaults_to_a_file_in_the_data_dir(tmp_path: Path) -> None:
     """SQLite in the data dir, or what the URL says."""
     assert Settings(_env_file=None, data_dir=tmp_path).database == f"sqlite+aiosqlite:///{tmp_path}/consilium.db"  # type: ignore[call-arg]
     assert Settings(_env_file=None, database_url="postgresql://h/d").database == "postgresql://h/d"  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("address", ["collector:4318", "grpc://collector:4317", "http://", "http://a b"])
+def test_what_is_no_address_of_a_collector_is_told(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("CONSILIUM_OTLP_ENDPOINT", address)
+    with pytest.raises(SettingsError, match=r"CONSILIUM_OTLP_ENDPOINT=.* http://127\.0\.0\.1:4318"):
+        load_settings()
+
+
+def test_headers_for_the_collector_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSILIUM_OTLP_HEADERS", "authorization=Bearer s3cret==, x-team = search")
+    settings = load_settings()
+
+    assert settings.otlp_header_map == {"authorization": "Bearer s3cret==", "x-team": "search"}
+    assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize("headers", ["s3cret", "=s3cret", "x y=s3cret", "x-team="])
+def test_what_is_no_header_is_told_without_its_value(monkeypatch: pytest.MonkeyPatch, headers: str) -> None:
+    monkeypatch.setenv("CONSILIUM_OTLP_HEADERS", headers)
+    with pytest.raises(SettingsError, match="CONSILIUM_OTLP_HEADERS") as caught:
+        load_settings()
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_empty_collector_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose files pass a variable on that is not set."""
+    monkeypatch.setenv("CONSILIUM_OTLP_ENDPOINT", "")
+    monkeypatch.setenv("CONSILIUM_OTLP_HEADERS", "")
+
+    assert load_settings().otlp_endpoint is None
+    assert load_settings().otlp_header_map == {}

@@ -22,7 +22,7 @@ from domain.errors import ExpertUnreachable, NotReady, StorageError
 from domain.experts import Backend, ExpertCard
 from domain.registry import RegistrySnapshot
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class Feedback:
@@ -59,6 +59,8 @@ class World:
     feedback: Feedback = field(default_factory=Feedback)
     num_told_models: int = 0
     latencies: dict[str, float] = field(default_factory=dict)
+    latency_errors: list[Exception] = field(default_factory=list)
+    model_errors: list[Exception] = field(default_factory=list)
     before_models: list[str] | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Closed: the encoder takes for ever."""
@@ -90,6 +92,8 @@ class World:
         self.num_told_models += 1
 
     async def mean_latencies(self) -> dict[str, float]:
+        if self.latency_errors:
+            raise self.latency_errors.pop(0)
         return {"a": float(self.now.version)}
 
     def measured(self, latencies_ms: dict[str, float]) -> None:
@@ -97,6 +101,8 @@ class World:
 
     async def keep(self) -> None:
         """The models begin to follow the registry; what is there by then."""
+        if self.model_errors:
+            raise self.model_errors.pop(0)
         self.before_models = list(self.log)
 
     async def warm(self, cards: list[ExpertCard]) -> None:
@@ -310,8 +316,12 @@ async def test_old_files_and_lines_of_batches_are_deleted(tmp_path: Path) -> Non
     assert "sweep files" in world.log
 
 
-async def test_a_failed_sweep_of_files_is_told_and_waits_for_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    world = World(file_errors=[StorageError("the database is locked")])
+@pytest.mark.parametrize("kind", [StorageError, ValueError])
+async def test_a_failed_sweep_of_files_is_told_and_waits_for_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: type[Exception]
+) -> None:
+    """A fault of ours as well: the task would be gone without a word, and files would fill the disk."""
+    world = World(file_errors=[kind("the database is locked")])
     async with started(world, tmp_path):
         await until(lambda: world.slept.count(3600) == 3)
 
@@ -378,3 +388,21 @@ async def test_measured_latencies_are_told_at_the_start_and_after_a_change(tmp_p
         world.now = holding(2)
         world.callbacks[0](world.now)
         await until(lambda: world.latencies == {"a": 2.0})
+
+
+@pytest.mark.parametrize("error", [StorageError("locked"), ValueError("a bug")])
+async def test_latencies_that_were_not_read_are_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+    """Without a change of the registry: there may be none for days."""
+    world = World(now=holding(1), latency_errors=[error])
+    async with started(world, tmp_path):
+        await until(lambda: world.latencies == {"a": 1.0})
+
+    assert "latencies of experts were not read" in caplog.text
+
+
+async def test_what_a_fault_ended_in_the_background_is_told_and_begins_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(now=holding(1), model_errors=[ValueError("a bug"), ValueError("a bug")])
+    async with started(world, tmp_path):
+        await until(lambda: world.before_models is not None)
+
+    assert caplog.text.count("models: ended by a fault of the service") == 2

@@ -120,6 +120,38 @@ async def test_the_key_is_given_or_found_in_the_data_dir(tmp_path: Path, monkeyp
     assert connection.admin_key(load_settings(data_dir=tmp_path)) == "from the environment"
 
 
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://127.0.0.1:8080", "Bearer of-this-machine"),
+        ("http://localhost:8080", "Bearer of-this-machine"),
+        ("http://[::1]:8080", "Bearer of-this-machine"),
+        ("http://127.0.0.1.example:8080", None),
+        ("https://consilium.example", None),
+        ("http://10.0.0.7:8080", None),
+    ],
+)
+async def test_the_key_of_this_machine_goes_to_no_other(
+    url: str, sent: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere is another service, perhaps a stranger's: it gets the key that was given for it, or none."""
+    (tmp_path / "admin.key").write_text("of-this-machine\n")
+    seen: list[str | None] = []
+
+    async def answers(_: Server) -> str:
+        return url
+
+    async def loaded(http: httpx.AsyncClient, *_: object) -> None:
+        seen.append(http.headers.get("authorization"))
+
+    monkeypatch.setattr(Server, "_running", answers)
+    monkeypatch.setattr(connection, "_until_loaded", loaded)
+    await where(Server(url=url, data_dir=tmp_path))
+    await where(Server(url=url, data_dir=tmp_path, key="given"))
+
+    assert seen == [sent, "Bearer given"]
+
+
 async def test_a_service_that_starts_is_waited_for() -> None:
     """The command goes on when what it needs is there, and says once what it waits for."""
     states = [{"missing": {"encoder": "loading", "database": "loading"}}, {"missing": {"encoder": "loading"}}]

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.in_process import InProcessTransport
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class App:
@@ -25,6 +25,7 @@ class App:
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
         self.ended = asyncio.Event()
+        self.asked = asyncio.Event()
         self.asgi = Starlette(
             routes=[
                 Route("/echo", self.echo, methods=["POST"]),
@@ -32,6 +33,7 @@ class App:
                 Route("/endless", self.endless),
                 Route("/broken", self.broken),
                 Route("/half", self.half),
+                Route("/silent", self.silent),
             ]
         )
 
@@ -60,6 +62,15 @@ class App:
                     self.ended.set()
 
         return Endless()
+
+    async def silent(self, _: Request) -> Response:
+        """Answers nothing until it is cancelled."""
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+        return Response()
 
     async def broken(self, _: Request) -> Response:
         raise ZeroDivisionError
@@ -116,3 +127,45 @@ async def test_what_the_application_raises_is_raised(client: httpx.AsyncClient, 
     async with asyncio.timeout(WAIT_S):
         with pytest.raises(ZeroDivisionError):
             await client.get(path)
+
+
+async def test_who_is_cancelled_before_an_answer_ends_the_work(client: httpx.AsyncClient, app: App) -> None:
+    """As over the network, where the connection is closed: what nobody waits for must not run on."""
+    asking = asyncio.create_task(client.get("/silent"))
+    async with asyncio.timeout(WAIT_S):
+        await app.asked.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await app.ended.wait()
+
+
+async def test_an_application_that_does_not_answer_in_time_is_left(client: httpx.AsyncClient, app: App) -> None:
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(httpx.ReadTimeout):
+            await client.get("/silent", timeout=0.01)
+        await app.ended.wait()
+
+
+async def test_a_stream_that_falls_silent_is_left(client: httpx.AsyncClient) -> None:
+    """Each piece has its own time, as over the network."""
+    async with asyncio.timeout(WAIT_S), client.stream("GET", "/stream", timeout=0.01) as response:
+        with pytest.raises(httpx.ReadTimeout):
+            await response.aread()
+
+
+async def test_a_reader_that_is_cancelled_leaves_nothing_behind(client: httpx.AsyncClient, app: App) -> None:
+    before = asyncio.all_tasks()
+
+    async def read() -> None:
+        async with client.stream("GET", "/stream") as response:
+            async for _ in response.aiter_raw():
+                app.asked.set()
+
+    async with asyncio.timeout(WAIT_S):
+        reading = asyncio.create_task(read())
+        await app.asked.wait()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+    assert asyncio.all_tasks() == before

@@ -50,11 +50,19 @@ async def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("is_local", "said"), [(True, "--resume r1"), (False, "goes on at test")])
-async def test_interrupted_it_says_how_to_go_on(is_local: bool, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run in this process has stopped and can be resumed; one of a service elsewhere goes on."""
+@pytest.mark.parametrize(
+    ("kind", "is_local", "said"),
+    [
+        ("profile-runs", True, "'consilium profile run --resume r1' goes on"),
+        ("profile-runs", False, "goes on at test; 'consilium profile rollback r1'"),
+        ("aggregator-runs", True, "the same command begins again"),
+        ("aggregator-runs", False, "goes on at test; its end replaces what was measured before"),
+    ],
+)
+async def test_interrupted_it_says_how_to_go_on(kind: str, is_local: bool, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run in this process has stopped, and one of experts can be resumed; one of a service elsewhere goes on."""
     client = client_of({"status": "running", "progress": []}, is_local=is_local)
-    task = asyncio.create_task(follow(client, "/runs/r1", quiet=True))
+    task = asyncio.create_task(follow(client, f"/admin/api/{kind}/r1", quiet=True))
     await asyncio.sleep(0)
     task.cancel()
 

@@ -308,6 +308,21 @@ async def test_a_judge_that_judges_itself_or_nobody_is_told() -> None:
     assert "the judge judge was not needed" in unneeded.notes
 
 
+def test_a_log_that_was_cut_off_loses_the_half_line_alone(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    kept = Reply("42", (Call("a", 1),))
+    log = ReplyLog(path)
+    log.put("first", kept)
+    log.put("cut", kept)
+    path.write_bytes(path.read_bytes()[:-9])
+    for key in ("second", "third"):
+        ReplyLog(path).put(key, kept)
+
+    again = ReplyLog(path)
+    again.open()
+    assert [again.get(key) for key in ("first", "cut", "second", "third")] == [kept, None, kept, kept]
+
+
 def test_a_large_log_loses_its_older_half(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     log = ReplyLog(path)

@@ -69,6 +69,21 @@ def test_exact(gold: str, answer: str, right: bool) -> None:
     assert grade(question(gold, grader="exact"), answer) is right
 
 
+@pytest.mark.parametrize("grader", ["exact", "exact_case", "contains", "number", "math"])
+@pytest.mark.parametrize("gold", ["!", "?", "...", '"', ","])
+def test_an_answer_of_punctuation_is_compared_as_it_stands(gold: str, grader: str) -> None:
+    asked = question(gold, grader=grader)
+
+    assert grade(asked, f" {gold} ")
+    assert not grade(asked, ";")
+    assert not grade(asked, "Paris")
+
+
+def test_a_mark_that_is_stated_in_a_sentence_is_right() -> None:
+    assert grade(question("!", grader="exact"), r"So \boxed{!}")
+    assert not grade(question("!", grader="exact"), r"So \boxed{?}")
+
+
 def test_exact_case_tells_upper_from_lower() -> None:
     asked = question("BRAZIL", text="Uppercase 'brazil'.", grader="exact_case")
 

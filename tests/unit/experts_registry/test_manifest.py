@@ -132,6 +132,15 @@ def test_what_is_wrong_with_a_strategy_is_said_at_its_field(changes: dict[str, A
     assert says in error.message
 
 
+@pytest.mark.parametrize("key", ["env:CONSILIUM_ADMIN_KEY", "env:consilium_redis_url", "env:STACK_POSTGRES_PASSWORD"])
+def test_no_card_may_name_a_secret_of_the_service(key: str) -> None:
+    """An editor chooses the address that the key is sent to."""
+    error = _expert_error(SERVED, api_key=key)
+
+    assert error.param == "experts[0].api_key"
+    assert "a variable of its own" in error.message
+
+
 @pytest.mark.parametrize("key", ["sk-live-hunter2", "hunter2", "env:", "env:A B", "ENV:hunter2"])
 def test_a_secret_in_the_place_of_its_reference_is_refused_and_not_repeated(key: str) -> None:
     error = _expert_error(SERVED, api_key=key)

@@ -185,11 +185,11 @@ def test_later_answers_count_more_and_a_panel_shares_one_answer() -> None:
     history = SessionRoutes()
     history.emit(trace("a"))
     history.emit(trace("b", "c"))
-    shares = history.shares("s")
+    shares = history.shares((None, "s"))
 
     assert shares["a"] == pytest.approx(0.8 / 1.8)
     assert shares["b"] == shares["c"] == pytest.approx(0.5 / 1.8)
-    assert history.shares("unknown") == {}
+    assert history.shares((None, "unknown")) == {}
 
 
 def test_what_failed_was_asked_by_name_or_fell_back_is_no_route() -> None:
@@ -197,7 +197,7 @@ def test_what_failed_was_asked_by_name_or_fell_back_is_no_route() -> None:
     for told in (trace("a", status="error"), trace("a", router="explicit"), trace("a", fallback=True)):
         history.emit(told)
 
-    assert history.shares("s") == {}
+    assert history.shares((None, "s")) == {}
 
 
 def test_a_long_session_keeps_no_more_experts_than_still_count() -> None:
@@ -205,8 +205,8 @@ def test_a_long_session_keeps_no_more_experts_than_still_count() -> None:
     for number in range(200):
         history.emit(trace(f"expert-{number}"))
 
-    assert len(history.shares("s")) < 30
-    assert max(history.shares("s"), key=history.shares("s").__getitem__) == "expert-199"
+    assert len(history.shares((None, "s"))) < 30
+    assert max(history.shares((None, "s")), key=history.shares((None, "s")).__getitem__) == "expert-199"
 
 
 def test_who_was_selected_and_failed_is_no_part_of_the_history() -> None:
@@ -214,7 +214,7 @@ def test_who_was_selected_and_failed_is_no_part_of_the_history() -> None:
     failed = trace("a", "b")
     history.emit(Trace("r", "auto", None, 0.0, "ok", failed.decision, failed.calls[:1], session_id="s"))
 
-    assert history.shares("s") == {"a": 1.0}
+    assert history.shares((None, "s")) == {"a": 1.0}
 
 
 async def test_a_request_may_ask_for_another_pick_with_a_threshold_of_its_own() -> None:

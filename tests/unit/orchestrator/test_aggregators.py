@@ -25,6 +25,7 @@ from orchestrator.prompts import TEMPLATES, Block, check_prompts, fenced
 from tests.fakes.directory import FakeDirectory, FakeRouter, KeptTraces, card
 from tests.fakes.workers import Fails, Says, ScriptedWorkers
 from tests.unit.orchestrator.test_pipeline import ask
+from tests.unit.orchestrator.test_stream import collect
 
 JSON = frozenset({Capability.JSON_SCHEMA})
 READER = card("reader", roles=frozenset({ExpertRole.AGGREGATOR}), capabilities=JSON)
@@ -63,6 +64,29 @@ class Setup:
 
 def strategy(aggregator: str, **changes: Any) -> Strategy:
     return replace(Strategy("s", pick=PickRule("top_k", 5), aggregator=aggregator, max_calls=16), **changes)
+
+
+@pytest.mark.parametrize(
+    ("answers", "changed"),
+    [({"a": "2", "b": "The answer is 2.", "c": "3"}, False), ({"a": "2", "b": "3", "c": "3"}, True), ({"a": "2"}, None)],
+    ids=["for nothing", "for something", "nobody else"],
+)
+async def test_the_trace_tells_whether_the_others_were_asked_for_something(answers: dict[str, str], changed: bool | None) -> None:
+    setup = Setup(answers, strategy("vote"))
+    await setup.ask()
+
+    assert setup.trace.panel_changed_answer is changed
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_so_does_that_of_an_answer_that_was_written_from_the_candidates(stream: bool) -> None:
+    setup = Setup({"a": "2", "b": "3", "reader": "3"}, strategy("fuse"))
+    if stream:
+        await collect(await setup.orchestrator.open_stream(ask(setup.model, stream=True)))
+    else:
+        await setup.ask()
+
+    assert setup.trace.panel_changed_answer is True
 
 
 # --- weighted_vote ----------------------------------------------------------------------------------------------------

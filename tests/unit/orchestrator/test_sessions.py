@@ -29,20 +29,20 @@ async def test_an_answer_is_remembered_and_a_decision_alone_is_not() -> None:
     service = await orchestrator(sessions, "Nairobi")
 
     await service.decide(ASKED)
-    decided = sessions.recall("s")
+    decided = sessions.recall((None, "s"))
     await service.run(ASKED)
 
-    assert (decided, sessions.recall("s")) == (None, "atlas")
+    assert (decided, sessions.recall((None, "s"))) == (None, "atlas")
 
 
 async def test_a_streamed_answer_is_remembered_once_it_is_complete() -> None:
     sessions = SessionMemory()
     stream = await (await orchestrator(sessions, "Nairobi")).open_stream(ASKED)
-    opened = sessions.recall("s")
+    opened = sessions.recall((None, "s"))
     async for _ in stream:
         pass
 
-    assert (opened, sessions.recall("s")) == (None, "atlas")
+    assert (opened, sessions.recall((None, "s"))) == (None, "atlas")
 
 
 async def test_a_request_that_failed_changes_no_session() -> None:
@@ -52,4 +52,4 @@ async def test_a_request_that_failed_changes_no_session() -> None:
     with pytest.raises(AllExpertsFailed):
         await service.run(alone)
 
-    assert sessions.recall("s") is None
+    assert sessions.recall((None, "s")) is None

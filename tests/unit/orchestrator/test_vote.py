@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from domain.experts import Capability
-from tests.fakes.directory import card
-from tests.fakes.workers import Says
+from domain.experts import Capability, ExpertCard
+from domain.routing import PickRule
+from domain.strategy import Strategy
+from orchestrator.pipeline import Orchestrator
+from tests.fakes.directory import FakeDirectory, FakeRouter, KeptTraces, card
+from tests.fakes.workers import Says, ScriptedWorkers
 from tests.unit.orchestrator.test_pipeline import Setup, ask
 
+BY_SIZE = Strategy("sizes", pick=PickRule("top_k", 5), aggregator="vote", mode_options={"ties": "size"})
 TOOLS = frozenset({Capability.TOOLS})
 ABLE = tuple(card(name, capabilities=TOOLS) for name in "abc")
 SILENT = Says("", reasoning="so many thoughts", finish_reason="length")
@@ -103,3 +110,71 @@ async def test_an_answer_that_is_nested_too_deep_is_no_json_that_was_asked_for()
     answer = await setup.orchestrator.run(ask("consilium/vote", params={"response_format": {"type": "json_object"}}))
 
     assert answer.choices[0].text == '{"x": 1}'
+
+
+# --- experts of different sizes ---------------------------------------------------------------------------------------
+
+
+class Sized:
+    """Experts with falling scores that say *answers*, with *sizes* in billions of parameters; None: the card does not tell."""
+
+    def __init__(self, answers: Mapping[str, str], sizes: Mapping[str, float | None], *, drawn: Sequence[str] = (), **changes: Any) -> None:
+        cards: list[ExpertCard] = [card(name, parameters_b=size) for name, size in sizes.items()]
+        self.sink, self.router = KeptTraces(), FakeRouter(*(drawn or tuple(answers)))
+        self.orchestrator = Orchestrator(
+            directory=FakeDirectory(cards, strategies=[replace(BY_SIZE, **changes)]),
+            routers={"skills": self.router},
+            workers=ScriptedWorkers(answers),
+            sinks=[self.sink],
+        )
+
+    async def ask(self) -> str:
+        return (await self.orchestrator.run(ask("consilium/sizes"))).choices[0].text
+
+
+@pytest.mark.parametrize(
+    ("answers", "sizes", "told"),
+    [
+        ({"a": "2", "b": "3"}, {"a": 1.0, "b": 70.0}, "3"),
+        ({"a": "2", "b": "3"}, {"a": 1.0, "b": 1.0}, "2"),
+        ({"a": "2", "b": "3"}, {"a": 1.0, "b": None}, "2"),
+        ({"a": "2", "b": "2", "c": "3"}, {"a": 1.0, "b": 1.0, "c": 70.0}, "2"),
+        ({"a": "2", "b": "2", "c": "3", "d": "3"}, {"a": 8.0, "b": 8.0, "c": 1.0, "d": 14.0}, "2"),
+        ({"a": "2", "b": "2", "c": "3", "d": "3", "e": "4"}, {"a": 8.0, "b": 8.0, "c": 9.0, "d": 9.0, "e": None}, "3"),
+    ],
+    ids=["larger", "as large", "unknown", "more votes come first", "sizes add up", "only those that are tied have to be known"],
+)
+async def test_of_as_many_votes_the_answer_of_the_larger_experts_is_told(
+    answers: Mapping[str, str], sizes: Mapping[str, float | None], told: str
+) -> None:
+    assert await Sized(answers, sizes).ask() == told
+
+
+async def test_what_size_has_decided_is_told() -> None:
+    world = Sized({"a": "2", "b": "3"}, {"a": 1.0, "b": 70.5})
+    await world.ask()
+
+    reason = "1 of 2 candidates agree (b), as much as 1 other, and 70.5 billion parameters stand behind it"
+    assert world.sink.traces[0].aggregator_reason == reason
+
+
+async def test_an_expert_that_was_drawn_twice_is_not_twice_as_large() -> None:
+    twice = Sized({"a": "2", "b": "3", "c": "3"}, {"a": 7.0, "b": 4.0, "c": 4.0}, drawn=("a", "a", "b", "c"))
+
+    assert await twice.ask() == "3"
+
+
+@pytest.mark.parametrize(("ties", "told"), [("size", "3"), ("score", "2")])
+async def test_equal_weights_are_decided_by_size_where_that_is_asked_for(ties: str, told: str) -> None:
+    """Nothing was measured and nobody has a score: 0.9 weighs what 0.9 weighs."""
+    same = {"aggregator": "weighted_vote", "mode_options": {"weights": "posterior", "ties": ties}}
+    world = Sized({"a": "2", "b": "3"}, {"a": 1.0, "b": 70.0}, **same)
+    route = world.router.route
+
+    async def scored_alike(query: Any, snapshot: Any) -> Any:
+        decision = await route(query, snapshot)
+        return replace(decision, considered=tuple(replace(expert, score=0.9) for expert in decision.considered))
+
+    world.router.route = scored_alike  # type: ignore[method-assign]
+
+    assert await world.ask() == told

@@ -18,6 +18,7 @@ from routers.budget_router import BudgetRouter
 from routers.catalogue import RouterCatalogue
 from routers.latencies import Latencies
 from routers.random_router import RandomRouter
+from routers.stickiness import SessionMemory
 from tests.fakes.routing import card, query, skills_router, snapshot_of
 
 PRICES = {"calculator": 4.0, "atlas": 0.4, "mirror": 0.4, "generalist": 1.0}
@@ -123,6 +124,21 @@ async def test_nobody_within_the_limits_is_told_with_everybodys_reason() -> None
         await decide(max_price=0.1)
 
     assert set(refused.value.reasons) == set(PRICES)
+
+
+async def test_a_session_stays_with_its_expert_where_the_base_wants_that_and_it_fits() -> None:
+    sessions = SessionMemory()
+    sessions.remember((None, "s"), "mirror")
+    router = BudgetRouter(RouterCatalogue([await skills_router(SNAPSHOT, sessions=sessions)]), Costs())
+    unclear: dict[str, Any] = {"session_id": "s", "base_options": {"sticky": True, "floor": 0.9}}
+
+    decision = await router.route(query(SNAPSHOT, "zyx wvut qrs", pick=PANEL, max_price=1, **unclear), SNAPSHOT)
+
+    assert (decision.router, decision.selected, decision.fallback) == ("budget", ("mirror",), False)
+    assert "session 's' stays with mirror" in decision.reason
+    sessions.remember((None, "s"), "calculator")
+    with pytest.raises(NoEligibleExpert, match=r"stays with calculator\. It is not within a price of 1"):
+        await router.route(query(SNAPSHOT, "zyx wvut qrs", max_price=1, **unclear), SNAPSHOT)
 
 
 async def test_a_fallback_has_to_fit_too() -> None:

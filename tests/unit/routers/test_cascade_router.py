@@ -46,6 +46,24 @@ async def test_the_cheapest_good_enough_expert_is_first_and_then_whoever_is_bett
     assert why["atlas"].endswith("below 0.5 of the best score")
 
 
+@pytest.mark.parametrize(
+    ("options", "selected", "reason"),
+    [
+        ({}, "calculator", "is asked alone: of this cascade generalist cannot be a step of this request."),
+        ({"confidence": "logprob"}, "calculator", "is asked alone: of this cascade generalist cannot be a step of this request."),
+        ({"experts": ["atlas", "mirror"]}, "mirror", "is asked alone: of this cascade atlas cannot be a step of this request."),
+        ({"experts": ["atlas"]}, "atlas", "is the only step of the strategy's cascade."),
+    ],
+)
+async def test_who_is_left_out_of_a_cascade_of_one_step_is_told(options: dict[str, Any], selected: str, reason: str) -> None:
+    snapshot = snapshot_of(cards())
+    k = 3 if "confidence" in options else 1
+    decision = await (await router(snapshot)).route(query(snapshot, "What is 40 plus 2?", pick=PickRule("top_k", k), **options), snapshot)
+
+    assert (decision.selected, decision.cascade) == ((selected,), None)
+    assert decision.reason == f"{selected} {reason}"
+
+
 async def test_without_anybody_better_there_is_no_cascade() -> None:
     snapshot = snapshot_of(cards())
     decision = await (await router(snapshot)).route(query(snapshot, "Name the capital of Peru."), snapshot)
@@ -61,7 +79,7 @@ def test_prices_count_where_there_are_any_and_a_dearer_expert_must_be_better() -
         "dear": card("dear", price=Price(5.0, 15.0)),
         "useless": card("useless", price=Price(9.0, 9.0)),
     }
-    steps, why = ladder(scored(free=0.5, cheap=0.7, dear=0.9, useless=0.7), known, CascadeOptions(), max_stages=8)
+    steps, _, why = ladder(scored(free=0.5, cheap=0.7, dear=0.9, useless=0.7), known, CascadeOptions(), max_stages=8)
 
     assert steps == ("free", "cheap", "dear")
     assert why["useless"] == "not better than a cheaper one"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from domain.access import EVERYTHING
 from domain.errors import StorageError
 from domain.outcomes import NOT_MEASURED, OutcomeTable, floats
 from domain.registry import RegistrySnapshot
@@ -62,7 +63,7 @@ async def test_an_expert_that_was_measured_is_routed_to_at_once_and_the_others_s
     world.source.change(outcome_table(ALL))
     await world.keeper.adapt()
     after = model_of(world, router)
-    decision = await router.route(query(world.snapshot, SUM, penalty=1.0), world.snapshot)
+    decision = await router.route(query(world.snapshot, SUM, access=EVERYTHING, penalty=1.0), world.snapshot)
 
     assert router.fitted == num_fits, "nothing was fitted"
     assert after.scores.expert_ids == ALL

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from domain.access import EVERYTHING
 from domain.adjustments import RoutingAdjustments
 from domain.deadline import Deadline
 from domain.errors import InvalidRequest, NoEligibleExpert, NotReady
+from domain.keys import ApiKey, Role
 from domain.outcomes import OutcomeTable, floats
 from domain.routing import PickRule
 from domain.strategy import Strategy
@@ -98,7 +100,32 @@ async def test_what_the_estimator_lacks_is_passed_on() -> None:
     router = await World(SNAPSHOT).fitted(options={"k": 99})
 
     with pytest.raises(NotReady, match=r"16 questions are too few for k = 99; measure experts"):
-        await router.route(query(SNAPSHOT, SUM, k=99), SNAPSHOT)
+        await router.route(query(SNAPSHOT, SUM, access=EVERYTHING, k=99), SNAPSHOT)
+
+
+async def test_options_that_no_strategy_has_are_fitted_only_for_who_may_write_strategies() -> None:
+    inside = Strategy("inside", router="budget", router_options={"base": "nearest-mean", "base_options": {"k": 3}})
+    strategies = {
+        "on": Strategy("on", router="nearest-mean", router_options={"k": 2}),
+        "off": Strategy("off", router="nearest-mean", router_options={"k": 4}, enabled=False),
+        "inside": inside,
+    }
+    world = World(replace(SNAPSHOT, strategies=strategies))
+    router = await world.router()
+    for k in (2, 3, 4, 5):
+        await world.fitted(options={"k": k})
+    await world.fitted()
+    own = ApiKey("team", role=Role.EDITOR).rights
+
+    async def selected(**asked: Any) -> tuple[str, ...]:
+        return (await router.route(query(world.snapshot, SUM, **asked), world.snapshot)).selected
+
+    for asked in ({"k": 2, "floor": -1}, {"k": 3}, {"floor": -1}, {}, {"k": 4, "access": EVERYTHING}, {"k": 5, "access": own}):
+        assert await selected(**asked) == ("calculator",)
+    for asked in ({"k": 4}, {"k": 5}, {"k": 5, "access": ApiKey("reader", role=Role.VIEWER).rights}):
+        with pytest.raises(InvalidRequest, match=r"'nearest-mean' \(k\) make a model of their own.*write them into a strategy") as refused:
+            await selected(**asked)
+        assert refused.value.param == "consilium.router_options"
 
 
 async def test_a_model_that_is_not_there_in_time_is_said_to_be_on_its_way() -> None:

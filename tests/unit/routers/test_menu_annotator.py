@@ -12,13 +12,14 @@ from domain.errors import InvalidRequest, NoEligibleExpert
 from domain.plan import CallRole, ExpertCall
 from domain.routing import RoutingDecision
 from domain.skills import LabelledQuestion
+from domain.trace_context import ROUTING_SPAN, TraceContext
 from routers import menu_annotator
 from routers.annotators import EmbeddingAnnotator
 from routers.menu_annotator import Menu, MenuAnnotator, parse_choice
 from routers.options import SkillsOptions
 from routers.skills_router import SkillsRouter
 from tests.fakes.encoder import HashingEncoder
-from tests.fakes.routing import card, holder_for, labelled, query, snapshot_of, specialists
+from tests.fakes.routing import card, holder_for, labelled, query, request, snapshot_of, specialists
 from tests.fakes.workers import AnswersInTurn
 
 SKILLS = {"A1": "addition", "A2": "multiplication", "B1": "capitals"}
@@ -52,6 +53,16 @@ async def test_the_picked_skills_decide_and_not_the_similar_ones() -> None:
     assert decision.detail["annotator"] == "menu"
     assert "generalist picked addition of 4 skills" in decision.detail["notes"]
     assert len(calls) == len(decision.calls) == 1
+
+
+async def test_its_calls_are_spans_below_the_routings() -> None:
+    """Which the trace's own span of the routing is made for later, under the same id."""
+    asked, context = request("Name the capital of Kenya."), TraceContext("0" * 31 + "1", "0" * 15 + "1")
+    _, calls = await decide("A1", request=replace(asked, context=context))
+    _, untold = await decide("A1")
+
+    assert calls[0].context == context.named_child(ROUTING_SPAN)
+    assert untold[0].context is None
 
 
 async def test_the_menu_names_every_skill_by_id_under_its_category_and_the_question() -> None:

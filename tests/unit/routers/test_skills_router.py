@@ -25,7 +25,7 @@ SUM, CAPITAL, POEM = "What is 40 plus 2?", "Name the capital of Kenya.", "Write 
 def answered_by(expert_id: str) -> SessionMemory:
     """A memory in which *expert_id* answered the session ``s``."""
     sessions = SessionMemory()
-    sessions.remember("s", expert_id)
+    sessions.remember((None, "s"), expert_id)
     return sessions
 
 
@@ -278,7 +278,7 @@ async def test_routing_alone_changes_no_session() -> None:
     router = await skills_router(snapshot, sessions=sessions)
     await router.route(query(snapshot, SUM, session_id="s"), snapshot)
 
-    assert sessions.recall("s") == "mirror"
+    assert sessions.recall((None, "s")) == "mirror"
 
 
 @pytest.mark.parametrize("fallback", [None, "generalist"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from domain.plan import CallRole
 from domain.routing import RoutingDecision
 from domain.trace import CallRecord, Trace
-from routers.stickiness import SessionMemory
+from routers.stickiness import SessionMemory, SessionRoutes
+
+S = (None, "s")
 
 
 class Clock:
@@ -20,38 +24,38 @@ class Clock:
 def test_a_session_is_remembered_until_the_pause_is_too_long() -> None:
     clock = Clock()
     memory = SessionMemory(ttl_s=60, clock=clock)
-    memory.remember("s", "calculator")
+    memory.remember(S, "calculator")
     clock.now = 60
-    before = memory.recall("s")
+    before = memory.recall(S)
     clock.now = 61
 
     assert before == "calculator"
-    assert memory.recall("s") is None
+    assert memory.recall(S) is None
     assert len(memory) == 0
 
 
 def test_remembering_again_begins_the_pause_anew() -> None:
     clock = Clock()
     memory = SessionMemory(ttl_s=60, clock=clock)
-    memory.remember("s", "calculator")
+    memory.remember(S, "calculator")
     clock.now = 50
-    memory.remember("s", "atlas")
+    memory.remember(S, "atlas")
     clock.now = 100
 
-    assert memory.recall("s") == "atlas"
+    assert memory.recall(S) == "atlas"
 
 
 def test_the_session_that_was_routed_longest_ago_goes_first() -> None:
     memory = SessionMemory(max_sessions=2, clock=Clock())
     for session in ("a", "b", "a", "c"):
-        memory.remember(session, session.upper())
+        memory.remember((None, session), session.upper())
 
-    assert memory.recall("b") is None
-    assert (memory.recall("a"), memory.recall("c")) == ("A", "C")
+    assert memory.recall((None, "b")) is None
+    assert (memory.recall((None, "a")), memory.recall((None, "c"))) == ("A", "C")
 
 
 def test_an_unknown_session_has_no_expert() -> None:
-    assert SessionMemory().recall("nobody") is None
+    assert SessionMemory().recall((None, "nobody")) is None
 
 
 def trace(*calls: CallRecord, status: str = "ok", router: str = "skills", fallback: bool = False) -> Trace:
@@ -76,7 +80,7 @@ def test_a_session_is_with_the_best_expert_that_answered(calls: tuple[CallRecord
     memory = SessionMemory()
     memory.emit(trace(*calls))
 
-    assert memory.recall("s") == remembered
+    assert memory.recall(S) == remembered
 
 
 @pytest.mark.parametrize(
@@ -92,4 +96,15 @@ def test_what_failed_or_was_not_chosen_by_skill_changes_no_session(unanswered: T
     memory = SessionMemory()
     memory.emit(unanswered)
 
-    assert memory.recall("s") is None
+    assert memory.recall(S) is None
+
+
+def test_two_callers_may_name_their_sessions_alike() -> None:
+    memory, routes = SessionMemory(), SessionRoutes()
+    for key_id, expert_id in (("team", "atlas"), ("other", "mirror")):
+        answered = replace(trace(call(expert_id)), key_id=key_id)
+        memory.emit(answered)
+        routes.emit(answered)
+
+    assert (memory.recall(("team", "s")), memory.recall(("other", "s")), memory.recall(S)) == ("atlas", "mirror", None)
+    assert (routes.shares(("team", "s")), routes.shares(("other", "s")), routes.shares(S)) == ({"atlas": 1.0}, {"mirror": 1.0}, {})

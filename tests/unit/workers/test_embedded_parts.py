@@ -210,6 +210,12 @@ def test_secrets_are_found_by_reference_only() -> None:
         assert "sk-1234" not in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["CONSILIUM_ADMIN_KEY", "STACK_POSTGRES_PASSWORD", "consilium_admin_key"])
+def test_no_secret_of_the_service_goes_to_an_expert(name: str) -> None:
+    with pytest.raises(ExpertAuthFailed, match="goes to no expert"):
+        resolve_api_key(f"env:{name}", {name: "root"})
+
+
 def test_discovery_reads_what_servers_list() -> None:
     models = discovered_models(
         {"data": [{"id": "a"}, {"id": "l", "parent": "b"}, {"id": "b", "max_model_len": 512}, {"x": 1}]}, "http://h/v1"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from api.ui.explanation import explained, spans_of
-from api.ui.history import changes_of
+from api.ui.history import body_before, changes_of
 from domain.audit import AuditEntry
+from domain.errors import InvalidRequest
 from domain.experts import Price
 
 
@@ -58,8 +61,8 @@ def entry(method: str, before: Any, after: Any, status: int = 200) -> AuditEntry
 
 
 def test_the_history_tells_changes_without_what_the_service_adds() -> None:
-    before = {"id": "a", "version": 1, "health": {"state": "closed"}, "enabled": True}
-    after = {"id": "a", "version": 2, "health": {"state": "open"}, "enabled": False}
+    before = {"id": "a", "version": 1, "health": {"state": "closed"}, "last_used_at": 3.0, "enabled": True}
+    after = {"id": "a", "version": 2, "health": {"state": "open"}, "num_outdated": 0, "enabled": False}
 
     changed, checked, deleted, made = (
         changes_of([one])
@@ -75,3 +78,12 @@ def test_the_history_tells_changes_without_what_the_service_adds() -> None:
     assert checked == []
     assert (deleted[0].what, deleted[0].can_restore) == ("deleted", True)
     assert (made[0].what, made[0].can_restore) == ("created", False)
+
+
+def test_what_the_log_keeps_in_part_only_is_not_put_back() -> None:
+    """Or the placeholder of what looked like a secret would stand in the card."""
+    partly = entry("DELETE", {"id": "a", "sampling": {"stop": ["***"]}}, None, 204)
+
+    assert not changes_of([partly])[0].can_restore
+    with pytest.raises(InvalidRequest, match="looked like a secret"):
+        body_before(partly)

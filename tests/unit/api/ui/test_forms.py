@@ -133,3 +133,17 @@ def test_a_form_with_too_many_fields_or_no_text_is_refused() -> None:
         parse_form(b"&".join(b"a=1" for _ in range(3000)))
     with pytest.raises(InvalidRequest):
         parse_form(b"\xff=1")
+
+
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e999", "9" * 5000])
+def test_a_number_that_no_json_can_hold_is_told_beside_its_field(text: str) -> None:
+    _, problems = body_of(EXPERT, form_of({"id": "a", "backend": "openai", "model": "m", "parameters_b": text}))
+
+    assert problems.of("parameters_b") == "must be a finite number"
+
+
+@pytest.mark.parametrize("text", ['{"temperature": NaN}', '{"temperature": 1e999}', '{"stop": "\\ud800"}', "[" * 100_000])
+def test_json_that_cannot_be_sent_on_is_told_beside_its_field(text: str) -> None:
+    _, problems = body_of(EXPERT, form_of({"id": "a", "backend": "openai", "model": "m", "sampling": text}))
+
+    assert (problems.of("sampling") or "").startswith(("is no JSON", "is nested"))

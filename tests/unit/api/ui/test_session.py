@@ -94,15 +94,29 @@ def test_another_admin_key_signs_otherwise_and_the_same_one_alike() -> None:
     assert one.still(ADMIN, "") is not None
 
 
+@pytest.mark.parametrize("changes", [{"revoked_at": 1.0}, {"expires_at": 1.0}, {"secrets": (KeySecret("0" * 64, "ck-new"),)}])
+def test_what_is_lent_ends_with_its_key(changes: dict[str, object]) -> None:
+    """An evaluation that was begun on a page runs for hours: a key that is revoked meanwhile must not go on paying for it."""
+    keys = stored()
+    auth = Auth(api_keys=(), admin_key="root", stored=lambda: keys, now=time.time)
+    caller = auth.still("looker", auth.proof_of(KEY))
+    assert caller is not None
+
+    with auth.lent(caller) as authorization:
+        keys = stored(**changes)
+        with pytest.raises(Unauthenticated, match="looker"):
+            auth.require_data(authorization)
+
+
 def test_what_is_lent_stands_for_the_caller_until_the_block_ends() -> None:
     auth = Auth(api_keys=(), admin_key="root", stored=stored, now=time.time)
     caller = auth.still("looker", auth.proof_of(KEY))
     assert caller is not None
 
     with auth.lent(caller) as authorization:
-        assert auth.require_admin(authorization, Role.VIEWER) is caller
+        assert auth.require_admin(authorization, Role.VIEWER) == caller
         with pytest.raises(Forbidden):
             auth.require_admin(authorization, Role.EDITOR)
-        assert auth.require_data(authorization) is caller
+        assert auth.require_data(authorization) == caller
     with pytest.raises(Unauthenticated):
         auth.require_admin(authorization, Role.VIEWER)

@@ -48,6 +48,11 @@ class Machine:
         self.loading.append(turn)
         self.num_loads += 1
 
+    def leave(self, servers: list[tuple[str, str]]) -> None:
+        """They go ahead of the load that needs their memory; a turn that still needed one would not find it."""
+        assert {(turn.server, turn.device) for turn in self.working}.isdisjoint(servers), "a server was released while it worked"
+        self.resident -= set(servers)
+
     def begin_turn(self, turn: Turn) -> None:
         if turn.device is not None and turn.server is not None:
             assert (turn.server, turn.device) in self.resident
@@ -78,6 +83,7 @@ def test_a_plan_can_be_run_to_its_end_whatever_takes_how_long(batch: tuple[Route
         for turn in cursor.due_loads():
             machine.begin_load(turn)
             cursor.load_began(turn)
+        machine.leave(cursor.leaving())
         for turn in cursor.due_turns():
             machine.begin_turn(turn)
             cursor.began(turn)

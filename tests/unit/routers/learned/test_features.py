@@ -84,28 +84,28 @@ def test_a_row_does_not_depend_on_its_company() -> None:
 
 def test_of_a_huge_text_both_ends_are_read_in_bounded_time() -> None:
     text = "Who wrote " + "(a $1.5 b\n" * 500_000 + " it? Answer with \\boxed{}:"
-    began = time.perf_counter()
     row = text_features([text])[0]
-    took_s = time.perf_counter() - began
 
     assert len(clipped(text)) == MAX_CHARS
     assert row[NAMES.index("first word who")] == 1
     assert row[NAMES.index("boxed")] == 1
     assert row[NAMES.index("log chars")] == pytest.approx(np.log1p(len(text)))
-    assert took_s < 0.5
 
 
 @pytest.mark.parametrize("piece", ["\n", " ", "a", "A", "1,", "'", "a'", "$", "\\", "(", "x(", ".", "? ", "_", "é"])
 def test_no_text_takes_long(piece: str) -> None:
-    """No pattern goes back over what it has read: the worst of 8,192 characters takes milliseconds."""
-    text = piece * (MAX_CHARS // len(piece))
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        text_features([text])
-        seconds.append(time.perf_counter() - began)
+    """No pattern goes back over what it has read: eight times the text takes about eight times as long, and not sixty-four times."""
 
-    assert min(seconds) < 0.06
+    def least_s(num_chars: int) -> float:
+        """Of this thread's own time, which what else runs takes nothing of."""
+        text, seconds = piece * (num_chars // len(piece)), []
+        for _ in range(5):
+            began = time.thread_time()
+            text_features([text])
+            seconds.append(time.thread_time() - began)
+        return min(seconds)
+
+    assert least_s(MAX_CHARS) < 32 * least_s(MAX_CHARS // 8)
 
 
 class TwoViews(FakeTextModel):

@@ -26,6 +26,8 @@ from routers.learned.catalogue import check_options
         ("ridge", {"forgetting": []}, "it must be a list of 1 to 64 values"),
         ("ridge", {"forgetting": [0.5, 2]}, "'forgetting' is 2, it must be above 0 and at most 1"),
         ("ridge", {"random_features": None}, "'random_features' is None, it must be a whole number"),
+        ("ridge", {"random_features": 4097}, "it must be between 0 and 4096"),
+        ("ridge", {"random_features": 2049, "forgetting": [1, 0.9]}, "is 2049 for 2 heads .* multiplied are at most 4096"),
         ("category", {"budget_b": 0}, "'budget_b' is 0, it must be above 0"),
         ("category", {"parameters_b": {"a": -1}}, "'parameters_b' of 'a' is -1, it must be 0 or more"),
         ("category", {"parameters_b": [1]}, "it must be an object of expert ids and values"),
@@ -43,4 +45,5 @@ def test_what_is_wrong_is_told(router: str, options: Mapping[str, Any], told: st
 def test_what_is_right_is_taken() -> None:
     check_options("neighbours", {"k": 20, "kernel": None, "width": 1})
     check_options("ridge", {"forgetting": [1, 0.9], "penalty": None})
+    check_options("ridge", {"random_features": 2048, "forgetting": [1, 0.9]})
     check_options("category", {"parameters_b": {"a": 7, "b": 0.5}, "budget_b": 8, "servers": {"a": "b"}})

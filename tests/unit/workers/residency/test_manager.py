@@ -589,6 +589,25 @@ async def test_prefetch_pushes_out_what_the_plan_needs_later_not_sooner() -> Non
     assert home.host.calls == ["load a", "stop a", "load b"]
 
 
+async def test_what_is_released_goes_and_what_somebody_uses_stays() -> None:
+    home = house(12.0)
+    first = await home.inside("a")
+    home.residency.release("a")
+    await turn()
+    while_used = list(home.host.calls)
+    await first.go()
+    home.residency.pin("a")
+    home.residency.release("a")
+    await turn()
+    while_pinned = list(home.host.calls)
+    home.residency.unpin("a")
+    home.residency.release("a")
+    await turn()
+
+    assert while_used == while_pinned == ["load a"]
+    assert home.host.calls == ["load a", "stop a"]
+
+
 async def test_a_request_takes_over_a_prefetch_and_another_makes_it_give_way() -> None:
     home = house(4.0)
     home.host.takes_s["load"] = 10.0
