@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -69,6 +69,8 @@ class Decided:
     view: View
     decision: RoutingDecision
     deadline: Deadline
+    check: Check
+    """Who may be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Preparation:
             _check_options_for_one(target.expert, request, snapshot, check)
             who = self._only(target.expert, check)
         else:
-            who = eligible(request, snapshot, self._directory.health_of, strategy.adjustments)
+            who = eligible(request, snapshot, check)
         deadline = self._deadline(request, strategy)
         router = self._routers[request.options.router or strategy.router]
         adjustments = _adjustments(request, strategy, snapshot)
@@ -176,7 +178,7 @@ class Preparation:
         if request.effort is not None:
             decision = replace(decision, detail={**decision.detail, "effort": told_effort(request.effort)})
         recorder.decision = decision = view.decision(decision)
-        return Decided(request, target, view, decision, deadline)
+        return Decided(request, target, view, decision, deadline, check)
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
         """Everything up to the first call; raises the request's errors before any expert is called."""
@@ -194,7 +196,7 @@ class Preparation:
             strategy,
             decision,
             view.seen,
-            self._usable(request, strategy),
+            decided.check.usable,
             options=options,
             deadline=deadline,
             again=ledger.again,
@@ -212,7 +214,7 @@ class Preparation:
         adjustments = _adjustments(request, strategy, context.snapshot)
         check = Check(request, self._directory.health_of, strategy.adjustments)
         try:
-            who = eligible(request, context.snapshot, self._directory.health_of, strategy.adjustments)
+            who = eligible(request, context.snapshot, check)
             experts = tuple(card for card in who.experts if card.id not in asked.without)
             if not experts:
                 return None
@@ -301,10 +303,6 @@ class Preparation:
         kind = options.pick or ("top_k" if options.k is not None and rule.kind == "dynamic" else rule.kind)
         threshold = rule.threshold if kind == rule.kind else None  # one kind's threshold says nothing of another's
         return PickRule.of(kind, min(options.k or rule.k, self._limits.max_experts), threshold)
-
-    def _usable(self, request: ChatRequest, strategy: Strategy) -> Callable[[ExpertCard], bool]:
-        check = Check(request, self._directory.health_of, strategy.adjustments)
-        return lambda card: check.obstacle(card) is None
 
     def _worth_asking(
         self, decision: RoutingDecision, request: ChatRequest, strategy: Strategy, snapshot: RegistrySnapshot
