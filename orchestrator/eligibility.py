@@ -90,14 +90,13 @@ def eligible(request: ChatRequest, snapshot: RegistrySnapshot, check: Check) -> 
     experts: list[ExpertCard] = []
     rejected: dict[str, str] = {}
     for card in snapshot.experts.values():
-        obstacle = check.obstacle(card)
-        if obstacle is _INVISIBLE:
-            continue
-        why = _role_only(card) or obstacle
-        if why is None:
+        if why := _role_only(card):
+            if visible(card, request):
+                rejected[card.id] = why
+        elif (obstacle := check.obstacle(card)) is None:
             experts.append(card)
-        else:
-            rejected[card.id] = why
+        elif obstacle is not _INVISIBLE:
+            rejected[card.id] = obstacle
     if experts:
         return Eligibility(tuple(experts), rejected)
     if not rejected:
