@@ -15,7 +15,7 @@ from domain.nearest import did_you_mean
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 
-_CONTEXT, _UNHEALTHY = "context", "unhealthy"
+_CONTEXT, _UNHEALTHY, _INVISIBLE = "context", "unhealthy", "not for this request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,8 @@ def check_names(names: Sequence[str], request: ChatRequest, snapshot: RegistrySn
             raise InvalidRequest(f"{param}: there is no expert {quoted(name)}; {did_you_mean(name, sorted(known))}", param=param)
 
 
-def eligible(
-    request: ChatRequest,
-    snapshot: RegistrySnapshot,
-    health_of: Callable[[str], HealthState],
-    adjustments: RoutingAdjustments = AS_SCORED,
-) -> Eligibility:
-    """The experts that may be candidates for *request* of a strategy with *adjustments*.
+def eligible(request: ChatRequest, snapshot: RegistrySnapshot, check: Check) -> Eligibility:
+    """The experts that may be candidates for *request*, which *check* is of.
 
     Raises ``InvalidRequest`` for an unknown name in ``allow`` or ``deny``, ``ContextTooLong`` when only the length
     stands in the way, ``NoEligibleExpert`` with every reason otherwise. Experts whose labels the caller lacks are
@@ -92,17 +87,16 @@ def eligible(
     options = request.options
     check_names(options.allow or (), request, snapshot, param="consilium.allow")
     check_names(options.deny, request, snapshot, param="consilium.deny")
-    check = Check(request, health_of, adjustments)
     experts: list[ExpertCard] = []
     rejected: dict[str, str] = {}
     for card in snapshot.experts.values():
-        if not visible(card, request):
-            continue
-        why = _role_only(card) or check.obstacle(card)
-        if why is None:
+        if why := _role_only(card):
+            if visible(card, request):
+                rejected[card.id] = why
+        elif (obstacle := check.obstacle(card)) is None:
             experts.append(card)
-        else:
-            rejected[card.id] = why
+        elif obstacle is not _INVISIBLE:
+            rejected[card.id] = obstacle
     if experts:
         return Eligibility(tuple(experts), rejected)
     if not rejected:
@@ -142,7 +136,7 @@ class Check:
         """Why *card* may not be called whatever it is asked; None when it may."""
         options = self._request.options
         if not visible(card, self._request):
-            return "not for this request"
+            return _INVISIBLE
         if not card.enabled:
             return "disabled"
         if options.allow is not None and card.id not in options.allow:
@@ -166,3 +160,12 @@ class Check:
         if (size := fewest_tokens(self.letters, card)) > card.context_length:
             return f"{_CONTEXT} too short: {size} tokens needed at least, it has {card.context_length}"
         return None
+
+    def usable(self, card: ExpertCard) -> bool:
+        """Whether nothing is in the way of calling *card* with the conversation."""
+        return self.obstacle(card) is None
+
+    def rests(self, card: ExpertCard) -> bool:
+        """Whether nothing but its circuit, which is open, stands in *card*'s way as far as it was looked at."""
+        why = self.obstacle(card)
+        return why is not None and why.startswith(_UNHEALTHY)

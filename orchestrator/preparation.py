@@ -15,7 +15,7 @@ from domain.budget import Budget
 from domain.chat import ChatRequest
 from domain.deadline import Clock, Deadline
 from domain.errors import ConsiliumError, ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
-from domain.experts import ExpertCard, HealthState
+from domain.experts import ExpertCard, ExpertRole, HealthState
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
@@ -70,6 +70,8 @@ class Decided:
     view: View
     decision: RoutingDecision
     deadline: Deadline
+    check: Check
+    """Who may be called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,15 @@ class Preparation:
         """The registry as a caller with *access* may see it."""
         return self._views.view(self._directory.snapshot(), access)
 
+    def may_be_answered_later(self, request: ChatRequest) -> bool:
+        """Whether an expert that *request* may be routed to is left out only because its last calls failed."""
+        snapshot = self.view(request.access).seen
+        target = resolve(request.model, snapshot, request.access)
+        if target.expert is not None:
+            return self._directory.health_of(target.expert.id) is HealthState.OPEN
+        check = Check(request, self._directory.health_of, target.strategy.adjustments)
+        return any(ExpertRole.CANDIDATE in card.roles and check.rests(card) for card in snapshot.experts.values())
+
     async def decide(self, request: ChatRequest, recorder: TraceRecorder) -> Decided:
         """The routing decision alone, with what it was made from and the deadline that began with it. Nobody is named whom the caller may
         not see."""
@@ -125,7 +136,7 @@ class Preparation:
             _check_options_for_one(target.expert, request, snapshot, check)
             who = self._only(target.expert, check)
         else:
-            who = eligible(request, snapshot, self._directory.health_of, strategy.adjustments)
+            who = eligible(request, snapshot, check)
         deadline = self._deadline(request, strategy)
         router = self._routers[request.options.router or strategy.router]
         adjustments = _adjustments(request, strategy, snapshot)
@@ -168,7 +179,7 @@ class Preparation:
         if request.effort is not None:
             decision = decision.detailed_by(partial(_with, decision, "effort", partial(told_effort, request.effort)))
         recorder.decision = decision = view.decision(decision)
-        return Decided(request, target, view, decision, deadline)
+        return Decided(request, target, view, decision, deadline, check)
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
         """Everything up to the first call; raises the request's errors before any expert is called."""
@@ -186,7 +197,7 @@ class Preparation:
             strategy,
             decision,
             view.seen,
-            self._usable(request, strategy),
+            decided.check.usable,
             options=options,
             deadline=deadline,
             again=ledger.again,
@@ -204,7 +215,7 @@ class Preparation:
         adjustments = _adjustments(request, strategy, context.snapshot)
         check = Check(request, self._directory.health_of, strategy.adjustments)
         try:
-            who = eligible(request, context.snapshot, self._directory.health_of, strategy.adjustments)
+            who = eligible(request, context.snapshot, check)
             experts = tuple(card for card in who.experts if card.id not in asked.without)
             if not experts:
                 return None
@@ -293,10 +304,6 @@ class Preparation:
         kind = options.pick or ("top_k" if options.k is not None and rule.kind == "dynamic" else rule.kind)
         threshold = rule.threshold if kind == rule.kind else None  # one kind's threshold says nothing of another's
         return PickRule.of(kind, min(options.k or rule.k, self._limits.max_experts), threshold)
-
-    def _usable(self, request: ChatRequest, strategy: Strategy) -> Callable[[ExpertCard], bool]:
-        check = Check(request, self._directory.health_of, strategy.adjustments)
-        return lambda card: check.obstacle(card) is None
 
     def _worth_asking(
         self, decision: RoutingDecision, request: ChatRequest, strategy: Strategy, snapshot: RegistrySnapshot

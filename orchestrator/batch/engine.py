@@ -38,7 +38,7 @@ from orchestrator.batch.routing import chunks, route_all, tried
 from orchestrator.batch.together import together
 from orchestrator.batch.turns import Turns
 from orchestrator.batch.waves import advance
-from orchestrator.batch.work import BatchWork, BudgetSpent, Requests, request_id
+from orchestrator.batch.work import BatchWork, BudgetSpent, NextCalls, Requests, request_id
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,11 @@ class BatchEngine:
                     on_routed=lambda num: on_news(BatchNews(Phase.ROUTING, counts, num_routed=num)),
                 )  # fmt: skip
                 builder, numbers, cascades, num_tokens = routed.builder, routed.numbers, routed.cascades, batch.usage.total_tokens
+                known: NextCalls = {}
                 while numbers or cascades:
-                    climbs = await advance(cascades, requests=requests, file=file, journal=journal, ledger=ledger, limits=limits)
+                    climbs = await advance(
+                        cascades, known=known, requests=requests, file=file, journal=journal, ledger=ledger, limits=limits
+                    )  # fmt: skip
                     for number, calls in climbs.items():
                         builder.add([expert_id for _, expert_id in calls])
                         numbers.append(number)
@@ -154,7 +157,8 @@ class BatchEngine:
                     )  # fmt: skip
                     work.spent(num_tokens)
                     await self._run_calls(work, lambda news: on_news(replace(news, counts=counts)))
-                    builder, numbers, cascades, num_tokens = RouteTableBuilder(), array("I"), array("I", work.climbing), work.num_tokens
+                    builder, numbers, num_tokens, known = RouteTableBuilder(), array("I"), work.num_tokens, work.climbing
+                    cascades = array("I", known)
 
     async def _run_calls(self, work: BatchWork, on_news: OnNews) -> None:
         parts, table = self._parts, work.table
@@ -235,11 +239,15 @@ class BatchEngine:
         journal = self._parts.store.journal(batch.id, self._owner)
         final = BatchState.CANCELLED if batch.state is BatchState.CANCELLING else BatchState.FAILED
         async with BatchFilesOf(batch, journal, self._parts) as files:
-            try:
-                await close_lines(batch, journal, self._parts, BatchErrorCode.INTERNAL)
-                await files.write()
-            except Exception as another:  # what broke the batch may be what writes its files
-                log.error("batch %s is given up without its files: %s", batch.id, another, exc_info=another)
+
+            async def write() -> None:
+                try:
+                    await close_lines(batch, journal, self._parts, BatchErrorCode.INTERNAL)
+                    await files.write()
+                except Exception as another:  # what broke the batch may be what writes its files
+                    log.error("batch %s is given up without its files: %s", batch.id, another, exc_info=another)
+
+            await self._watched(batch, write(), may_stop=False)
             return await self._entered(batch, final, files, errors=(error,))
 
     async def _entered(self, batch: Batch, final: BatchState, files: BatchFilesOf, *, errors: tuple[BatchError, ...] = ()) -> Batch:

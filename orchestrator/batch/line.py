@@ -81,6 +81,8 @@ class Lines:
         try:
             return await self._preparation.prepare(request, recorder)
         except NoEligibleExpert as nobody:
+            if not self._preparation.may_be_answered_later(request):  # it is like nothing known: with everybody there it would be, too
+                raise
             try:
                 return await self._unhurried.prepare(request, recorder)
             except ConsiliumError:

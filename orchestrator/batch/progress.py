@@ -61,20 +61,6 @@ class Progress:
             return after
         return before
 
-    def give_up(self, expert_id: str) -> list[int]:
-        """The expert has failed for good: its pending calls fail. The lines that are over by that, answered or failed."""
-        if expert_id not in self.table.expert_ids:
-            return []
-        number, over = self.table.expert_ids.index(expert_id), []
-        for call, expert in enumerate(self.table.experts):
-            if expert == number and self._states[call] == CallState.PENDING:
-                line = self.table.line_of(call)
-                before = self.line(line)
-                after = self.settle(call, CallState.FAILED)
-                if after is not before and after in {LineState.ANSWERED, LineState.FAILED}:
-                    over.append(line)
-        return over
-
     def line(self, line: int) -> LineState:
         candidates = [self._states[call] for call in self.table.candidates(line)]
         if CallState.PENDING in candidates:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from domain.errors import InvalidRequest
-from domain.plan import CallRole
 
 
 def frozen(numbers: array[int]) -> memoryview[int]:
@@ -53,9 +52,6 @@ class RouteTable:
 
     def expert_of(self, call: int) -> str:
         return self.expert_ids[self.experts[call]]
-
-    def role_of(self, call: int) -> CallRole:
-        return CallRole.AGGREGATOR if self.aggregator(self.line_of(call)) == call else CallRole.CANDIDATE
 
 
 class RouteTableBuilder:

@@ -7,7 +7,7 @@ from its calls that are kept, and from nothing else, so a batch that was killed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from domain.batch import LineRoute
@@ -16,20 +16,24 @@ from orchestrator.batch.input_file import InputFile
 from orchestrator.batch.ledger import Ledger, patiently
 from orchestrator.batch.limits import BatchLimits
 from orchestrator.batch.ports import BatchJournal
-from orchestrator.batch.work import LineRequest, Requests
-
-NextCalls = Mapping[int, tuple[tuple[int, str], ...]]
-"""By the line's number: its next calls, each as position and expert."""
+from orchestrator.batch.work import LineRequest, NextCalls, Requests
 
 
 async def advance(
-    numbers: Sequence[int], *, requests: Requests, file: InputFile, journal: BatchJournal, ledger: Ledger, limits: BatchLimits
+    numbers: Sequence[int],
+    *,
+    known: NextCalls | None = None,
+    requests: Requests,
+    file: InputFile,
+    journal: BatchJournal,
+    ledger: Ledger,
+    limits: BatchLimits,
 ) -> NextCalls:
-    """The next calls of the lines with these numbers. Those that have none left get their result; so do those that cannot be
-    carried out any more."""
-    found: dict[int, tuple[tuple[int, str], ...]] = {}
+    """The next calls of the lines with these numbers, as far as they are not *known*. Those that have none left get their result; so do
+    those that cannot be carried out any more."""
+    found = {number: known[number] for number in numbers if number in known} if known else {}
     await ledger.flush()  # kept calls are read back
-    for some in _chunks(numbers, limits.chunk_lines):
+    for some in _chunks([number for number in numbers if number not in found], limits.chunk_lines):
         stored = await patiently(partial(journal.lines, some), limits)
         outcomes = await patiently(partial(journal.calls, some), limits)
         lines = list(stored.values())

@@ -22,6 +22,9 @@ from orchestrator.batch.routes import RouteTable
 WireError = Callable[[ConsiliumError], tuple[int, Mapping[str, object]]]
 """An error's HTTP status and its object in OpenAI's shape (``{"message", "type", "param", "code"}``)."""
 
+NextCalls = Mapping[int, tuple[tuple[int, str], ...]]
+"""By the line's number: its next calls, each as position and expert."""
+
 _OVER = frozenset({LineState.ANSWERED, LineState.FAILED})
 
 
@@ -131,7 +134,7 @@ class BatchWork:
         self._place = {number: line for line, number in enumerate(numbers)}
         self._limits, self._max_tokens = limits, max_tokens
         self._positions = positions or {}
-        self._climbing: list[int] = []
+        self._climbing: dict[int, tuple[tuple[int, str], ...]] = {}
         self._num_tokens = 0
         self._over: list[int] = []
         """Lines that are over and have no result yet."""
@@ -150,8 +153,9 @@ class BatchWork:
         return self._num_tokens
 
     @property
-    def climbing(self) -> Sequence[int]:
-        """Numbers of the cascades whose calls here have ended, and that are not over by that."""
+    def climbing(self) -> NextCalls:
+        """Of the cascades whose calls here have ended, and that are not over by that, those that come next: whom they ask may have taken
+        a routing to find out."""
         return self._climbing
 
     @property
@@ -252,17 +256,17 @@ class BatchWork:
             known = await self._line_requests(lines)
             outcomes = await self._calls([line.number for line in known.values()])
             for line in known.values():
-                if line.route.waves is not None and await self._goes_on(line, outcomes.get(line.number, {})):
-                    self._climbing.append(line.number)
+                if line.route.waves is not None and (calls := await self._next_calls(line, outcomes.get(line.number, {}))):
+                    self._climbing[line.number] = calls
                     continue
                 await self._ledger.line_ended(self._requests.result(line, outcomes.get(line.number, {})))
         await self._ledger.flush()
 
-    async def _goes_on(self, line: LineRequest, outcomes: Mapping[int, Outcome]) -> bool:
+    async def _next_calls(self, line: LineRequest, outcomes: Mapping[int, Outcome]) -> tuple[tuple[int, str], ...]:
         try:
-            return bool(await self._requests.lines.asked_next(line.request, line.route, outcomes))
+            return await self._requests.lines.asked_next(line.request, line.route, outcomes)
         except RequestError:  # its result says why
-            return False
+            return ()
 
     async def _calls(self, numbers: Sequence[int]) -> Mapping[int, Mapping[int, Outcome]]:
         return await patiently(lambda: self._journal.calls(numbers), self._limits)

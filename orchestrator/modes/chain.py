@@ -80,7 +80,7 @@ class Chain:
             notes.append(Noted(number, f"{card.id} {'answered' if before is None else 'changed it'}"))
         if draft is None:
             return Nobody(tuple(failures), tuple(notes))
-        return Told(draft, f"{NAME}:{draft.expert_id}", _told(notes), tuple(notes), is_own)
+        return Told(draft, f"{NAME}:{draft.expert_id}", _told(notes), tuple(notes), is_own=is_own)
 
     def _call(self, card: ExpertCard, draft: Candidate | None, is_last: bool) -> ExpertCall:
         context = self.context

@@ -84,6 +84,17 @@ async def test_every_line_gets_the_answer_that_it_would_get_alone(make_rig: Make
     assert {custom_id: row["body"] for custom_id, row in (await rig.answers()).items()} == alone
 
 
+async def test_who_is_asked_next_is_found_out_once(make_rig: MakeRig) -> None:
+    """A chain of two experts: routed for the question, for the first draft, and for a third expert, in vain."""
+    rig = rig_of(make_rig)
+    await rig.submit(chat_line("x", "question", consilium=WAYS["chain"]))
+
+    await rig.run()
+
+    assert len(rig.workers.calls) == 2  # type: ignore[attr-defined]
+    assert len(rig.routers["skills"].queries) == 3  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_killed_at_every_write_no_line_is_lost_and_none_answered_twice(make_rig: MakeRig, way: str) -> None:
     clock = [1000.0]

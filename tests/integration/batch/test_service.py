@@ -242,6 +242,49 @@ async def test_a_bug_in_a_batch_that_was_cancelled_ends_it_as_cancelled(make_rig
     assert batch.error_file_id is None
 
 
+async def test_a_batch_is_kept_while_it_is_given_up(make_rig: MakeRig) -> None:
+    """Its files may take longer than its lease."""
+    renewed = asyncio.Event()
+
+    class Counting:
+        """A store that counts what keeps a batch, once it is being given up."""
+
+        def __init__(self, rig: Rig) -> None:
+            self._rig, self.is_writing, self.num_renewed = rig, False, 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._rig.store, name)
+
+        async def renew(self, *given: Any, **named: Any) -> Any:
+            self.num_renewed += self.is_writing
+            if self.num_renewed >= 2:
+                renewed.set()
+            return await self._rig.store.renew(*given, **named)
+
+    class Slow:
+        def __init__(self, rig: Rig) -> None:
+            self._files = rig.files
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._files, name)
+
+        async def write(self, *given: Any, **named: Any) -> Any:
+            store.is_writing = True
+            async with asyncio.timeout(WITHIN_S):
+                await renewed.wait()
+            return await self._files.write(*given, **named)
+
+    rig = make_rig({"a": "fine"}, "a", limits=EAGER, shapes={CHAT: Breaks("poison")})
+    await rig.submit(chat_line("good", "hello"), chat_line("bad", "poison"))
+    store = Counting(rig)
+    rig.files = Slow(rig)  # type: ignore[assignment]
+    async with served(rig, store=store):  # type: ignore[arg-type]
+        batch = await over(rig)
+
+    assert batch.state is BatchState.FAILED
+    assert list(await rig.answers()) == ["good"]
+
+
 class Sick:
     """A store whose journal of one batch cannot be written, until it is well again."""
 

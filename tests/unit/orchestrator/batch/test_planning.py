@@ -213,10 +213,11 @@ def test_a_batch_that_goes_on_is_planned_without_what_is_answered() -> None:
     assert plan.num_loads == 1
 
 
-def test_an_expert_that_was_given_up_is_not_planned_nor_aggregators_that_have_nothing_left_to_read() -> None:
+def test_an_expert_that_has_failed_is_not_planned_nor_aggregators_that_have_nothing_left_to_read() -> None:
     table = table_of((["a", "b"], "x"), (["a", "c", "d"], "y"))
     progress = Progress(table)
-    progress.give_up("a")
+    for call in (0, 3):  # a's
+        progress.settle(call, CallState.FAILED)
     plan = plan_batch(table, host_of("abcdxy"), progress)
 
     assert sorted(turns_of(plan)) == ["b", "c", "d", "y+"]

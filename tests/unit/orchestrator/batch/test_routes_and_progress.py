@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from domain.batch import RequestCounts
 from domain.errors import InvalidRequest
-from domain.plan import CallRole
 from orchestrator.batch.progress import CallState, LineState, Progress
 from orchestrator.batch.routes import RouteTable, RouteTableBuilder
 from tests.fakes.batches import PATIENT, batches, table_of
@@ -23,7 +22,6 @@ def test_a_lines_calls_are_its_candidates_and_then_its_aggregator() -> None:
     assert table.aggregator(1) == 3
     assert [table.expert_of(call) for call in range(table.num_calls)] == ["a", "b", "a", "c", "c"]
     assert [table.line_of(call) for call in range(table.num_calls)] == [0, 1, 1, 1, 2]
-    assert [table.role_of(call) for call in (2, 3, 4)] == [CallRole.CANDIDATE, CallRole.AGGREGATOR, CallRole.CANDIDATE]
 
 
 def test_a_single_candidate_needs_no_aggregator() -> None:
@@ -87,16 +85,6 @@ def test_what_is_settled_stays_as_it_is() -> None:
 
     assert progress.settle(0, FAILED) is LineState.ANSWERED
     assert progress[0] is ANSWERED
-
-
-def test_giving_an_expert_up_tells_which_lines_are_over_by_it() -> None:
-    progress = Progress(table_of((["a"], None), (["a", "b"], "c"), (["b", "c"], "a"), (["a", "b"], "c")))
-    for call in (2, 4, 5, 8):  # b of line 1; b and c of line 2, whose aggregator a is; b of line 3
-        progress.settle(call, ANSWERED)
-
-    assert progress.give_up("a") == [0, 1, 2, 3]
-    assert progress.counts == RequestCounts(total=4, completed=3, failed=1)
-    assert progress.give_up("nobody") == []
 
 
 @PATIENT
