@@ -41,8 +41,11 @@ MAX_UNTOLD = 100_000
 _RETRY_S = 1.0
 _TOLD_AT_ONCE = 128
 _CLOSE_TIMEOUT_S = 5.0
-_SECONDS_KEPT = {10: 3 * 86_400, 7: 40 * 86_400}
-"""Of a budget's count, by the length of its period's name: a day, a month, and then some."""
+REREAD_S = 3600.0
+"""How long a budget is counted on before it is read from the database again: what a killed replica's requests had taken, and never gave
+back, is free after that. What runs then is counted when it ends."""
+_SAME_MS = 100
+"""A budget that was read so shortly after something was taken is the one that it was taken from: Redis' times are not exact."""
 
 _TAKEN_KEPT_S = 86_400
 """Of what remembers that something was taken: longer than any request runs."""
@@ -148,7 +151,7 @@ for i = 1, num_rules do
   told[#told + 1] = ends[i]
 end
 if refused == 0 and tonumber(ARGV[5]) > 0 then
-  redis.call('SET', taken, slot, 'EX', tonumber(ARGV[5]))
+  redis.call('SET', taken, slot .. ':' .. now_ms, 'EX', tonumber(ARGV[5]))
 end
 return told
 """
@@ -160,17 +163,22 @@ taken), milliseconds to wait, the slot; for each rule what is left and when its 
 _SETTLE = """
 local now = redis.call('TIME')
 local slot_ms, num_slots, lease, was_taken = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local slot = math.floor((now[1] * 1000 + math.floor(now[2] / 1000)) / slot_ms)
+local now_ms, kept_ms, same_ms = now[1] * 1000 + math.floor(now[2] / 1000), tonumber(ARGV[5]), tonumber(ARGV[6])
+local slot = math.floor(now_ms / slot_ms)
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', 600) then
   return
 end
-local taken_in = tonumber(redis.call('GET', KEYS[2]) or -1)
+local taken_in, taken_ms = string.match(redis.call('GET', KEYS[2]) or '-1:0', '(.+):(.+)')
+taken_in, taken_ms = tonumber(taken_in), tonumber(taken_ms)
 redis.call('DEL', KEYS[2])
 if was_taken == 1 and taken_in < 0 then
   return
 end
 for i = 3, #KEYS do
-  local key, kind, difference = KEYS[i], ARGV[2 * i - 1], tonumber(ARGV[2 * i])
+  local key, kind, difference, cost = KEYS[i], ARGV[3 * i - 2], tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+  if kind == 'b' and was_taken == 1 and now_ms + redis.call('PTTL', key) - kept_ms > taken_ms + same_ms then
+    difference = difference + cost
+  end
   if kind == 'c' then
     redis.call('ZREM', key, lease)
   elseif difference ~= 0 and redis.call('EXISTS', key) == 1 then
@@ -190,7 +198,8 @@ end
 """
 """The first key remembers that this was done: it is told again when no answer came. The second is what ``_TAKE`` has left. Arguments: slot
 length (ms), slots, lease, whether anything has to have been taken (1: what Redis does not know of, never taken or lost with all that it
-held, is not settled either); for each further key kind and what it cost more than was taken."""
+held, is not settled either), how long budgets are kept (ms), what counts as at once (ms); for each further key kind, what it cost more
+than was taken, and what was taken: of a budget that was read anew meanwhile, nothing was."""
 
 _RENEW = """
 local now = redis.call('TIME')
@@ -287,7 +296,7 @@ class RedisCounters:
             running.discard(lease)
             if not running:
                 del self._running[key_id]
-        differs = [(rule, c - rule.cost) for rule, c in zip(rules, costs, strict=True) if c != rule.cost or rule.kind is Kind.CONCURRENCY]
+        differs = [(rule, c - rule.cost) for rule, c in zip(rules, costs, strict=True) if c != rule.cost or rule.kind is not Kind.WINDOW]
         self._tell(key_id, lease, differs)
 
     def charge(self, key_id: str, spent: Spent, rules: Sequence[Rule]) -> None:
@@ -298,9 +307,9 @@ class RedisCounters:
         if not differs:
             return
         self._begin()
-        arguments: list[str | int] = [_ms(SLOT_S), NUM_SLOTS, lease, int(was_taken)]
+        arguments: list[str | int] = [_ms(SLOT_S), NUM_SLOTS, lease, int(was_taken), _ms(REREAD_S), _SAME_MS]
         for rule, difference in differs:
-            arguments += (rule.kind.value, difference)
+            arguments += (rule.kind.value, difference, rule.cost)
         if len(self._untold) >= MAX_UNTOLD:
             self._untold.popleft()
         self._untold.append(_Told((*self._of_lease(key_id, lease), *(self._name(key_id, rule) for rule, _ in differs)), tuple(arguments)))
@@ -370,7 +379,7 @@ class RedisCounters:
     async def _load_budget(self, key_id: str, key: str, rule: Rule) -> None:
         spent = await self._load(key_id, rule.period)
         amount = spent.nano_usd if rule.unit is Unit.USD else spent.tokens
-        await self._asked(self._redis.set(key, amount, nx=True, ex=_SECONDS_KEPT[len(rule.period)]))
+        await self._asked(self._redis.set(key, amount, nx=True, px=_ms(REREAD_S)))
 
     async def _asked(self, asking: Awaitable[Any]) -> Any:
         try:

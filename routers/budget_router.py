@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from domain.adjustments import blended_price
 from domain.errors import InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard
+from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PickRule, RoutingDecision, RoutingQuery, ScoredExpert
 from routers import pick
@@ -65,13 +66,13 @@ def parse_budget_options(values: Mapping[str, Any]) -> BudgetOptions:
     check_known(values, [field.name for field in fields(BudgetOptions)], router="budget")
     options = BudgetOptions(**values)
     if not isinstance(options.base, str) or options.base in (*UNSCORED, "budget"):
-        raise _invalid("base", f"is {options.base!r}, it must be a router that scores experts, such as 'skills'")
+        raise _invalid("base", f"is {quoted(options.base)}, it must be a router that scores experts, such as 'skills'")
     if options.base_options is not None and not isinstance(options.base_options, Mapping):
         raise _invalid("base_options", "must be an object with the options of the router that scores")
     for name in ("max_price", "max_latency_ms", "max_memory_mb"):
         value = getattr(options, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf):
-            raise _invalid(name, f"is {value!r}, it must be a number, 0 or more")
+            raise _invalid(name, f"is {quoted(value)}, it must be a number, 0 or more")
     return options
 
 

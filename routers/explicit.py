@@ -7,10 +7,11 @@ from typing import Any
 
 from domain.errors import InvalidRequest, NoEligibleExpert
 from domain.nearest import nearest
+from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
 from routers.adjust import refuse_adjustments
-from routers.options import check_known
+from routers.options import check_known, expert_list
 
 
 class ExplicitRouter:
@@ -46,17 +47,15 @@ class ExplicitRouter:
         if len(eligible) == 1:
             return [eligible[0]], "being the only one allowed"
         raise InvalidRequest(
-            f"the router 'explicit' needs an expert's id as model, or router_options.experts; model is {query.request.model!r}",
+            f"the router 'explicit' needs an expert's id as model, or router_options.experts; model is {quoted(query.request.model)}",
             param="model",
         )
 
     def _listed(self, value: object, snapshot: RegistrySnapshot) -> list[str]:
-        param = "router_options.experts"
-        if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
-            raise InvalidRequest(f"{param} is {value!r}, it must be a list of expert ids", param=param)
-        for name in value:
+        param, names = "router_options.experts", expert_list(value)
+        for name in names:
             if name not in snapshot.experts:
                 near = nearest(name, snapshot.experts)
                 hint = f"; did you mean {near!r}?" if near else ""
-                raise InvalidRequest(f"{param} names {name!r}, which is not registered{hint}", param=param)
-        return list(value)
+                raise InvalidRequest(f"{param} names {quoted(name)}, which is not registered{hint}", param=param)
+        return names

@@ -15,7 +15,7 @@ import numpy as np
 
 from domain.errors import InvalidRequest
 from domain.plan import Candidate, Outcome
-from domain.quoting import shortened
+from domain.quoting import quoted, shortened
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
 from routers import pick
@@ -62,7 +62,7 @@ def parse_instruction_options(values: Mapping[str, Any]) -> InstructionOptions:
     if not isinstance(options.instruction_expert, str) or not options.instruction_expert:
         raise _invalid("instruction_expert", "must name the registered expert that writes the instruction")
     if isinstance(options.alpha, bool) or not isinstance(options.alpha, int | float) or not 0 <= options.alpha <= 1:
-        raise _invalid("alpha", f"is {options.alpha!r}, it must be a number from 0 to 1")
+        raise _invalid("alpha", f"is {quoted(options.alpha)}, it must be a number from 0 to 1")
     return options
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from domain.errors import InvalidRequest, NotReady
 from domain.experts import ExpertCard
+from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PickRule, RoutingDecision, RoutingQuery
 from routers import pick
@@ -165,7 +166,7 @@ class LearnedRouter:
         floor = options.get(_FLOOR)
         if floor is not None and (isinstance(floor, bool) or not isinstance(floor, int | float) or not -1 <= floor <= 1):
             raise InvalidRequest(
-                f"router option 'floor' is {floor!r}, it must be a number between -1 and 1", param=f"router_options.{_FLOOR}"
+                f"router option 'floor' is {quoted(floor)}, it must be a number between -1 and 1", param=f"router_options.{_FLOOR}"
             )
         return self._key(options), FitRecipe(self._factory, _of_estimator(options), self._from_cards)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean, nearest
+from domain.quoting import quoted
 
 _CHOICES = {"scoring": ("shrunk", "symbolic"), "annotator": ("embedding", "llm", "menu")}
 _OF_MENU = ("annotator", "keyword_expert")
@@ -76,7 +77,7 @@ def check_known(values: Mapping[str, Any], known: Collection[str], *, router: st
 def expert_list(value: object) -> list[str]:
     """The option ``experts``. Raises ``InvalidRequest`` for what is no list of ids; whether they exist is checked elsewhere."""
     if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
-        raise _invalid("experts", f"is {value!r}, it must be a list of expert ids")
+        raise _invalid("experts", f"is {quoted(value)}, it must be a list of expert ids")
     return list(value)
 
 
@@ -85,15 +86,15 @@ def _check(name: str, value: Any) -> None:
         if value not in _CHOICES[name]:
             near = nearest(str(value), _CHOICES[name])
             hint = f"; did you mean {near!r}?" if near else ""
-            raise _invalid(name, f"is {value!r}, it must be one of {', '.join(_CHOICES[name])}{hint}")
+            raise _invalid(name, f"is {quoted(value)}, it must be one of {', '.join(_CHOICES[name])}{hint}")
     elif name == "sticky":
         if not isinstance(value, bool):
-            raise _invalid(name, f"is {value!r}, it must be true or false")
+            raise _invalid(name, f"is {quoted(value)}, it must be true or false")
     elif name in {"keyword_expert", "menu_expert"}:
         if value is not None and not isinstance(value, str):
-            raise _invalid(name, f"is {value!r}, it must be an expert's id")
+            raise _invalid(name, f"is {quoted(value)}, it must be an expert's id")
     elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise _invalid(name, f"is {value!r}, it must be a number")
+        raise _invalid(name, f"is {quoted(value)}, it must be a number")
     elif name == "floor":
         if not -1 <= value <= 1:
             raise _invalid(name, f"is {value:g}, it must be between -1 and 1")

@@ -160,17 +160,6 @@ class NeighboursModel:
         kept = others_than(self.expert_ids, expert_id)
         return replace(self, expert_ids=tuple(self.expert_ids[n] for n in kept), means=self.means[kept], scores=self.scores[:, kept])
 
-    def with_questions(self, features: Features, table: OutcomeTable) -> NeighboursModel:
-        """This model and more labelled questions; the smoothing stays. Experts that *table* does not have were not measured."""
-        added = np.full((len(table), len(self.expert_ids)), np.nan, np.float32)
-        given = score_matrix(table)
-        for column, expert_id in enumerate(self.expert_ids):
-            if expert_id in table.expert_ids:
-                added[:, column] = given[:, table.expert_ids.index(expert_id)]
-        scores = np.concatenate([self.scores, added])
-        grown = self._with_questions(list(range(len(table))), features, table)
-        return replace(grown, scores=scores, means=mean_scores(scores).astype(np.float32))
-
     def _with_questions(self, rows: list[int], features: Features, table: OutcomeTable) -> NeighboursModel:
         if not rows:
             return self

@@ -218,6 +218,35 @@ async def test_what_was_taken_without_anybody_hearing_of_it_is_given_back(redis:
     assert left[Kind.BUDGET, Unit.TOKENS] == 900
 
 
+async def test_what_a_killed_replica_had_taken_is_free_once_the_budget_is_read_again(redis: RedisServer) -> None:
+    """And what runs meanwhile is counted as it ends, neither more nor less."""
+    ledger, key = MemoryLedger(), f"key-{uuid.uuid4().hex[:8]}"
+    counters = RedisCounters(redis.url, ledger.load)
+
+    def asked(tokens: int) -> list[Rule]:
+        return list(rules_of(KeyLimits(tokens_per_day=100), Spent(tokens), NOON))
+
+    await counters.take(key, "killed", asked(30))
+    running = await counters.take(key, "running", asked(40))
+    (budget,) = [name async for name in counters._redis.scan_iter(f"*{key}*:b:*")]
+    lives_ms = await counters._redis.pttl(budget)
+    taken = await counters._redis.time()
+    async with asyncio.timeout(30):
+        while (now := await counters._redis.time())[0] * 1000 + now[1] // 1000 <= taken[0] * 1000 + taken[1] // 1000 + 200:
+            await asyncio.sleep(0.01)
+        await counters._redis.delete(budget)  # as it is when its time is over
+        again = await counters.take(key, "again", asked(10))
+        counters.settle(key, "running", asked(40), [25], running.slot)
+        counters.settle(key, "again", asked(10), [10], again.slot)
+        while counters.num_untold:
+            await asyncio.sleep(0.005)
+        last = await counters.take(key, "last", asked(1))
+    await counters.close()
+
+    assert 0 < lives_ms <= 3_600_000
+    assert (running.left, again.left, last.left) == ((30,), (90,), (100 - 10 - 25 - 1,))
+
+
 async def test_a_request_that_is_over_leaves_nothing_of_its_own_for_long(redis: RedisServer) -> None:
     """Thousands come in a minute; only that it was settled is remembered for ten minutes."""
     ledger = MemoryLedger()

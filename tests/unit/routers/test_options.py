@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from domain.errors import InvalidRequest
-from routers.options import SkillsOptions, parse_options
+from routers.options import SkillsOptions, expert_list, parse_options
 
 
 def test_values_stand_over_the_defaults() -> None:
@@ -21,6 +21,18 @@ def test_an_unknown_option_names_the_nearest_known_one() -> None:
         parse_options({"flor": 0.5}, SkillsOptions())
 
     assert caught.value.param == "router_options.flor"
+
+
+@pytest.mark.parametrize("name", ["scoring", "floor", "sticky", "keyword_expert"])
+def test_a_value_of_any_size_is_told_in_short(name: str) -> None:
+    """Messages stand in answers, in logs and in traces."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse_options({name: ["x" * 100_000] * 3}, SkillsOptions())
+    with pytest.raises(InvalidRequest) as listed:
+        expert_list({"x": "y" * 100_000})
+
+    assert len(caught.value.message) < 200
+    assert len(listed.value.message) < 200
 
 
 @pytest.mark.parametrize(

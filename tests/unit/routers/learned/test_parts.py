@@ -143,7 +143,7 @@ def test_more_questions_become_neighbours() -> None:
     model = NeighboursRouter.with_options({"k": 3, "kernel": "uniform", "shrinkage": 0}).fit(features_of(vectors), table_of(scores), seed=0)
     new = unit(1, seed=9)
     more = Features(("new",) * 3, np.repeat(new, 3, axis=0))
-    grown = model.with_questions(more, OutcomeTable(more.texts, ("b",), floats([1.0, 1.0, 1.0])))
+    grown = model.with_expert("b", more, OutcomeTable(more.texts, ("b",), floats([1.0, 1.0, 1.0])))
     asked = Features(("asked",), new)
 
     assert grown.predict(asked)[0, 1] == pytest.approx(1.0)
