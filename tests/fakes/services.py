@@ -96,6 +96,7 @@ class FakeEncoder:
     encoder_id = "fake-encoder@1"
     ready = True
     dimensions = 3
+    early_dimensions = 0
 
     async def encode(self, texts: Sequence[str]) -> np.ndarray:
         rows = np.array([[len(t), sum(c in "aeiou" for c in t), 1] for t in texts], dtype=np.float32).reshape(-1, 3)

@@ -84,7 +84,7 @@ def test_a_service_that_is_told_to_writes_nothing_but_json(tmp_path: Path) -> No
     environment = {
         **os.environ,
         "CONSILIUM_LOG_FORMAT": "json",
-        "CONSILIUM_ADMIN_KEY": "admin",
+        "CONSILIUM_ADMIN_KEY": "admin-key-0123456789",
         "CONSILIUM_SEED_ZOO": "false",
         "CONSILIUM_NO_SUCH_SETTING": "1",
         "CONSILIUM_DATA_DIR": str(tmp_path / "data"),
