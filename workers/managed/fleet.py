@@ -16,6 +16,7 @@ from domain.deadline import Deadline
 from domain.errors import Conflict, ConsiliumError, ExpertProtocolError, ExpertUnavailable, ExpertUnreachable, NotFound
 from domain.experts import Backend, ExpertCard
 from workers.managed.adapters import AdapterLoads
+from workers.managed.environ import Environ
 from workers.managed.host import MeasuredHost
 from workers.managed.measurements import CallTimes, Measurements
 from workers.managed.operations import Operations
@@ -45,9 +46,11 @@ class Fleet:
     def __init__(self, settings: FleetSettings) -> None:
         self._settings, self._limits = settings, settings.limits
         self._memory = settings.memory
+        self._environ = Environ()
         self._supervisor = Supervisor(
             settings.folder,
             settings.installation,
+            inherited=self._environ,
             limits=settings.vllm_limits,
             policy=settings.restart_policy,
             restart=False,
@@ -89,6 +92,7 @@ class Fleet:
         async with self._updating:
             if self._is_closed:
                 return
+            self._environ.withhold(everyone)
             wanted = {card.id: card for card in everyone if card.enabled and self.manages(card)}
             if wanted and not self._is_read:
                 await asyncio.to_thread(self._measurements.read)
