@@ -33,6 +33,7 @@ from rich.table import Table
 
 from benchmarks.routing import Texts, registry, router_for
 from domain.chat import ChatRequest
+from domain.experts import ExpertCard
 from domain.registry import RegistrySnapshot
 from domain.routing import PickRule, RoutingQuery
 from domain.skills import AggregatorProfile, LabelledQuestion, SkillCount
@@ -76,13 +77,14 @@ class World:
     """A registry whose experts were measured on every skill, and what routes in it."""
 
     snapshot: RegistrySnapshot
+    candidates: Sequence[ExpertCard]
+    """Everybody but those that aggregate."""
     router: SkillsRouter
     texts: Sequence[str]
 
     async def route(self, text: str) -> Route:
         request = ChatRequest("benchmark", "auto", ({"role": "user", "content": text},))
-        experts = [card for card in self.snapshot.experts.values() if card.id not in self.snapshot.aggregator_profiles]
-        query = RoutingQuery(request, experts, PickRule("top_k", K), 0, options={"floor": -1.0})
+        query = RoutingQuery(request, self.candidates, PickRule("top_k", K), 0, options={"floor": -1.0})
         decision = await self.router.route(query, self.snapshot)
         aggregator = Fuse().expert_for(AggregationContext(request, Strategy("benchmark"), decision, self.snapshot, lambda _: True))
         return decision.selected, aggregator.id if aggregator else ""
@@ -111,7 +113,8 @@ async def world_of(encoder: Encoder) -> World:
         part = needed[start : start + 256]
         vectors |= dict(zip(part, await encoder.encode(part), strict=True))
     router = await router_for(KnownVectors(encoder, vectors), snapshot, questions)  # type: ignore[arg-type]
-    return World(snapshot, router, texts)
+    candidates = [card for card in snapshot.experts.values() if card.id not in profiles]
+    return World(snapshot, candidates, router, texts)
 
 
 def write_input(path: Path, texts: Sequence[str], num_lines: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from domain.experts import ExpertCard
+from domain.experts import ExpertCard, ExpertRole
 from domain.keys import ApiKey
 from domain.skills import AggregatorProfile, SkillProfile
 from domain.strategy import Strategy
@@ -27,3 +27,9 @@ class RegistrySnapshot:
     aggregator_profiles: Mapping[str, AggregatorProfile] = field(default_factory=dict)
     keys: Mapping[str, ApiKey] = field(default_factory=dict, repr=False)
     """Stored API keys by id, revoked ones too."""
+    aggregators: tuple[ExpertCard, ...] = field(init=False, repr=False, compare=False)
+    """Experts that may read candidates: who was measured at it, and whose card gives them that role."""
+
+    def __post_init__(self) -> None:
+        may_read = (card for card in self.experts.values() if card.id in self.aggregator_profiles or ExpertRole.AGGREGATOR in card.roles)
+        object.__setattr__(self, "aggregators", tuple(may_read))  # once: every fused request asks, and there may be a thousand experts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Literal, Self, get_args
 
 from domain.adjustments import AS_SCORED, UNKNOWN_CIRCUMSTANCES, Circumstances, RoutingAdjustments
@@ -62,6 +63,23 @@ class ScoredExpert:
         _put_selected(made, selected)
         _put_why(made, why)
         return made
+
+    @classmethod
+    def all_explained_by(
+        cls, expert_ids: Sequence[str], scores: Sequence[float], selected: Container[str], why: Callable[[int], str], order: Iterable[int]
+    ) -> tuple[Self, ...]:
+        """The same for every place in *order*, at which *expert_ids*, *scores* and *why* tell of one expert. A call for each takes as long
+        again."""
+        new, made = object.__new__, list[Self]()
+        for place in order:
+            one = new(cls)
+            expert_id = expert_ids[place]
+            _put_id(one, expert_id)
+            _put_score(one, scores[place])
+            _put_selected(one, expert_id in selected)
+            _put_why(one, partial(why, place))
+            made.append(one)
+        return tuple(made)
 
 
 class _MadeWhenRead:
@@ -123,7 +141,9 @@ class RoutingDecision:
     def detailed_by(self, detail: Callable[[], Mapping[str, Any]]) -> Self:
         """This decision with a detail that is made when somebody reads it, which few do at once: the trace's writer, who asked for an
         explanation. *detail* has to be pure."""
-        made = replace(self, detail={})
+        made = object.__new__(type(self))
+        for get, put in _slots:  # ``replace`` takes four times as long, and most decisions come this way
+            put(made, get(self))
         _put_detail(made, detail)
         return made
 
@@ -143,6 +163,7 @@ class RoutingDecision:
         return made
 
 
+_slots = [(vars(RoutingDecision)[part.name].__get__, vars(RoutingDecision)[part.name].__set__) for part in fields(RoutingDecision)]
 _kept_detail, _put_detail = vars(RoutingDecision)["detail"].__get__, vars(RoutingDecision)["detail"].__set__
 RoutingDecision.detail = _MadeWhenRead(vars(RoutingDecision)["detail"])  # type: ignore[assignment, misc]
 

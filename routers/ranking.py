@@ -36,9 +36,8 @@ class Ranking:
 
     def considered(self, selected: Sequence[str]) -> tuple[ScoredExpert, ...]:
         """Every expert, best score first; equals in the order in which they came."""
-        chosen, ids, scores, why = set(selected), self.expert_ids, self.scores.tolist(), self.why
         order = np.argsort(-self.scores, kind="stable").tolist()
-        return tuple(ScoredExpert.explained_by(ids[i], scores[i], ids[i] in chosen, partial(why, i)) for i in order)
+        return ScoredExpert.all_explained_by(self.expert_ids, self.scores.tolist(), set(selected), self.why, order)
 
 
 def rank(query: RoutingQuery, scores: Floats, why: Callable[[int], str]) -> Ranking:

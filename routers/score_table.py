@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -67,8 +68,8 @@ class ScoreTable:
 
     def counts(self, expert_ids: Sequence[str], skills: Sequence[str]) -> Counts:
         """The counts of *expert_ids* on *skills*, in their order. Unknown experts and skills have none."""
-        rows = np.fromiter((self.row_of.get(expert_id, -1) for expert_id in expert_ids), np.intp, len(expert_ids))
-        columns = np.fromiter((self.column_of.get(skill, -1) for skill in skills), np.intp, len(skills))
+        rows = np.fromiter(map(self.row_of.get, expert_ids, repeat(-1)), np.intp, len(expert_ids))
+        columns = np.fromiter(map(self.column_of.get, skills, repeat(-1)), np.intp, len(skills))
         cells = np.ix_(rows, columns)
         return Counts(
             num_answered=self.num_answered[cells],

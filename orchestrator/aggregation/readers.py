@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domain.experts import ExpertCard, ExpertRole
+from domain.experts import ExpertCard
 from domain.skills import AggregatorProfile, SkillMatch, SkillProfile
 from orchestrator.aggregation.base import AggregationContext
 
@@ -73,11 +73,7 @@ def _found_reader(context: AggregationContext) -> tuple[ExpertCard | None, str]:
             return card, context.why_fixed or f"the {by} names {card.id}"
         missed = f"{fixed}, which the {by} names, cannot be asked; "
     profiles, category = context.snapshot.aggregator_profiles, context.decision.category
-    able = [
-        card
-        for card in context.snapshot.experts.values()
-        if (card.id in profiles or ExpertRole.AGGREGATOR in card.roles) and context.usable(card)
-    ]
+    able = [card for card in context.snapshot.aggregators if context.usable(card)]
     if not able:
         return None, f"{missed}no aggregator is usable"
     best = max(able, key=lambda card: (aggregator_score(profiles.get(card.id), category), card.id))
