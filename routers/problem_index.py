@@ -7,6 +7,7 @@ Neither says whether the best of them is like the question at all; the cosine do
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,9 +32,10 @@ class ProblemIndex:
     """The solved problems of one tenant. Immutable. At a thousand problems a search takes about half a millisecond."""
 
     def __init__(self, problems: Sequence[SolvedProblem], vectors: Floats) -> None:
-        """*vectors* (n, d) are unit vectors, row by row those of *problems*."""
+        """*vectors* (n, d) are unit vectors, row by row theirs."""
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, whatever the service's level is
         self.problems = tuple(problems)
         self._vectors = vectors
         corpus = [words_of(problem.question) for problem in problems]
@@ -56,7 +58,7 @@ class ProblemIndex:
             return ()
         cosines = self._vectors @ vector
         near = np.flatnonzero(cosines >= min_similarity).tolist()
-        fused = fuse([_ranked(cosines, near), _ranked(self._shared_words(question), near, above=0.0)])
+        fused = fuse([_ranks(cosines, near), _ranks(self._shared_words(question), near, above=0.0)])
         order = sorted(near, key=lambda row: (-fused[row], -self.problems[row].sequence))
         return tuple(
             Demonstration(problem.id, problem.question, problem.answer, float(cosines[row]))
@@ -73,17 +75,21 @@ class ProblemIndex:
         return scores
 
 
-def fuse(rankings: Sequence[Sequence[int]]) -> Mapping[int, float]:
-    """What reciprocal rank fusion makes of *rankings*, each best first: an item's sum of 1 / (60 + rank), ranks from 1. An item that a
+def fuse(rankings: Sequence[Mapping[int, int]]) -> Mapping[int, float]:
+    """What reciprocal rank fusion makes of *rankings*, each from item to rank, from 1: an item's sum of 1 / (60 + rank). An item that a
     ranking leaves out gets nothing from it."""
     fused: dict[int, float] = {}
     for ranking in rankings:
-        for rank, item in enumerate(ranking, 1):
+        for item, rank in ranking.items():
             fused[item] = fused.get(item, 0.0) + 1.0 / (FUSION_K + rank)
     return fused
 
 
-def _ranked(scores: Floats, rows: Sequence[int], *, above: float | None = None) -> list[int]:
-    """*rows* by falling score, without those that have no more than *above*."""
-    kept = [row for row in rows if above is None or scores[row] > above]
-    return sorted(kept, key=lambda row: (-float(scores[row]), row))
+def _ranks(scores: Floats, rows: Sequence[int], *, above: float | None = None) -> dict[int, int]:
+    """*rows* by rank, without those that have no more than *above*. Equal scores have one rank, so that the other ranking decides."""
+    kept = sorted((row for row in rows if above is None or scores[row] > above), key=lambda row: -float(scores[row]))
+    ranks: dict[int, int] = {}
+    for place, row in enumerate(kept):
+        before = kept[place - 1] if place else None
+        ranks[row] = ranks[before] if before is not None and scores[before] == scores[row] else place + 1
+    return ranks

@@ -92,7 +92,8 @@ class ProblemMemory:
         index = self._indexes.get(tenant)
         if index is None:
             index = await self._awaited(tenant)
-        self._indexes.move_to_end(tenant)
+        if tenant in self._indexes:
+            self._indexes.move_to_end(tenant)
         if not index.problems:
             return ()
         (vector,) = await self._encoder.encode([question])

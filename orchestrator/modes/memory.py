@@ -161,16 +161,12 @@ class Memory:
         others = _leading([kept for kept in best if own is None or kept is not store.get(ballot(own))])
         return draft_call(self.context, card, self._shown(card, "memory.again", others, mine)[0], sample=sample)
 
-    def _shown(
-        self, card: ExpertCard, template: str, leading: Sequence[Block], mine: Sequence[Block]
-    ) -> tuple[Sequence[Message], str]:
+    def _shown(self, card: ExpertCard, template: str, leading: Sequence[Block], mine: Sequence[Block]) -> tuple[Sequence[Message], str]:
         """The conversation with what was answered, and the solved problems where *card* can tell the two apart."""
         solved = () if card.aggregation_prompt == COMPACT else _solved(self.context)
         return reading(self.context, card, template, [*solved, *mine, *leading])
 
-    def _judged(
-        self, found: Sequence[Candidate], store: dict[str, _Kept], round_: int, by: str, why: str
-    ) -> Generator[Step, Any, None]:
+    def _judged(self, found: Sequence[Candidate], store: dict[str, _Kept], round_: int, by: str, why: str) -> Generator[Step, Any, None]:
         """*found* enters *store*; what is new there is judged, each by itself."""
         new: list[str] = []
         for candidate in found:

@@ -58,9 +58,10 @@ async def delete_traces(services: ServicesDep, asked: Annotated[ForgetQuery, Dep
 
 @router.delete("/{trace_id}", status_code=204)
 async def delete_trace(services: ServicesDep, trace_id: str, version: Version) -> Response:
-    """Forget one request."""
+    """Forget one request, and what the memory has kept of it."""
     await _checked(services, trace_id, version)
     await services.trace_store.delete(trace_id)
+    await services.memory.forgotten(trace_id)
     return no_content()
 
 

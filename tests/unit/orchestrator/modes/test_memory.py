@@ -160,7 +160,11 @@ async def test_the_store_keeps_as_many_answers_as_there_are_agents_and_the_best_
 
 
 async def test_the_best_may_be_told_as_it_is() -> None:
-    rig = Rig("memory", {"a": ["1", "1"], "b": ["2", "2"], "reader": ["FINAL ASSESSMENT: 20%", "FINAL ASSESSMENT: 70%"]}, mode_options={"answer": "best"})
+    rig = Rig(
+        "memory",
+        {"a": ["1", "1"], "b": ["2", "2"], "reader": ["FINAL ASSESSMENT: 20%", "FINAL ASSESSMENT: 70%"]},
+        mode_options={"answer": "best"},
+    )
 
     assert await rig.ask() == "2"
     assert rig.trace.aggregator == "memory:b"
