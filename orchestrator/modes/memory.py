@@ -43,7 +43,7 @@ OPTIONS: Options = {
     "agents": Option(2, 1, 8),
     "rounds": Option(2, 1, 4),
     "demonstrations": Option(5, 0, 10),
-    "min_similarity": Option(0.6, 0.0, 1.0),
+    "min_similarity": Option(0.5, 0.0, 1.0),
     "judge_expert": Option(None),
     "answer": Option("written", choices=("written", "best")),
     "write": Option(False),

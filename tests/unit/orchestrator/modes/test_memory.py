@@ -54,7 +54,7 @@ async def test_the_first_round_is_shown_what_was_solved_and_so_is_who_writes() -
         assert "Problem: What is 20 + 20?\n\nAnswer: 40" in shown
         assert "What is 30 + 30?" in shown
     assert "20 + 20" not in rig.shown_to("reader", 0), "a judge sees the question and the answer"
-    assert memory.asked == [("_local", "How much is 1 + 1?", 5, 0.6)]
+    assert memory.asked == [("_local", "How much is 1 + 1?", 5, 0.5)]
     assert rig.trace.decision is not None
     assert rig.trace.decision.detail["memory"] == {
         "shown": [{"id": "mem-1", "similarity": 0.9}, {"id": "mem-2", "similarity": 0.9}],
