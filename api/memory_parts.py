@@ -26,15 +26,15 @@ class MemoryParts:
     """Whether feedback may fill it: the memory is on, and traces keep what was said as it was said."""
 
     async def heard(self, trace: Trace, event: Feedback) -> SolvedProblem | None:
-        """*event* was said about *trace*: right lets the answer in, where that was asked for; anything else takes it out. What was kept."""
-        if not found_right(trace, event.given):
-            problem = solved_of(trace, event, now=event.created_at)
-            await self._seen(await self.store.forget(trace_id=trace.id) + (await self.store.disowned(problem) if problem else 0))
-            return None
-        if not (self.learns and event.counts and may_write(trace)):
-            return None
-        problem = solved_of(trace, event, now=time.time())
-        if problem is None or problem.question.startswith(PREFIX) or problem.answer.startswith(PREFIX):  # kept before traces kept words
+        """*event* was said about *trace*: right lets the answer in, where that was asked for; wrong takes it out. What was kept."""
+        is_right = found_right(trace, event.given) if event.counts else None
+        problem = solved_of(trace, event, now=time.time()) if is_right is not None else None
+        if problem is not None and PREFIX in (problem.question[: len(PREFIX)], problem.answer[: len(PREFIX)]):
+            problem = None  # of a trace from when words were kept as hashes
+        if is_right is False:
+            num_gone = await self.store.forget(trace_id=trace.id)
+            await self._seen(num_gone + (0 if problem is None else await self.store.disowned(problem)))
+        if not is_right or problem is None or not self.learns or not may_write(trace):
             return None
         (kept,) = await self.add([problem])
         return kept

@@ -17,16 +17,19 @@ from domain.trace import Trace
 
 RIGHT_FROM = 0.9
 """Score from which an answer counts as right. What is shown as solved is taken up, so a fair answer is not good enough."""
+WRONG_BELOW = 0.5
+"""Score below which it counts as wrong. What lies between says neither."""
 
 
-def found_right(trace: Trace, given: Mapping[str, Any]) -> bool:
-    """Whether what was *given* as feedback says that the answer that was told is right."""
+def found_right(trace: Trace, given: Mapping[str, Any]) -> bool | None:
+    """What was *given* as feedback says of the answer that was told: whether it is right; None where it says neither."""
     if "correct" in given:
         return given["correct"] is True
     if "score" in given:
-        return float(given["score"]) >= RIGHT_FROM
-    # Whose words several experts' answers became is nobody's own.
-    return bool(trace.is_own) and trace.answered_by in given.get("correct_expert", ())
+        score = float(given["score"])
+        return True if score >= RIGHT_FROM else False if score < WRONG_BELOW else None
+    # Whose words several experts' answers became is nobody's own: who was right says nothing of it.
+    return trace.answered_by in given.get("correct_expert", ()) if trace.is_own else None
 
 
 def may_write(trace: Trace) -> bool:

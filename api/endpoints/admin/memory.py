@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from api.auth import ADMIN
 from api.dependencies import ServicesDep
 from api.endpoints.admin.queries import query_of
 from api.endpoints.admin.resources import Body, Json, described_by, etag_of, no_content, one, page_response, place_in, require_known
@@ -36,7 +35,7 @@ async def add_problems(services: ServicesDep, body: Body) -> Response:
     """Keep problems with answers that you vouch for, all or none. One whose question the tenant has already takes its place. Where a tenant
     has more than `CONSILIUM_MEMORY_PROBLEMS`, those leave that were shown longest ago."""
     given, now = parse(SolvedProblemsBody, body), time.time()
-    require_known([given.tenant], {LOCAL_TENANT, ADMIN, *services.directory.snapshot().keys}, kind="tenant", param="tenant")
+    require_known([given.tenant], {LOCAL_TENANT, *services.directory.snapshot().keys}, kind="tenant", param="tenant")
     problems = [
         SolvedProblem("", given.tenant, row.question, row.answer, "import", now, tuple(row.skills), row.expert) for row in given.problems
     ]
