@@ -58,7 +58,7 @@ class ProblemIndex:
             return ()
         cosines = self._vectors @ vector
         near = np.flatnonzero(cosines >= min_similarity).tolist()
-        fused = fuse([_ranks(cosines, near), _ranks(self._shared_words(question), near, above=0.0)])
+        fused = fuse([_ranks(cosines, near), _ranks(self.shared_words(question), near, above=0.0)])
         order = sorted(near, key=lambda row: (-fused[row], -self.problems[row].sequence))
         return tuple(
             Demonstration(problem.id, problem.question, problem.answer, float(cosines[row]))
@@ -66,7 +66,7 @@ class ProblemIndex:
             for problem in (self.problems[row],)
         )
 
-    def _shared_words(self, question: str) -> Floats:
+    def shared_words(self, question: str) -> Floats:
         """(n,) BM25 scores; 0 of a problem that shares no word."""
         words = words_of(question)
         if self._bm25 is None or not words:

@@ -76,8 +76,6 @@ class ProblemMemory:
         """Tenants in whose index problems are missing, since they could not be encoded."""
         self._used: dict[str, float] = {}
         self._following = asyncio.Lock()
-        self.num_recalled = self.num_shown = 0
-        """Requests that asked, and problems that they were shown, since the start."""
 
     @property
     def num_problems(self) -> int:
@@ -86,7 +84,6 @@ class ProblemMemory:
 
     async def recall(self, tenant: str, question: str, *, limit: int, min_similarity: float) -> Sequence[Demonstration]:
         """As ``orchestrator.ports.Memory`` has it. Nothing is read here, unless the tenant's problems are not in memory yet."""
-        self.num_recalled += 1
         if tenant not in self._known:
             return ()
         index = self._indexes.get(tenant)
@@ -100,7 +97,6 @@ class ProblemMemory:
         if vector.shape != index.vector_shape:
             raise NotReady("the encoder was changed, and the solved problems are being read anew")
         found = index.search(question, vector, limit=limit, min_similarity=min_similarity)
-        self.num_shown += len(found)
         for shown in found[: max(0, self._limits.max_used - len(self._used))]:
             self._used[shown.problem_id] = self._now()
         return found
