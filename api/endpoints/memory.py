@@ -12,7 +12,7 @@ from api.endpoints.admin.memory import problem_view
 from api.endpoints.admin.queries import PAGED, Page, query_of
 from api.endpoints.admin.resources import no_content, page_response, place_in
 from api.json_response import json_response
-from api.openapi import answers
+from api.openapi import ERRORS, answers
 from api.schemas.admin_answers import Forgotten, PageOf, SolvedProblemTold
 from api.schemas.admin_queries import Query
 from domain.errors import NotFound
@@ -36,7 +36,7 @@ async def clear_own_memory(request: Request, services: StoredServices, _asked: A
     return json_response({"num_deleted": await services.memory.clear(_tenant(request))})
 
 
-@router.delete("/v1/memory/{problem_id}", status_code=204)
+@router.delete("/v1/memory/{problem_id}", status_code=204, responses=ERRORS)
 async def delete_own_problem(request: Request, services: StoredServices, problem_id: str) -> Response:
     """Forget one of your key's solved problems; of another's it is not told that there is one."""
     if (await services.memory.store.get(problem_id)).tenant != _tenant(request):
