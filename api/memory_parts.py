@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from domain.feedback import Feedback
 from domain.memory import SolvedProblem
 from domain.trace import Trace
-from experts_registry.memory import MemoryStore
-from experts_registry.trace_privacy import PREFIX
 from orchestrator.feedback.solved import found_right, may_write, solved_of
-from routers.problem_memory import ProblemMemory
+
+if TYPE_CHECKING:
+    from experts_registry.memory import MemoryStore
+    from routers.problem_memory import ProblemMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,6 @@ class MemoryParts:
         """*event* was said about *trace*: right lets the answer in, where that was asked for; wrong takes it out. What was kept."""
         is_right = found_right(trace, event.given) if event.counts else None
         problem = solved_of(trace, event, now=time.time()) if is_right is not None else None
-        if problem is not None and PREFIX in (problem.question[: len(PREFIX)], problem.answer[: len(PREFIX)]):
-            problem = None  # of a trace from when words were kept as hashes
         if is_right is False:
             num_gone = await self.store.forget(trace_id=trace.id)
             await self._seen(num_gone + (0 if problem is None else await self.store.disowned(problem)))

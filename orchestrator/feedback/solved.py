@@ -13,7 +13,7 @@ from domain.answers import without_reasoning
 from domain.chat import text_of
 from domain.feedback import Feedback
 from domain.memory import MAX_PROBLEM_CHARS, MAX_SOLUTION_CHARS, SolvedProblem, tenant_of
-from domain.trace import Trace
+from domain.trace import HASH_PREFIX, Trace
 
 RIGHT_FROM = 0.9
 """Score from which an answer counts as right. What is shown as solved is taken up, so a fair answer is not good enough."""
@@ -48,6 +48,8 @@ def solved_of(trace: Trace, event: Feedback, *, now: float) -> SolvedProblem | N
     if trace.status != "ok" or not trace.answer or len(turns) != 1 or turns[0].get("role") != "user" or not _is_text(turns[0]):
         return None
     question, answer = text_of(turns[0]).strip(), without_reasoning(trace.answer)
+    if question.startswith(HASH_PREFIX) or answer.startswith(HASH_PREFIX):  # of a trace from when words were kept as hashes
+        return None
     if not (0 < len(question) <= MAX_PROBLEM_CHARS and 0 < len(answer) <= MAX_SOLUTION_CHARS):
         return None
     return SolvedProblem(
