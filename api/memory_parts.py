@@ -47,6 +47,10 @@ class MemoryParts:
         """What was solved in that request goes with it."""
         await self._seen(await self.store.forget(trace_id=trace_id))
 
+    async def forgotten_before(self, timestamp: float) -> None:
+        """The same of every request that began before *timestamp* (seconds since the epoch). To be called while they are in the traces."""
+        await self._seen(await self.store.forget_requests_before(timestamp))
+
     async def add(self, problems: Sequence[SolvedProblem]) -> list[SolvedProblem]:
         """Raises as ``MemoryStore.add``."""
         kept = await self.store.add(problems)

@@ -18,7 +18,7 @@ from domain.memory import MAX_PROBLEM_CHARS, MAX_SOLUTION_CHARS, MemorySource, S
 from experts_registry import state
 from experts_registry.database import Database
 from experts_registry.questions import chunks
-from experts_registry.tables import memory_tenants, solved_problems
+from experts_registry.tables import memory_tenants, solved_problems, traces
 
 PREFIX = "mem-"
 _NEW = ("id", "tenant", "question", "answer", "source", "expert_id", "trace_id", "feedback_id", "created_at", "used_at")
@@ -102,6 +102,14 @@ class MemoryStore:
                 return 0
             await state.lock(connection)
             return await self._delete(connection, column == value)
+
+    async def forget_requests_before(self, timestamp: float) -> int:
+        """Forget what was solved in requests that began before *timestamp* (seconds since the epoch) and are still in the traces; returns
+        how many."""
+        old = sa.select(traces.c.id).where(traces.c.started_at < timestamp)
+        async with self._database.session() as connection:
+            await state.lock(connection)
+            return await self._delete(connection, solved_problems.c.trace_id.in_(old))
 
     async def disowned(self, problem: SolvedProblem) -> int:
         """Somebody says that this very answer is wrong: what feedback on another request had let in goes; returns how many."""

@@ -75,7 +75,7 @@ class ProblemMemory:
         self._unfinished: set[str] = set()
         """Tenants in whose index problems are missing, since they could not be encoded."""
         self._used: dict[str, float] = {}
-        self._following = asyncio.Lock()
+        self._following, self._has_looked = asyncio.Lock(), asyncio.Event()
 
     @property
     def num_problems(self) -> int:
@@ -84,6 +84,8 @@ class ProblemMemory:
 
     async def recall(self, tenant: str, question: str, *, limit: int, min_similarity: float) -> Sequence[Demonstration]:
         """As ``orchestrator.ports.Memory`` has it. Nothing is read here, unless the tenant's problems are not in memory yet."""
+        if not self._has_looked.is_set():
+            await self._looked()
         if tenant not in self._known:
             return ()
         index = self._indexes.get(tenant)
@@ -112,6 +114,7 @@ class ProblemMemory:
                 if tenant in self._indexes or tenant in first:
                     await self._read(tenant)
             self._version = version
+            self._has_looked.set()
             used, self._used = self._used, {}
             if used:
                 await self._source.used(used)
@@ -130,6 +133,14 @@ class ProblemMemory:
             except Exception:  # a fault of ours: the next look may be fine, and problems that are never read again would be worse
                 log.exception("reading solved problems failed")
             await asyncio.sleep(every_s)
+
+    async def _looked(self) -> None:
+        """Wait for the first look at the database, so that right after a start nobody is told that there is nothing."""
+        try:
+            async with asyncio.timeout(self._limits.load_wait_s):
+                await self._has_looked.wait()
+        except TimeoutError:
+            raise NotReady("the solved problems were not read yet") from None
 
     async def _awaited(self, tenant: str) -> ProblemIndex:
         """Raises ``NotReady`` when it takes too long; it is read to its end all the same."""

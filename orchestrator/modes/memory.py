@@ -227,7 +227,7 @@ def make(context: AggregationContext, aggregator: Aggregator, max_calls: int) ->
         mode = Memory(context, tuple(experts_of(context)), agents, rounds, judge, writer, why)
         if rounds * agents > 1 and mode.num_calls <= max_calls:
             return context.decision, mode
-    (call,) = candidate_calls(context, replace(context.decision, selected=context.decision.selected[:1]), max_calls=1)
+    (call,) = candidate_calls(context, context.decision, max_calls=1)
     solved = _solved(context)
     if solved and call.expert.aggregation_prompt != COMPACT:
         call = replace(call, messages=reading(context, call.expert, "memory.first", solved)[0])

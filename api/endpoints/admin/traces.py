@@ -52,7 +52,8 @@ async def get_trace(services: ServicesDep, trace_id: str) -> Response:
 
 @router.delete("", openapi_extra=asks(ForgetQuery), responses=answers(Forgotten))
 async def delete_traces(services: ServicesDep, asked: Annotated[ForgetQuery, Depends(query_of(ForgetQuery))]) -> Response:
-    """Forget the requests that began before a moment."""
+    """Forget the requests that began before a moment, and what the memory has kept of them."""
+    await services.memory.forgotten_before(asked.before)
     return json_response({"num_deleted": await services.trace_store.delete_before(asked.before)})
 
 

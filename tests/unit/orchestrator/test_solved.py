@@ -19,8 +19,8 @@ EVENT = Feedback("fb-1", "r1", "t1", 5.0, {"correct": True}, skills=(("multiplic
 
 def answered(**changes: Any) -> Trace:
     trace = Trace(
-        "r1", "auto", "solver", 1.0, "ok", messages=(QUESTION,), answer="<think>6 * 7</think> 42", answered_by="a", is_own=True, key_id="team",
-        id="t1",
+        "r1", "auto", "solver", 1.0, "ok", messages=(QUESTION,), answer="<think>6 * 7</think> 42", answered_by="a", is_own=True,
+        key_id="team", id="t1",
     )  # fmt: skip
     return replace(trace, **changes)
 

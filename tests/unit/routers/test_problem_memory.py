@@ -158,6 +158,19 @@ async def test_a_request_does_not_wait_long_for_problems_that_are_being_read() -
     assert await shown(memory, "a") == ["mem-1"], "it was read to its end all the same"
 
 
+async def test_before_the_first_look_nobody_is_told_that_there_is_nothing() -> None:
+    source = Source()
+    source.keep("a")
+    late = ProblemMemory(source, HashingEncoder(), limits=MemoryLimits(load_wait_s=0.01))
+    with pytest.raises(NotReady, match="not read yet"):
+        await shown(late, "a")
+    soon = ProblemMemory(source, HashingEncoder())
+    asking = asyncio.ensure_future(shown(soon, "a"))
+    await soon.follow()
+
+    assert await asking == ["mem-1"]
+
+
 async def test_what_was_shown_is_told_to_the_store_with_the_next_look() -> None:
     source = Source()
     source.keep("a")
