@@ -13,7 +13,7 @@ from domain.errors import InvalidRequest, NotFound
 from domain.memory import SolvedProblem
 from experts_registry.database import Database
 from experts_registry.memory import MemoryStore
-from experts_registry.tables import solved_problems
+from experts_registry.tables import solved_problems, traces
 from routers.problem_memory import ProblemMemory
 from tests.fakes.encoder import HashingEncoder
 
@@ -79,6 +79,16 @@ async def test_what_was_kept_goes_with_its_feedback_with_its_request_and_by_its_
     for gone in (one, two, three):
         with pytest.raises(NotFound):
             await store.delete(gone.id)
+
+
+async def test_requests_that_are_forgotten_take_their_problems_with_them(store: MemoryStore, database: Database) -> None:
+    rows = [{"id": f"t-{at}", "started_at": float(at), "model": "auto", "status": "ok", "document": {}} for at in (10, 20)]
+    async with database.session() as connection:
+        await connection.execute(traces.insert(), rows)
+    await store.add([solved(f"of {trace_id}", trace_id=trace_id) for trace_id in ("t-10", "t-20", None)])
+
+    assert await store.forget_requests_before(20.0) == 1
+    assert [one.question for one in await store.list()] == ["of None", "of t-20"]
 
 
 async def test_an_answer_that_is_called_wrong_goes_unless_it_was_entered_by_hand(store: MemoryStore) -> None:
