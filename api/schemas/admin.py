@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from experts_registry.fields import environment_reference, http_url
+from domain.memory import LOCAL_TENANT, MAX_PROBLEM_CHARS, MAX_SOLUTION_CHARS
+from experts_registry.fields import environment_reference, http_url, storable
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+StorableName = Annotated[Name, AfterValidator(storable)]
 SecretReference = Annotated[str, Field(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(environment_reference)]
 """Where a secret is found; never the secret itself."""
 
@@ -55,6 +57,29 @@ class QuestionBody(StrictModel):
     options: list[str] | None = None
     grader: str | None = None
     history: list[dict[str, Any]] | None = None
+
+
+MAX_PROBLEMS = 500
+"""Solved problems in one request: each is encoded before the answer, some three milliseconds."""
+
+
+class SolvedProblemBody(StrictModel):
+    """A problem with an answer that you vouch for."""
+
+    question: Annotated[str, Field(min_length=1, max_length=MAX_PROBLEM_CHARS)]
+    answer: Annotated[str, Field(min_length=1, max_length=MAX_SOLUTION_CHARS)]
+    """As it is shown to experts: the way to it as well, where that helps."""
+    skills: Annotated[list[StorableName], Field(max_length=32)] = []
+    expert: Annotated[str, Field(max_length=64), AfterValidator(storable)] | None = None
+    """Whose answer it is, where one expert's."""
+
+
+class SolvedProblemsBody(StrictModel):
+    """What one tenant's memory is to hold besides what it holds."""
+
+    tenant: Annotated[str, Field(min_length=1, max_length=64)] = LOCAL_TENANT
+    """A key's id; `_local` is who comes in without a stored one."""
+    problems: Annotated[list[SolvedProblemBody], Field(min_length=1, max_length=MAX_PROBLEMS)]
 
 
 class ResumeBody(StrictModel):

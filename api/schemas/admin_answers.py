@@ -333,6 +333,34 @@ class TraceTold(Decided):
     answer: str | None
 
 
+class SolvedProblemTold(Told):
+    """A problem with an answer that somebody vouched for."""
+
+    id: str
+    tenant: str
+    """A key's id, or `_local`."""
+    question: str
+    answer: str
+    skills: list[str]
+    source: Literal["feedback", "import"]
+    """Who vouched for it: a user, or somebody with the admin key."""
+    expert: str | None
+    """Whose answer it is, where one expert's."""
+    trace_id: str | None
+    """The request that it was solved in."""
+    feedback_id: str | None
+    """What was said of it; taken back, the problem goes."""
+    created_at: float
+    used_at: float | None
+    """When it was last shown to an expert."""
+
+
+class ProblemsKept(Told):
+    tenant: str
+    ids: list[str]
+    """In the order of the request."""
+
+
 class Forgotten(Told):
     num_deleted: int
 

@@ -9,6 +9,7 @@ from domain.batch import LineRoute, Waves
 from domain.chat import ChatRequest
 from domain.deadline import Deadline
 from domain.errors import ConsiliumError, DeadlineExceeded, ExpertUnavailable, NoEligibleExpert
+from domain.memory import NOTHING_RECALLED
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
 from orchestrator.aggregation.option_probabilities import without_them
@@ -75,6 +76,7 @@ class Lines:
             waves=None if mode.is_known_ahead else Waves(mode.num_calls, tuple(call.expert.id for call in first), mode.others),
             vector=vector,
             encoder_id=self._encoder_id() if self._encoder_id is not None and vector is not None else None,
+            recalled=prepared.context.recalled if prepared.context.recalled != NOTHING_RECALLED else None,
         )
 
     async def _prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
@@ -179,7 +181,12 @@ class Lines:
 
     def _prepared(self, request: ChatRequest, route: LineRoute) -> Prepared:
         return self._preparation.again(
-            request, decision_of(route), aggregator_expert=route.aggregator, wait_s=self._wait_s, in_waves=route.waves is not None
+            request,
+            decision_of(route),
+            aggregator_expert=route.aggregator,
+            wait_s=self._wait_s,
+            in_waves=route.waves is not None,
+            recalled=route.recalled or NOTHING_RECALLED,
         )
 
 
@@ -201,6 +208,7 @@ def decision_of(route: LineRoute) -> RoutingDecision:
         others_fit=False,
         calls=route.calls,
         cascade=route.cascade,
+        detail={} if route.recalled is None else {"memory": dict(route.recalled.told)},
     )
 
 

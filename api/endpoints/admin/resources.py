@@ -164,6 +164,14 @@ def decode_cursor(cursor: str) -> str:
         raise InvalidRequest(f"cursor {cursor[:40]!r} is not one that a list has given", param="cursor") from None
 
 
+def place_in(cursor: str) -> int:
+    """The place in a log that *cursor* was given for."""
+    text = decode_cursor(cursor)
+    if not text.isdecimal() or len(text) > 18:
+        raise InvalidRequest("cursor is none that a page gave: start again without one", param="cursor")
+    return int(text)
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 

@@ -52,15 +52,17 @@ async def get_trace(services: ServicesDep, trace_id: str) -> Response:
 
 @router.delete("", openapi_extra=asks(ForgetQuery), responses=answers(Forgotten))
 async def delete_traces(services: ServicesDep, asked: Annotated[ForgetQuery, Depends(query_of(ForgetQuery))]) -> Response:
-    """Forget the requests that began before a moment."""
+    """Forget the requests that began before a moment, and what the memory has kept of them."""
+    await services.memory.forgotten_before(asked.before)
     return json_response({"num_deleted": await services.trace_store.delete_before(asked.before)})
 
 
 @router.delete("/{trace_id}", status_code=204)
 async def delete_trace(services: ServicesDep, trace_id: str, version: Version) -> Response:
-    """Forget one request."""
+    """Forget one request, and what the memory has kept of it."""
     await _checked(services, trace_id, version)
     await services.trace_store.delete(trace_id)
+    await services.memory.forgotten(trace_id)
     return no_content()
 
 
