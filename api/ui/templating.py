@@ -40,7 +40,7 @@ def environment() -> Environment:
         "pretty": pretty,
         "part": lambda text: quote(str(text), safe=""),
         "compact": compact,
-        "report_pair": lambda report: (report["id"], report["title"]),
+        "report_pair": lambda report: (report["id"], report["name"]),
         "list_pair": lambda value: (str(value), str(value)),
     }
     made.globals |= {"asset": address_of, "navigation": NAVIGATION, "address": address, "now": time.time}
