@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from api.after_answer import AfterAnswer
 from api.auth import Auth, load_admin_key
 from api.batch_host import BatchFleet
 from api.batch_output import output_line
@@ -227,7 +228,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             directory=directory,
             routers=routers,
             workers=workers,
-            sinks=sinks,
+            sinks=[AfterAnswer(sinks)],
             keep_text=settings.traces and settings.content_kept != "off",
             load=workers,
             history=session_routes,

@@ -12,7 +12,7 @@ from typing import Any, cast
 from domain.access import Access
 from domain.adjustments import UNKNOWN_CIRCUMSTANCES, Circumstances, RoutingAdjustments
 from domain.budget import Budget
-from domain.chat import ChatRequest
+from domain.chat import NO_OPTIONS, ChatRequest
 from domain.deadline import Clock, Deadline
 from domain.errors import ConsiliumError, ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard, ExpertRole, HealthState
@@ -132,6 +132,11 @@ class Preparation:
         recorder.strategy = None if target.expert else target.strategy.id
         strategy = target.strategy
         check = Check(request, self._directory.health_of, strategy.adjustments)
+        if target.expert and request.options is NO_OPTIONS and (known := view.named.get(request.model)) is not None:
+            with recorder.timing("route"):
+                self._only(target.expert, check)
+            recorder.decision = known
+            return Decided(request, target, view, known, self._deadline(request, strategy), check)
         if target.expert:
             _check_options_for_one(target.expert, request, snapshot, check)
             who = self._only(target.expert, check)
@@ -179,6 +184,8 @@ class Preparation:
         if request.effort is not None:
             decision = decision.detailed_by(partial(_with, decision, "effort", partial(told_effort, request.effort)))
         recorder.decision = decision = view.decision(decision)
+        if target.expert and request.options is NO_OPTIONS:
+            view.named[request.model] = decision
         return Decided(request, target, view, decision, deadline, check)
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
