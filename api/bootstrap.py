@@ -296,7 +296,7 @@ class _Batches:
                 encoder_id=(lambda: services.encoder.encoder_id if services.encoder.ready else None) if self._learns and traced else None,
             ),
             workers=GuardedWorkers(services.workers, services.directory),
-            shapes=batch_shapes(services),
+            shapes=batch_shapes(services, traced=traced),
             wire_error=wire_error_of,
             output_line=output_line,
             limits=self._limits,

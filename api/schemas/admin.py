@@ -118,6 +118,23 @@ class AggregatorRunBody(ResumeBody):
     seed: int = 0
 
 
+class EvaluationBody(StrictModel):
+    """What strategies are worth on labelled questions."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    questions: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    """Each as one line of the JSONL: question, answer, and id, category, skills, options, grader, history. Those that experts were measured
+    on are left out."""
+    strategies: Annotated[list[Name] | None, Field(min_length=1)] = None
+    """Which; all enabled ones when left out."""
+    calls: Annotated[int, Field(ge=2, le=16)] = 3
+    """That votes and samples make, the baselines with several calls."""
+    limit: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    """At most so many questions, spread evenly over them."""
+    max_in_flight: Annotated[int, Field(ge=1, le=256)] = 8
+    """Questions at once."""
+
+
 class CalibrateBody(ResumeBody):
     """How to choose a cascade's threshold."""
 

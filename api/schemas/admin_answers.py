@@ -248,6 +248,39 @@ class AggregatorRunTold(Told):
     progress: list[ProgressTold]
 
 
+class BestWay(Told):
+    name: str
+    accuracy: float | None
+    cost: float | None
+
+
+class EvaluationRow(Told):
+    """One evaluation, without its report."""
+
+    id: str
+    name: str
+    created_at: float
+    """Of its report; before there is one, when it was begun."""
+    num_questions: int
+    num_experts: int | None
+    """None before there is a report."""
+    best: BestWay | None
+    """The best strategy or router."""
+    status: Literal["running", "finished", "cancelled", "failed"]
+    stage: str | None
+    """What is being done, in words; None where that is over."""
+    num_done: int | None
+    num_total: int | None
+    """Of this stage."""
+    error: str | None
+    """Why there is no report."""
+
+
+class EvaluationTold(EvaluationRow):
+    report: dict[str, Any] | None
+    """As `consilium eval … --json` writes it: `rows` has every way with accuracy, interval and cost, `groups` the tables by skill."""
+
+
 class MappedCategory(Told):
     category: str
     share: float

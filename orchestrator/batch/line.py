@@ -12,6 +12,7 @@ from domain.errors import ConsiliumError, DeadlineExceeded, ExpertUnavailable, N
 from domain.memory import NOTHING_RECALLED
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
+from domain.trace_context import TraceContext
 from orchestrator.aggregation.option_probabilities import without_them
 from orchestrator.answer import Answer
 from orchestrator.failures import error_for
@@ -104,7 +105,7 @@ class Lines:
         call = call_at(replayed(prepared.mode, earlier, card_of=prepared.context.snapshot.experts.get, chosen=chosen), position)
         if call is None:
             raise NothingToAggregate
-        return call
+        return replace(call, context=_span(request, position))
 
     async def asked_next(self, request: ChatRequest, route: LineRoute, outcomes: Mapping[int, Outcome]) -> tuple[tuple[int, str], ...]:
         """Of a line whose calls come in waves: those that come after those that have ended, as position and expert; none when it is over.
@@ -145,16 +146,16 @@ class Lines:
     def _final(self, request: ChatRequest, route: LineRoute, outcomes: Mapping[int, Outcome], recorder: TraceRecorder) -> Candidate:
         only = _only_answer(route, outcomes)
         if only is not None:  # it stands, whatever the registry has become since
-            _keep(list(outcomes.values()), CallRole.CANDIDATE, recorder)
+            _keep(request, outcomes, recorder)
             recorder.aggregated(SINGLE, why_single(len(route.selected)))
             return only if len(route.selected) == 1 else without_them(request, only)
         prepared = self._prepared(request, route)
         ledger = prepared.ledger
 
-        def keep(step: Ask | Write, ended: Sequence[Outcome]) -> None:
+        def keep(step: Ask | Write, positions: Sequence[int], ended: Sequence[Outcome]) -> None:
             recorder.took(step.wait, max((outcome.latency_s for outcome in ended), default=0.0))
-            for call, outcome in zip(step.calls, ended, strict=True):
-                recorder.call(outcome, call.role, stage=step.stage)
+            for call, position, outcome in zip(step.calls, positions, ended, strict=True):
+                recorder.call(outcome, call.role, stage=step.stage, span=_span(request, position))
             ledger.ended(step.calls, ended)
 
         known = outcomes if route.waves is not None else _filled(route, outcomes)
@@ -236,7 +237,13 @@ def _filled(route: LineRoute, outcomes: Mapping[int, Outcome]) -> dict[int, Outc
     return {**missing, **outcomes}
 
 
-def _keep(outcomes: Sequence[Outcome], role: CallRole, recorder: TraceRecorder) -> None:
-    recorder.took("experts", max((outcome.latency_s for outcome in outcomes), default=0.0))
-    for outcome in outcomes:
-        recorder.call(outcome, role)
+def _keep(request: ChatRequest, outcomes: Mapping[int, Outcome], recorder: TraceRecorder) -> None:
+    """The candidates' calls of a line that came to one answer."""
+    recorder.took("experts", max((outcome.latency_s for outcome in outcomes.values()), default=0.0))
+    for position, outcome in outcomes.items():
+        recorder.call(outcome, CallRole.CANDIDATE, span=_span(request, position))
+
+
+def _span(request: ChatRequest, position: int) -> TraceContext | None:
+    """The span of the call at *position*, below the line's. It follows from there: who makes a call is not always who tells of it."""
+    return None if request.context is None else request.context.named_child(f"call at {position}")

@@ -178,6 +178,7 @@ def test_every_right_answer_is_as_documented(api_schema: Any, service: str) -> N
         _files_and_batches(ask)
         _registry(ask)
         _measurement(ask)
+        _evaluations(ask)
         _keys(ask)
         ask("GET", "/admin/api/workers")
 
@@ -287,6 +288,18 @@ def _measurement(ask: Right) -> None:
     ask("GET", f"{runs}/{{run_id}}", run_id=begun["id"])
     ask("POST", f"{runs}/{{run_id}}/cancel", run_id=begun["id"])
     ask("DELETE", f"{runs}/{{run_id}}", status=204, run_id=begun["id"])
+
+
+def _evaluations(ask: Right) -> None:
+    path = "/admin/api/evaluations"
+    questions = [{"question": "Seven apples of algebra 1?", "answer": "1"}, {"question": "A slow clock, algebra 2?", "answer": 2}]
+    begun = ask("POST", path, status=202, json={"name": "x", "questions": questions, "strategies": ["panel"], "limit": 2})
+    one = f"{path}/{{evaluation_id}}"
+    ask("POST", f"{one}/cancel", evaluation_id=begun["id"])
+    ask("DELETE", one, status=204, evaluation_id=begun["id"])
+    begun = ask("POST", path, status=202, json={"name": "y", "questions": questions, "strategies": ["panel"]})
+    until(lambda: ask("GET", one, evaluation_id=begun["id"])["status"] == "finished", within_s=60)
+    ask("GET", path)
 
 
 def _keys(ask: Right) -> None:
