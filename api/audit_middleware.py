@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _PREFIX = "/admin/api/"
 _HAVE_BEFORE = frozenset({"PUT", "PATCH", "DELETE"})
-_FORGETS = f"{_PREFIX}traces/"
+_FORGETS = (f"{_PREFIX}traces/", f"{_PREFIX}memory")
 """What is removed here is somebody's conversation: it is removed to be gone, and the log is kept for ever."""
 CHANGED_NOTHING = "consilium.changed_nothing"
 """Key of the scope: what might have changed something did not, and leaves no entry."""
