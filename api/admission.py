@@ -7,7 +7,6 @@ from types import TracebackType
 
 from fastapi import Request
 
-from api.after_answer import after_answer
 from api.auth import ANYBODY, Caller
 from api.services import Services
 from api.trace_middleware import CONTEXT
@@ -74,7 +73,7 @@ async def admitted(request: Request, services: Services, asked: ChatRequest) -> 
     if grant is None:
         return asked, _FREE
     request.scope[LIMIT_HEADERS] = grant.headers
-    return replace(asked, on_trace=after_answer(grant.settled)), Held(grant)
+    return replace(asked, on_trace=grant.settled), Held(grant)
 
 
 async def admitted_for(request: Request, services: Services, num_tokens: int) -> Held:

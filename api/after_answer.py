@@ -1,10 +1,10 @@
-"""What is told of a request, told when its answer is on its way: whoever waits for it does not wait for the accounts."""
+"""What is told of a request for people to look at, told when its answer is on its way: whoever waits for it does not wait for that."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from domain.trace import Trace
 from orchestrator.ports import TraceSink
@@ -12,21 +12,12 @@ from orchestrator.ports import TraceSink
 log = logging.getLogger(__name__)
 
 
-def after_answer(take: Callable[[Trace], None]) -> Callable[[Trace], None]:
-    """*take*, called with a trace in the event loop's next turn, after what ``AfterAnswer`` was given before it."""
-    loop = asyncio.get_running_loop()
-
-    def later(trace: Trace) -> None:
-        loop.call_soon(take, trace)
-
-    return later
-
-
 class AfterAnswer:
     """Hands each trace to *sinks* in the event loop's next turn (``orchestrator.ports.TraceSink``).
 
     An event loop sends what was written when the running turn ends, so that everything done beside the answer in that turn is time to
-    its first byte. It is still done before any further request is read. One turn's traces are all that ever waits here.
+    its first byte. Nothing may come here that the next request goes by: a caller in the same process may ask before that turn. One
+    turn's traces are all that ever waits here.
     """
 
     def __init__(self, sinks: Sequence[TraceSink]) -> None:

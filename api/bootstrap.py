@@ -189,10 +189,10 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     feedback.teach([router for router in routers.values() if isinstance(router, OnlineLearner)])
     memory = memory_parts(settings, database, encoder)
     keys = key_parts(settings, database, directory)
-    sinks: list[TraceSink] = [metrics, sessions, session_routes, latencies, keys.usage, *([trace_store] if settings.traces else [])]
     spans = _span_exporter(settings, directory)
-    if spans is not None:
-        sinks.append(spans)
+    # What the next request goes by is told before the answer; what people look at is told when it is on its way.
+    followed: list[TraceSink] = [sessions, session_routes, keys.usage]
+    looked_at: list[TraceSink] = [metrics, latencies, *([trace_store] if settings.traces else []), *([spans] if spans is not None else [])]
     metrics.watch(_ExpertGauges(directory, workers))
     watch_servers(metrics, fleet)
     watch_feedback(metrics, feedback)
@@ -234,14 +234,14 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             directory=directory,
             routers=routers,
             workers=workers,
-            sinks=[AfterAnswer(sinks)],
+            sinks=[*followed, AfterAnswer(looked_at)],
             keep_text=settings.traces and settings.content_kept != "off",
             load=workers,
             history=session_routes,
             memory=memory.live if settings.memory else None,
         ),
     )
-    services.batches = _Batches(services, sinks, learns=learns)
+    services.batches = _Batches(services, [*followed, *looked_at], learns=learns)
     watch_process(metrics, services.readiness, services.batches.service, version=installed_version())
     return services
 
