@@ -94,7 +94,7 @@ def size_of(trace: Trace) -> int:
         num_parts += 1
     if trace.decision is not None:
         num_parts += len(trace.decision.considered)
-        texts += [trace.decision.reason, *(expert.why for expert in trace.decision.considered)]
+        texts.append(trace.decision.reason)  # and not why each expert was or was not chosen, which is made when somebody reads it
         num_bytes += _size_of(trace.decision.detail, _MAX_NESTING) if trace.decision.is_detailed else _BYTES_DEFERRED
     return num_parts * _BYTES_EACH + num_bytes + sum(len(text) for text in texts if text)
 

@@ -63,7 +63,7 @@ class TraceStore:
         max_queued_bytes: int = 64 * 2**20,
         close_timeout_s: float = 5.0,
         first_retry_s: float = 0.5,
-        gather_s: float = 0.2,
+        gather_s: float = 1.0,
         encoder_id: Callable[[], str] | None = None,
         content_key: bytes | None = None,
     ) -> None:
@@ -247,8 +247,8 @@ class TraceStore:
             self._idle.set()
 
     async def _gathered(self) -> None:
-        """A moment for others to join, unless somebody waits: one transaction costs as much as fifty traces, and a request that comes
-        while it is made waits for it."""
+        """A moment for others to join, unless somebody waits: one transaction costs as much as fifty traces, and requests that come while it
+        is made take longer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._gather_s):
                 await self._hurry.wait()
