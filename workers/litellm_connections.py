@@ -58,7 +58,7 @@ def held_to(bounds: ConnectionBounds) -> Iterator[None]:
 class BoundedConnector(TCPConnector):
     """Gives up connecting in time. Waiting for one of the connector's places is not connecting, and not counted."""
 
-    async def _create_connection(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> ResponseHandler:
+    async def _create_connection(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> ResponseHandler:  # noqa: ASYNC109
         bounds = _bounds.get()
         # What ends here is told as aiohttp's ConnectionTimeoutError by its session.
         async with asyncio.timeout(None if bounds is None else bounds.connect_timeout_s):
