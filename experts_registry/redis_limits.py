@@ -294,7 +294,7 @@ class RedisCounters:
 
     def _names(self, key_id: str, rules: Sequence[Rule]) -> list[str]:
         """Of each rule two: its own, and that of its leases."""
-        names = []
+        names: list[str] = []
         for rule in rules:
             name = self._name(key_id, rule)
             names += (name, f"{name}:held" if rule.kind is Kind.BUDGET else name)
