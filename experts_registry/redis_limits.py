@@ -316,7 +316,8 @@ class RedisCounters:
         return f"{self._prefix}:{{{key_id}}}:settled:{lease}", f"{self._prefix}:{{{key_id}}}:taken:{lease}"
 
     def _named(self, key_id: str, kind: Kind, unit: Unit, period: str) -> str:
-        return f"{self._prefix}:{{{key_id}}}:{kind.value}:{unit.value}{':' if period else ''}{period}"
+        place = "budget" if kind is Kind.BUDGET else kind.value  # under "b" releases before kept them in another form
+        return f"{self._prefix}:{{{key_id}}}:{place}:{unit.value}{':' if period else ''}{period}"
 
 
 def _may_differ(rules: Sequence[Rule]) -> bool:

@@ -225,7 +225,7 @@ def asked(tokens: int, limit: int = 100) -> list[Rule]:
 
 async def budget_of(counters: RedisCounters, key: str) -> str:
     """Its name in Redis."""
-    (name,) = [name async for name in counters._redis.scan_iter(f"*{key}*:b:*") if not name.endswith(":held")]
+    (name,) = [name async for name in counters._redis.scan_iter(f"*{key}*:budget:*") if not name.endswith(":held")]
     return str(name)
 
 
