@@ -45,6 +45,8 @@ FAULTY = ("alpha", "beta", "gamma")
 HEALTHY = ("alpha-twin", "beta-twin", "delta")
 """No fault ever meets them."""
 DATABASE = "database"
+RECOVERED_WITHIN_S = 60.0
+"""How long the database may take to start again: seconds, but on a machine that is far too busy."""
 TIMEOUT_S = 20.0
 """The strategies' deadline."""
 EXPERT_TIMEOUT_S, FIRST_TOKEN_TIMEOUT_S, IDLE_TIMEOUT_S = 4.0, 2.0, 2.0
@@ -161,7 +163,16 @@ class Postgres:
         os.kill(pid, signal.SIGQUIT)  # no goodbye, no checkpoint
 
     def start(self) -> None:
-        self._server.ensure_postgres_running()
+        """Returns when it has recovered. On a machine that is too busy that takes longer than the package waits for at a time."""
+        give_up = time.monotonic() + RECOVERED_WITHIN_S
+        while True:
+            try:
+                self._server.ensure_postgres_running()
+                return
+            except (subprocess.SubprocessError, RuntimeError, AssertionError):
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.5)
 
     def close(self) -> None:
         self._server.cleanup()
