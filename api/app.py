@@ -13,7 +13,7 @@ from api import errors
 from api.audit_middleware import AuditMiddleware
 from api.direct import DirectMiddleware
 from api.draining import Drain
-from api.endpoints import admin, batches, chat, completions, embeddings, feedback, files, health, metrics, models, route
+from api.endpoints import admin, batches, chat, completions, embeddings, feedback, files, health, memory, metrics, models, route
 from api.metrics import Metrics
 from api.middleware import (
     AdmissionMiddleware,
@@ -39,7 +39,7 @@ _DIRECT = {
     "/v1/completions": completions.create_completion,
     "/v1/embeddings": embeddings.create_embeddings,
 }
-_ENDPOINTS = (chat, completions, models, embeddings, files, batches, route, feedback, health, metrics, admin, ui)
+_ENDPOINTS = (chat, completions, models, embeddings, files, batches, route, feedback, memory, health, metrics, admin, ui)
 
 
 def create_app(

@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 
 _PREFIX = "/admin/api/"
 _HAVE_BEFORE = frozenset({"PUT", "PATCH", "DELETE"})
-_FORGETS = f"{_PREFIX}traces/"
+_FORGETS = (f"{_PREFIX}traces/", f"{_PREFIX}memory")
 """What is removed here is somebody's conversation: it is removed to be gone, and the log is kept for ever."""
+CHANGED_NOTHING = "consilium.changed_nothing"
+"""Key of the scope: what might have changed something did not, and leaves no entry."""
 MAX_KEPT_BYTES = 65_536
 """Of what was there before, and of what was answered: cards and strategies take a few kilobytes."""
 
@@ -53,7 +55,7 @@ class AuditMiddleware:
                 body.extend(message.get("body", b""))
             if start is not None and (len(body) > MAX_KEPT_BYTES or not message.get("more_body", False)):
                 begun, start = start, None
-                if begun["status"] < 400:
+                if begun["status"] < 400 and CHANGED_NOTHING not in scope:
                     await _keep(scope, begun["status"], before, _json(bytes(body)))
                 await send(begun)
                 await send({**message, "body": bytes(body)})

@@ -21,6 +21,8 @@ IN_THREAD_BYTES = 100_000
 """Size from which a body is read in a thread: here that takes about a millisecond, at ten megabytes a second, in which nobody
 else would be answered."""
 
+_HEADERS = "consilium.headers"
+"""Key of the scope: its headers by name, the first of each. A request is asked for seven."""
 BODY = "consilium.body"
 """Key of the scope: the whole body, which the middleware has read."""
 
@@ -29,10 +31,11 @@ T = TypeVar("T")
 
 def header_of(scope: Scope, name: bytes) -> str | None:
     """The request's first header of that *name*, in small letters; None when it has none."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value).decode("latin-1")
-    return None
+    found = scope.get(_HEADERS)
+    if found is None:
+        found = scope[_HEADERS] = dict(reversed(scope["headers"]))
+    value: bytes | None = found.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 async def json_object(request: Request) -> dict[str, Any]:

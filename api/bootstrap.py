@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from api.after_answer import AfterAnswer
 from api.auth import Auth, load_admin_key
 from api.batch_host import BatchFleet
 from api.batch_output import output_line
@@ -23,6 +24,7 @@ from api.errors import wire_error_of
 from api.feedback_metrics import watch_feedback
 from api.first_content import seed_with_zoo
 from api.key_parts import KeyParts
+from api.memory_parts import MemoryParts
 from api.metrics import Metrics, watch_servers
 from api.process_metrics import watch_process, watch_traces
 from api.readiness import Readiness
@@ -42,6 +44,7 @@ from experts_registry.files import FileStore
 from experts_registry.health import HealthPolicy
 from experts_registry.key_usage import UsageLedger
 from experts_registry.keys import KeyStore
+from experts_registry.memory import MemoryStore
 from experts_registry.stores import Stores
 from experts_registry.trace_privacy import content_key
 from experts_registry.traces import TraceStore
@@ -86,6 +89,8 @@ from routers.learned_router import EstimatorFactory, LearnedRouter, OptionsFromC
 from routers.menu_annotator import MenuAnnotator
 from routers.model_keeper import ModelKeeper, models_of_strategies
 from routers.options import SkillsOptions
+from routers.problem_memory import ProblemMemory
+from routers.question_index import TextEncoder
 from routers.random_router import RandomRouter
 from routers.skills_router import SkillsRouter
 from routers.stickiness import SessionMemory, SessionRoutes
@@ -182,11 +187,12 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     parts = _RouterParts(encoder, index_holder, models, GuardedWorkers(workers, directory), sessions, learnt, _Costs(latencies, fleet))
     routers = _routers(parts)
     feedback.teach([router for router in routers.values() if isinstance(router, OnlineLearner)])
+    memory = memory_parts(settings, database, encoder)
     keys = key_parts(settings, database, directory)
-    sinks: list[TraceSink] = [metrics, sessions, session_routes, latencies, keys.usage, *([trace_store] if settings.traces else [])]
     spans = _span_exporter(settings, directory)
-    if spans is not None:
-        sinks.append(spans)
+    # What the next request goes by is told before the answer; what people look at is told when it is on its way.
+    followed: list[TraceSink] = [sessions, session_routes, keys.usage]
+    looked_at: list[TraceSink] = [metrics, latencies, *([trace_store] if settings.traces else []), *([spans] if spans is not None else [])]
     metrics.watch(_ExpertGauges(directory, workers))
     watch_servers(metrics, fleet)
     watch_feedback(metrics, feedback)
@@ -213,6 +219,7 @@ def build(settings: Settings, metrics: Metrics) -> Services:
         feedback=feedback,
         file_store=FileStore(database, settings.data_dir / "files", keep_s=settings.file_days * 86_400),
         batch_store=BatchStore(database),
+        memory=memory,
         keys=keys,
         directory=directory,
         encoder=encoder,
@@ -227,13 +234,14 @@ def build(settings: Settings, metrics: Metrics) -> Services:
             directory=directory,
             routers=routers,
             workers=workers,
-            sinks=sinks,
+            sinks=[*followed, AfterAnswer(looked_at)],
             keep_text=settings.traces and settings.content_kept != "off",
             load=workers,
             history=session_routes,
+            memory=memory.live if settings.memory else None,
         ),
     )
-    services.batches = _Batches(services, sinks, learns=learns)
+    services.batches = _Batches(services, [*followed, *looked_at], learns=learns)
     watch_process(metrics, services.readiness, services.batches.service, version=installed_version())
     return services
 
@@ -271,8 +279,9 @@ class _Batches:
     def parts(self, *, traced: bool = True) -> EngineParts:
         services, settings = self._services, self._services.settings
         # Without load and history: a file's lines are routed at once and planned, whatever is busy meanwhile.
-        preparation = Preparation(directory=services.directory, routers=services.routers, limits=Limits())
-        unhurried = Preparation(directory=Unhurried(services.directory), routers=services.routers, limits=Limits())
+        memory = services.memory.live if settings.memory else None
+        preparation = Preparation(directory=services.directory, routers=services.routers, limits=Limits(), memory=memory)
+        unhurried = Preparation(directory=Unhurried(services.directory), routers=services.routers, limits=Limits(), memory=memory)
         return EngineParts(
             store=services.batch_store,
             files=services.file_store,
@@ -287,7 +296,7 @@ class _Batches:
                 encoder_id=(lambda: services.encoder.encoder_id if services.encoder.ready else None) if self._learns and traced else None,
             ),
             workers=GuardedWorkers(services.workers, services.directory),
-            shapes=batch_shapes(services),
+            shapes=batch_shapes(services, traced=traced),
             wire_error=wire_error_of,
             output_line=output_line,
             limits=self._limits,
@@ -325,6 +334,13 @@ def key_parts(settings: Settings, database: Database, directory: RegistryDirecto
     else:
         counters = InProcessCounters(usage)
     return KeyParts(KeyStore(database), usage, AuditLog(database), counters, Gate(counters, usage))
+
+
+def memory_parts(settings: Settings, database: Database, encoder: TextEncoder) -> MemoryParts:
+    """The memory of solved problems; what feedback lets in has to be in the traces, word for word."""
+    store = MemoryStore(database, max_problems=settings.memory_problems)
+    learns = settings.memory and settings.traces and settings.feedback and settings.content_kept == "full"
+    return MemoryParts(store, ProblemMemory(store, encoder), learns)
 
 
 def _span_exporter(settings: Settings, directory: RegistryDirectory) -> SpanExporter | None:

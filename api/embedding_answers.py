@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,27 @@ from api.metrics import Metrics
 from api.schemas.embeddings import EmbeddingsBody, texts_of
 from api.schemas.validation import validate
 from api.services import Services
-from domain.errors import InvalidRequest, ModelNotFound
+from api.spans import CANCELLED, embeddings_span
+from domain.errors import ConsiliumError, InvalidRequest, ModelNotFound
+from domain.trace_context import TraceContext
 
 if TYPE_CHECKING:
+    from api.span_exporter import SpanExporter
     from routers.encoder import Encoder
 
 _ANY_MODEL = "auto"
 INLINE_TEXTS = 64
 """Vectors that are written down on the spot, in a millisecond; of more, a thread does it, so that others are answered meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Which request it is, as its span tells it."""
+
+    request_id: str
+    context: TraceContext | None
+    """None: it has no span."""
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +47,55 @@ class EmbeddingAnswers:
     """What the encoder is called, beside its id and ``auto``."""
     max_inputs: int
     metrics: Metrics
+    spans: SpanExporter | None = None
+    context_of: Callable[[str], TraceContext] | None = None
+    """From a batch's line, by its request id, to its span."""
 
     @classmethod
-    def of(cls, services: Services) -> EmbeddingAnswers:
-        return cls(services.encoder, services.settings.encoder, services.settings.max_embedding_inputs, services.metrics)
+    def of(cls, services: Services, *, context_of: Callable[[str], TraceContext] | None = None) -> EmbeddingAnswers:
+        settings = services.settings
+        return cls(services.encoder, settings.encoder, settings.max_embedding_inputs, services.metrics, services.spans, context_of)
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Raises ``RequestError`` for a body that it does not take, ``NotReady`` while the encoder loads."""
         self._texts(validate(EmbeddingsBody, body))
 
-    async def answer(self, body: Mapping[str, Any], request_id: str) -> dict[str, Any]:  # noqa: ARG002  # the port's signature
+    async def answer(self, body: Mapping[str, Any], request_id: str) -> dict[str, Any]:
         """The response's body. Raises like ``check``, and what the encoder raises."""
-        return await self.answer_to(validate(EmbeddingsBody, body))
+        context = None if self.context_of is None else self.context_of(request_id)
+        return await self.answer_to(validate(EmbeddingsBody, body), Whose(request_id, context))
 
-    async def answer_to(self, asked: EmbeddingsBody, *, num_tokens: int | None = None) -> dict[str, Any]:
+    async def answer_to(self, asked: EmbeddingsBody, whose: Whose, *, num_tokens: int | None = None) -> dict[str, Any]:
         """The same for a body that was read already, and whose tokens may have been counted."""
+        if self.spans is None or whose.context is None:
+            return await self._answer(asked, num_tokens)
+        started_at, began = time.time(), time.perf_counter()
+        answer: dict[str, Any] | None = None
+        error_type: str | None = CANCELLED
+        try:
+            answer, error_type = await self._answer(asked, num_tokens), None
+        except Exception as error:
+            error_type = error.code if isinstance(error, ConsiliumError) else "internal_error"
+            raise
+        finally:
+            self.spans.add(
+                embeddings_span(
+                    whose.context,
+                    request_id=whose.request_id,
+                    model=asked.model if asked.model in self._names else None,
+                    started_at=started_at,
+                    seconds=time.perf_counter() - began,
+                    num_texts=None if answer is None else len(answer["data"]),
+                    num_tokens=num_tokens if answer is None else answer["usage"]["prompt_tokens"],
+                    dimensions=None if answer is None else self.encoder.dimensions,
+                    encoding_format=asked.encoding_format,
+                    key_id=whose.key_id,
+                    error_type=error_type,
+                )
+            )
+        return answer
+
+    async def _answer(self, asked: EmbeddingsBody, num_tokens: int | None) -> dict[str, Any]:
         texts = self._texts(asked)
         began = time.perf_counter()
         vectors = (await self.encoder.encode(texts)).astype("<f4", copy=False)
@@ -85,10 +132,13 @@ class EmbeddingAnswers:
         """Of all its texts. Raises like ``check``."""
         return await self.encoder.count_tokens(self._texts(asked))
 
+    @property
+    def _names(self) -> tuple[str, str, str]:
+        return self.model, self.encoder.encoder_id, _ANY_MODEL
+
     def _texts(self, asked: EmbeddingsBody) -> Sequence[str]:
-        names = (self.model, self.encoder.encoder_id, _ANY_MODEL)
-        if asked.model not in names:
-            message = f"the embedding model {asked.model!r} does not exist; known are {', '.join(dict.fromkeys(names))}"
+        if asked.model not in self._names:
+            message = f"the embedding model {asked.model!r} does not exist; known are {', '.join(dict.fromkeys(self._names))}"
             raise ModelNotFound(message, param="model")
         if asked.dimensions is not None and asked.dimensions != self.encoder.dimensions:
             raise InvalidRequest(

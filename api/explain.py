@@ -59,6 +59,7 @@ def explain_object(trace: Trace) -> dict[str, Any]:
                 "role": call.role,
                 "status": call.status,
                 "error": call.error,
+                "started_ms": None if call.started_ms is None else round(call.started_ms, 2),
                 "latency_ms": round(call.latency_ms, 2),
                 "usage": usage_object(call.usage),
                 **_of_stage(call),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from starlette.requests import Request
 
@@ -43,34 +43,37 @@ def known_headers(request: Request) -> dict[str, str]:
 
 def decision_headers(*, strategy: str | None, decision: RoutingDecision | None) -> dict[str, str]:
     """What is known when the routing is done, which is before the first token. No strategy: one expert was asked for."""
-    found: dict[str, str | None] = {"x-consilium-strategy": strategy}
-    if decision is not None:
-        found |= {
-            "x-consilium-strategy": strategy or EXPLICIT,
-            "x-consilium-router": decision.router,
-            "x-consilium-experts": _list(decision.selected),
-            "x-consilium-skills": _list(match.skill for match in decision.skills),
-        }
-    return _clean(found)
+    return _clean(_of_decision(strategy, decision))
+
+
+def _of_decision(strategy: str | None, decision: RoutingDecision | None) -> dict[str, str | None]:
+    if decision is None:
+        return {"x-consilium-strategy": strategy}
+    return {
+        "x-consilium-strategy": strategy or EXPLICIT,
+        "x-consilium-router": decision.router,
+        "x-consilium-experts": _list(decision.selected),
+        "x-consilium-skills": _list([match.skill for match in decision.skills]),
+    }
 
 
 def trace_headers(trace: Trace) -> dict[str, str]:
     """What is known when the answer is complete: the experts are those that answered, best first."""
-    timings = trace.timings
-    answered = {call.expert_id for call in trace.calls if call.role is CallRole.CANDIDATE and call.status == "ok"}
-    selected = trace.decision.selected if trace.decision else ()
-    if trace.decision is not None and trace.decision.cascade is not None:  # in it the one whose answer it is stands first
-        selected = tuple(sorted(selected, key=lambda expert: expert != trace.answered_by))
-    return decision_headers(strategy=trace.strategy, decision=trace.decision) | _clean(
-        {
-            "x-consilium-experts": _list(expert for expert in selected if expert in answered),
-            "x-consilium-aggregator": trace.aggregator,
-            "x-consilium-cascade": _list(_stages(trace)),
-            "x-consilium-calls": str(trace.num_calls),
-            "x-consilium-route-ms": f"{timings.route:.2f}",
-            "x-consilium-overhead-ms": f"{timings.overhead:.2f}",
-        }
-    )
+    timings, decision = trace.timings, trace.decision
+    told = _of_decision(trace.strategy, decision)
+    if decision is not None:
+        answered = {call.expert_id for call in trace.calls if call.role is CallRole.CANDIDATE and call.status == "ok"}
+        selected: Sequence[str] = decision.selected
+        if decision.cascade is not None:  # in it the one whose answer it is stands first
+            selected = sorted(selected, key=lambda expert: expert != trace.answered_by)
+            told["x-consilium-cascade"] = _list(tuple(_stages(trace)))
+        told["x-consilium-experts"] = _list([expert for expert in selected if expert in answered]) or told["x-consilium-experts"]
+    told["x-consilium-aggregator"] = trace.aggregator
+    return _clean(told) | {
+        "x-consilium-calls": str(trace.num_calls),
+        "x-consilium-route-ms": f"{timings.route:.2f}",
+        "x-consilium-overhead-ms": f"{timings.overhead:.2f}",
+    }
 
 
 def stream_headers(stream: AnswerStream) -> dict[str, str]:
@@ -99,18 +102,26 @@ def _stages(trace: Trace) -> Iterator[str]:
         yield f"{call.expert_id} {became}" if call.confidence is None else f"{call.expert_id} {call.confidence:.2f} {became}"
 
 
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(name.replace(",", " ") for name in names))
+def _list(names: Sequence[str]) -> str:
+    if len(names) <= 1:
+        return names[0].replace(",", " ") if names else ""
+    return ", ".join(dict.fromkeys([name.replace(",", " ") for name in names]))
 
 
-def _clean(values: dict[str, str | None]) -> dict[str, str]:
-    return {name: header_value(value) for name, value in values.items() if value}
+def _clean(values: Mapping[str, str | None]) -> dict[str, str]:
+    found = {}
+    for name, value in values.items():
+        if not value:
+            continue
+        if len(value) <= MAX_VALUE_CHARS and value.isascii() and value.isprintable():  # nearly always
+            found[name] = value.strip()
+        else:
+            found[name] = header_value(value)
+    return found
 
 
 def header_value(text: str) -> str:
     """*text* as a header may carry it: printable latin-1 on one line, at most ``MAX_VALUE_CHARS``."""
-    if len(text) <= MAX_VALUE_CHARS and text.isascii() and text.isprintable():  # nearly always
-        return text.strip()
     given = text[: 2 * MAX_VALUE_CHARS]  # looked at letter by letter, and callers choose some names
     safe = "".join(c if c.isprintable() else " " for c in given).encode("latin-1", "replace").decode("latin-1").strip()
     return safe if len(safe) <= MAX_VALUE_CHARS else safe[: MAX_VALUE_CHARS - 3] + "..."

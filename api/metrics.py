@@ -5,6 +5,7 @@ Label values come from the registry or from fixed lists; what a caller makes up 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -22,6 +23,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _ROUTE_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 _QUEUE_SECONDS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_MAX_WAITS = 1_000
+"""Waits for a place that are counted together, at most; a trace comes long before."""
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 _FALLBACK = " (fallback)"
 
@@ -176,7 +179,10 @@ class Metrics:
         )
         self.batch_lines = made.counter("consilium_batch_lines", "Lines of batches that are over.", ("outcome",))
         self.http_requests = made.counter("consilium_http_requests", "HTTP requests by route.", ("method", "route", "status"))
-        self.in_flight = Gauge("consilium_in_flight", "HTTP requests being served now.", registry=self.registry)
+        self.num_in_flight = 0
+        """HTTP requests being served now."""
+        self.gauge("consilium_in_flight", "HTTP requests being served now.", lambda: self.num_in_flight)
+        self._waits: list[tuple[str, str, float]] = []
         self._named: dict[MetricWrapperBase, Labels] = {
             self.request_duration: self._models,
             self.first_token: self._models,
@@ -191,6 +197,7 @@ class Metrics:
 
     def emit(self, trace: Trace) -> None:
         """Count one request (``orchestrator.ports.TraceSink``)."""
+        self._count_waits()
         model = OTHER if trace.error_code == "model_not_found" else self._models(trace.model)
         error = "" if trace.status == "ok" else trace.error_code or trace.status
         self._series(self.request_duration, model, "chat", error).observe(trace.timings.total / 1e3)
@@ -243,8 +250,16 @@ class Metrics:
         self._series(self.tokens, model, "embeddings", "input", "").observe(num_tokens)
 
     def waited(self, expert_id: str, role: str, seconds: float) -> None:
-        """Count one call's wait for a place at its expert (``workers.pool.WorkerPool``)."""
-        self._series(self.expert_queue, self._experts(expert_id), role).observe(seconds)
+        """Count one call's wait for a place at its expert (``workers.pool.WorkerPool``), once it is over: the call begins now, and is not
+        to wait for its accounts."""
+        self._waits.append((expert_id, role, seconds))
+        if len(self._waits) >= _MAX_WAITS:
+            self._count_waits()
+
+    def _count_waits(self) -> None:
+        waits, self._waits = self._waits, []
+        for expert_id, role, seconds in waits:
+            self._series(self.expert_queue, self._experts(expert_id), role).observe(seconds)
 
     def lines_ended(self, num_completed: int, num_failed: int) -> None:
         """Count lines of a batch that are over, each once it is durable."""
@@ -272,11 +287,14 @@ class Metrics:
 
     def families(self) -> Iterator[Metric]:
         """Every metric with its series."""
+        self._count_waits()
         yield from self._rendered.collect()
         yield from self._table.collect()
 
     async def render(self) -> bytes:
         """Everything, in Prometheus' text format."""
+        await asyncio.sleep(0)  # what is counted when this turn of the loop ends belongs to what came before
+        self._count_waits()
         self._forget_gone()
         return generate_latest(self._rendered) + await self._table.render()
 

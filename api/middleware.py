@@ -69,18 +69,22 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status, headers = message["status"], message.setdefault("headers", [])
                 scope[_STATUS] = status
-                if not any(name == b"x-request-id" for name, _ in headers):
+                for name, _ in headers:
+                    if name == b"x-request-id":
+                        break
+                else:
                     message["headers"] = [*headers, (b"x-request-id", request_id.encode()), *scope.get(LIMIT_HEADERS, ())]
             await send(message)
 
         started = time.perf_counter()
-        self._metrics.in_flight.inc()
+        self._metrics.num_in_flight += 1
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            self._metrics.in_flight.dec()
+            self._metrics.num_in_flight -= 1
             route = getattr(scope.get("route"), "path", None)
-            self._metrics.count_http(scope["method"], route, status or 499)
+            # Counted when the answer is on its way, as its trace is (``api.after_answer``).
+            asyncio.get_running_loop().call_soon(self._metrics.count_http, scope["method"], route, status or 499)
             if log.isEnabledFor(logging.DEBUG):
                 took_ms = (time.perf_counter() - started) * 1e3
                 log.debug("%s %s %s %.1f ms %s", scope["method"], scope["path"], status, took_ms, request_id)

@@ -36,10 +36,12 @@ class Readiness:
 
     @property
     def is_ready(self) -> bool:
-        return not self.missing
+        return all(map(READY.__eq__, self.parts.values()))
 
     def require(self, *names: str) -> None:
         """Raise ``NotReady`` that names what is missing, of *names* or of all."""
+        if self.is_ready:  # nearly always
+            return
         waiting = {name: state for name, state in self.missing.items() if not names or name in names}
         if waiting:
             raise NotReady("not ready yet: " + "; ".join(f"{name}: {state}" for name, state in waiting.items()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
@@ -80,7 +80,7 @@ class SeriesTable:
                 labels = dict(zip(self._names[metric], values, strict=True))
                 known = self._series[metric, values] = _Series(metric.labels(*values), {**labels, **self._labels})
         known.lines = None
-        return cast(MetricT, known.child)
+        return known.child  # type: ignore[return-value]
 
     def forget(self, is_gone: Callable[[MetricWrapperBase, tuple[str, ...]], bool]) -> None:
         """Let go of the series that are about something that is gone."""

@@ -13,6 +13,7 @@ from api.settings import Settings
 from api.upload_room import UploadRoom
 
 if TYPE_CHECKING:
+    from api.memory_parts import MemoryParts
     from api.span_exporter import SpanExporter
     from experts_registry.batches import BatchStore
     from experts_registry.database import Database
@@ -77,6 +78,8 @@ class Services:
     """What users say about answers, and what is learnt from it."""
     file_store: FileStore
     batch_store: BatchStore
+    memory: MemoryParts
+    """Solved problems, for strategies with the mode ``memory``."""
     keys: KeyParts
     directory: RegistryDirectory
     encoder: Encoder

@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     trace_days: float = Field(default=30.0, gt=0)
     feedback: bool = True
     feedback_days: float = Field(default=365.0, gt=0)
+    memory: bool = True
+    memory_problems: int = Field(default=1000, ge=1, le=10_000)
 
     # --- telemetry ---
     log_format: str = Field(default="text", pattern="^(text|json)$")

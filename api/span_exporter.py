@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from api.spans import CardOf, Span, spans_of
+from api.spans import CHAT, CardOf, Span, spans_of
 from domain.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -69,14 +69,27 @@ class SpanExporter:
         """Requests whose spans were lost, since the start."""
         return self._num_refused + self._num_lost
 
-    def emit(self, trace: Trace) -> None:
-        """Take the spans of *trace*, where its trace is kept; never blocks, never raises."""
+    def emit(self, trace: Trace, operation: str = CHAT) -> None:
+        """Take the spans of *trace*, where its trace is kept; never blocks, never raises. *operation*: what was asked for."""
         if trace.context is None or not trace.context.sampled:
             return
-        if len(self._queue) >= self._max_queued:
-            self._num_refused += 1
-            return
-        self._queue.append(spans_of(trace, self._card_of))
+        if self._has_room():
+            self._put(spans_of(trace, self._card_of, operation=operation))
+
+    def add(self, span: Span) -> None:
+        """Take the one span of a request that leaves no trace, where its trace is kept; never blocks, never raises."""
+        if span.context.sampled and self._has_room():
+            self._put([span])
+
+    def _has_room(self) -> bool:
+        """Whether one more request may wait. If not, it is counted as dropped."""
+        if len(self._queue) < self._max_queued:
+            return True
+        self._num_refused += 1
+        return False
+
+    def _put(self, spans: list[Span]) -> None:
+        self._queue.append(spans)
         if len(self._queue) >= min(MAX_SENT, self._max_queued):
             self._hurry.set()
 

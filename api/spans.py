@@ -7,6 +7,8 @@
     └── aggregate fuse        from the last candidate on, where several are made into one answer
         └── chat reader       the aggregator's own call
 
+A line of a batch is a request like any other. ``route auto`` stands at the top of a request that is only routed, and ``embeddings`` alone.
+
 No text of a conversation, of an answer or of an error comes into a span; docs/telemetry.md lists what does.
 """
 
@@ -26,8 +28,12 @@ from domain.trace_context import ROUTING_SPAN, TraceContext
 
 MAX_VALUE_CHARS = 256
 """Of one attribute's text: some are names that a caller chose."""
+CANCELLED = "cancelled"
+"""``error.type`` of what was given up, since nobody waited for it any more."""
 MAX_NAMES = 32
 """Experts that one attribute lists."""
+CHAT, ROUTE, EMBEDDINGS = "chat", "route", "embeddings"
+"""What a request asks for. The second is our own word: OpenTelemetry has none for a decision alone."""
 _NS_PER_S, _NS_PER_MS = 1e9, 1e6
 _AGGREGATION_SPAN = "aggregation"
 _FALLBACK = " (fallback)"
@@ -57,14 +63,15 @@ class Span:
     """Machine-readable code of what failed; None where nothing did."""
 
 
-def spans_of(trace: Trace, card_of: CardOf) -> list[Span]:
-    """The spans of *trace*, the request's first; none where it has no context. *card_of* knows the experts, None for one that is gone."""
+def spans_of(trace: Trace, card_of: CardOf, *, operation: str = CHAT) -> list[Span]:
+    """The spans of *trace*, the request's first; none where it has no context. *card_of* knows the experts, None for one that is gone;
+    *operation* is what was asked for."""
     if trace.context is None:
         return []
     clock = _Clock(trace.started_at)
     routing = _routing(trace, trace.context, clock)
     aggregation = _aggregation(trace, trace.context, clock)
-    spans = [_request(trace, trace.context, clock), *(span for span in (routing, aggregation) if span is not None)]
+    spans = [_request(trace, trace.context, clock, operation), *(span for span in (routing, aggregation) if span is not None)]
     for number, call in enumerate(trace.calls):
         above = trace.context
         if routing is not None and call.role is CallRole.ANNOTATOR:
@@ -73,6 +80,39 @@ def spans_of(trace: Trace, card_of: CardOf) -> list[Span]:
             above = aggregation.context
         spans.append(_call(call, number, above, clock, card_of(call.expert_id)))
     return spans
+
+
+def embeddings_span(
+    context: TraceContext,
+    *,
+    request_id: str,
+    model: str | None,
+    started_at: float,
+    seconds: float,
+    num_texts: int | None = None,
+    num_tokens: int | None = None,
+    dimensions: int | None = None,
+    encoding_format: str | None = None,
+    key_id: str | None = None,
+    error_type: str | None = None,
+) -> Span:
+    """The one span of an embeddings request. *started_at*: seconds since the epoch. *model*: None where there is none of that name, which
+    would make a span's name each."""
+    attributes: dict[str, Value | None] = {
+        "gen_ai.operation.name": EMBEDDINGS,
+        "gen_ai.provider.name": "consilium",
+        "gen_ai.request.model": model,
+        "gen_ai.request.encoding_formats": None if encoding_format is None else (encoding_format,),
+        "gen_ai.embeddings.dimension.count": dimensions,
+        "gen_ai.usage.input_tokens": num_tokens,
+        "consilium.request_id": request_id,
+        "consilium.num_texts": num_texts,
+        "consilium.key_id": key_id,
+        "consilium.status": "ok" if error_type is None else CANCELLED if error_type == CANCELLED else "error",
+    }
+    clock = _Clock(started_at)
+    name = EMBEDDINGS if model is None else f"{EMBEDDINGS} {model}"
+    return Span(name, SpanKind.SERVER, context, clock.at(0.0), clock.at(seconds * 1e3), _told(attributes, error_type), error_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +125,10 @@ class _Clock:
         return round(self.started_at * _NS_PER_S + milliseconds * _NS_PER_MS)
 
 
-def _request(trace: Trace, context: TraceContext, clock: _Clock) -> Span:
+def _request(trace: Trace, context: TraceContext, clock: _Clock, operation: str) -> Span:
     asked = trace.strategy or (trace.model if trace.decision is not None else None)  # what nobody knows would make a name each
     attributes: dict[str, Value | None] = {
-        "gen_ai.operation.name": "chat",
+        "gen_ai.operation.name": operation,
         "gen_ai.provider.name": "consilium",
         "gen_ai.request.model": trace.model,
         "gen_ai.request.stream": trace.stream,
@@ -106,13 +146,13 @@ def _request(trace: Trace, context: TraceContext, clock: _Clock) -> Span:
         "gen_ai.response.time_to_first_chunk": _seconds(trace.timings.first_token) if trace.stream else None,
     }
     error = None if trace.status == "ok" else trace.error_code or trace.status
-    name = "chat" if asked is None else f"chat {asked}"
+    name = operation if asked is None else f"{operation} {asked}"
     return Span(name, SpanKind.SERVER, context, clock.at(0.0), clock.at(trace.timings.total), _told(attributes, error), error)
 
 
 def _routing(trace: Trace, context: TraceContext, clock: _Clock) -> Span | None:
     decision, timings = trace.decision, trace.timings
-    if timings.routed is None:
+    if timings.routed is None and decision is None:
         return None
     attributes: dict[str, Value | None] = {}
     if decision is not None:
@@ -125,7 +165,8 @@ def _routing(trace: Trace, context: TraceContext, clock: _Clock) -> Span | None:
         }
     error = None if decision is not None else trace.error_code or trace.status
     name = "route" if decision is None else f"route {decision.router}"
-    start, end = clock.at(max(0.0, timings.routed - timings.route)), clock.at(timings.routed)
+    routed = timings.routed or 0.0  # of a batch's line long before its first call: the span says what, its length nothing
+    start, end = clock.at(max(0.0, routed - timings.route)), clock.at(routed)
     return Span(name, SpanKind.INTERNAL, context.named_child(ROUTING_SPAN), start, end, _told(attributes, error), error)
 
 
@@ -154,7 +195,7 @@ def _call(call: CallRecord, number: int, above: TraceContext, clock: _Clock, car
     span_id = call.span_id or above.named_child(f"call {number}").span_id
     context = TraceContext(above.trace_id, span_id, above.span_id, above.sampled, above.state)
     attributes: dict[str, Value | None] = {
-        "gen_ai.operation.name": "chat",
+        "gen_ai.operation.name": CHAT,
         "gen_ai.request.model": call.expert_id if card is None else card.model,
         **_server(card),
         **_tokens(call.usage),

@@ -61,6 +61,7 @@ class Startup:
             "traces": self._sweep_traces,
             "feedback": self._follow_feedback,
             "old feedback": self._sweep_feedback,
+            "solved problems": self._follow_memory,
             "files": self._sweep_files,
             "batches": self._run_batches,
             "memory": self._settle_memory,
@@ -205,6 +206,13 @@ class Startup:
         await self._database_there.wait()
         if self._services.settings.feedback:
             await self._services.feedback.keep_up(self._services.settings.registry_poll_s)
+
+    async def _follow_memory(self) -> None:
+        """What any process adds to the memory of solved problems, or deletes from it, every process sees."""
+        await self._database_there.wait()
+        await self._encoder_there.wait()
+        if self._services.settings.memory:
+            await self._services.memory.live.keep_up(self._services.settings.registry_poll_s)
 
     async def _sweep_feedback(self) -> None:
         services = self._services

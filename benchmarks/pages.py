@@ -268,6 +268,7 @@ PAGES = (
     "one request",
     "/admin/batches",
     "/admin/workers",
+    "/admin/evaluation",
     "/admin/strategies",
     "/admin/keys",
     "/admin/audit",

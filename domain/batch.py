@@ -10,6 +10,7 @@ from typing import Any
 from domain.cascade import CascadeRule
 from domain.chat import Usage
 from domain.errors import Conflict
+from domain.memory import Recollection
 from domain.plan import ExpertFailure, Outcome
 from domain.skills import SkillMatch
 
@@ -241,6 +242,9 @@ class LineRoute:
     """Whose vector it is: a batch may outlive the encoder that it was routed with."""
     waves: Waves | None = None
     """None: ``selected`` are asked at once, then ``aggregator``."""
+    recalled: Recollection | None = field(default=None, repr=False)
+    """What the memory gave to it, of modes that are shown that: the line goes on with it after a kill, whatever the memory has by then.
+    Kept until the line is over."""
 
     @property
     def num_router_calls(self) -> int:

@@ -56,6 +56,10 @@ class RequestOptions:
     explain: bool = False
 
 
+NO_OPTIONS = RequestOptions()
+"""Of a request that has no wishes of its own, as most have none: whoever finds this very object need not look at each."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A validated chat request."""
@@ -69,7 +73,7 @@ class ChatRequest:
     stream: bool = False
     include_usage: bool = False
     """``stream_options.include_usage``."""
-    options: RequestOptions = RequestOptions()
+    options: RequestOptions = NO_OPTIONS
     effort: Effort | None = None
     """The level that its options and its strategy lead to; None before that is known, and where there is none."""
     session_id: str | None = None

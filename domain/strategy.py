@@ -14,7 +14,7 @@ from domain.routing import PickRule
 AggregatorName = Literal["fuse", "vote", "weighted_vote", "judge", "first"]
 AGGREGATOR_NAMES: tuple[str, ...] = get_args(AggregatorName)
 
-ModeName = Literal["panel", "moa", "pdr", "chain", "contrast", "evidence", "fast_slow", "plan"]
+ModeName = Literal["panel", "moa", "pdr", "chain", "contrast", "evidence", "fast_slow", "plan", "memory"]
 MODE_NAMES: tuple[str, ...] = get_args(ModeName)
 DEFAULT_MODE = "panel"
 

@@ -10,6 +10,9 @@ from domain.random_ids import random_id
 from domain.routing import RoutingDecision
 from domain.trace_context import TraceContext
 
+HASH_PREFIX = "hmac-sha256:"
+"""Before what stands in the place of a text, where traces keep no words."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:

@@ -12,7 +12,7 @@ MAX_STATE_CHARS = 512
 """Longest ``tracestate`` that is passed on: what the recommendation asks for at least. A longer one is dropped whole, as it allows."""
 ROUTING_SPAN = "routing"
 """The span that the router's own calls hang below: named, since they are made before it is known."""
-_SPAN_DIGITS = 16
+_TRACE_DIGITS, _SPAN_DIGITS = 32, 16
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 0x01
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
@@ -55,6 +55,9 @@ class TraceContext:
         return TraceContext(self.trace_id, digest.hexdigest(), self.span_id, self.sampled, self.state)
 
 
+_TOP = TraceContext("", "")
+
+
 def begun(traceparent: str | None, tracestate: str | None, *, ratio: float) -> TraceContext:
     """The span of a request that came with these headers: below the caller's span, and kept as the caller says; without a caller's span
     that can be read, at the top of a trace of its own, of which the share *ratio* is kept."""
@@ -64,6 +67,13 @@ def begun(traceparent: str | None, tracestate: str | None, *, ratio: float) -> T
         return TraceContext(trace_id, _span_id(), sampled=is_sampled(trace_id, ratio))
     state = tracestate if tracestate and len(tracestate) <= MAX_STATE_CHARS and _PRINTABLE.fullmatch(tracestate) else None
     return TraceContext(found[2], _span_id(), found[3], bool(int(found[4], 16) & _SAMPLED), state)
+
+
+def named(name: str, *, ratio: float) -> TraceContext:
+    """The span at the top of the trace that belongs to *name*, of which the share *ratio* is kept: the same in every process, so that work
+    which another process goes on with stays one trace and nothing has to be kept for it. *name* comes once."""
+    digest = hashlib.blake2b(name.encode(), digest_size=_TRACE_DIGITS // 2).hexdigest()
+    return TraceContext(digest, _TOP.named_child(name).span_id, sampled=is_sampled(digest, ratio))
 
 
 def is_sampled(trace_id: str, ratio: float) -> bool:

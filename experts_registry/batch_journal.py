@@ -28,7 +28,7 @@ RESULT_PAGE = 100
 """Results read at once: an answer may be many kilobytes."""
 
 _PENDING = batch_lines.c.state == LineState.PENDING.value
-_ROUTED = tuple(batch_lines.c[name] for name in ("number", "custom_id", "offset", "num_bytes", "route", "vector", "encoder_id"))
+_ROUTED = tuple(batch_lines.c[name] for name in ("number", "custom_id", "offset", "num_bytes", "route", "vector", "encoder_id", "recalled"))
 _STORE_ROUTE = (
     batch_lines.update()
     .where(batch_lines.c.batch_id == sa.bindparam("of_batch"), batch_lines.c.number == sa.bindparam("of_number"), _PENDING)
@@ -36,6 +36,7 @@ _STORE_ROUTE = (
         route=sa.bindparam("new_route", type_=batch_lines.c.route.type),
         vector=sa.bindparam("new_vector", type_=batch_lines.c.vector.type),
         encoder_id=sa.bindparam("new_encoder_id", type_=batch_lines.c.encoder_id.type),
+        recalled=sa.bindparam("new_recalled", type_=batch_lines.c.recalled.type),
     )
 )
 _STORE_RESULT = (
@@ -49,6 +50,7 @@ _STORE_RESULT = (
         error=sa.bindparam("new_error", type_=batch_lines.c.error.type),
         vector=None,
         encoder_id=None,
+        recalled=sa.null(),
     )
 )
 

@@ -25,7 +25,14 @@ from domain.batch import (
 from domain.chat import Usage
 from domain.plan import Candidate
 from experts_registry.batch_usage import call_usage
-from experts_registry.outcome_codec import outcome_to_object, route_from_object, route_to_object, to_json
+from experts_registry.outcome_codec import (
+    outcome_to_object,
+    recollection_from_object,
+    recollection_to_object,
+    route_from_object,
+    route_to_object,
+    to_json,
+)
 
 UNFINISHED = tuple(state.value for state in BatchState if not state.is_final)
 """States of batches that are not over."""
@@ -116,7 +123,9 @@ def routed_line(row: sa.RowMapping) -> RoutedLine:
     line = InputLine(BatchLine(row["number"], row["custom_id"]), row["offset"], row["num_bytes"])
     if row["route"] is None:
         return RoutedLine(line)
-    return RoutedLine(line, replace(route_from_object(row["route"]), vector=row["vector"], encoder_id=row["encoder_id"]))
+    recalled = None if row["recalled"] is None else recollection_from_object(row["recalled"])
+    route = replace(route_from_object(row["route"]), vector=row["vector"], encoder_id=row["encoder_id"], recalled=recalled)
+    return RoutedLine(line, route)
 
 
 def route_values(number: int, route: LineRoute) -> dict[str, Any]:
@@ -126,6 +135,7 @@ def route_values(number: int, route: LineRoute) -> dict[str, Any]:
         "new_route": to_json(route_to_object(route)),
         "new_vector": route.vector,
         "new_encoder_id": route.encoder_id,
+        "new_recalled": None if route.recalled is None else to_json(recollection_to_object(route.recalled)),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from domain.batch import LineRoute, Waves
 from domain.cascade import CascadeRule
 from domain.chat import Choice, Usage
+from domain.memory import Demonstration, Recollection
 from domain.plan import Candidate, ExpertFailure, Outcome
 from domain.skills import SkillMatch
 from experts_registry.database import JsonText
@@ -98,6 +99,16 @@ def route_from_object(found: Mapping[str, Any]) -> LineRoute:
         cascade=CascadeRule(**found["cascade"]) if "cascade" in found else None,
         waves=_waves_from_object(found["waves"]) if "waves" in found else None,
     )
+
+
+def recollection_to_object(recalled: Recollection) -> dict[str, Any]:
+    shown = [[one.problem_id, one.question, one.answer, one.similarity] for one in recalled.shown]
+    return _given(shown=shown or None, writes=recalled.writes or None, why=recalled.why or None)
+
+
+def recollection_from_object(found: Mapping[str, Any]) -> Recollection:
+    shown = tuple(Demonstration(*one) for one in found.get("shown", ()))
+    return Recollection(shown, found.get("writes", False), found.get("why", ""))
 
 
 def _waves_from_object(found: Mapping[str, Any]) -> Waves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from experts_registry import aggregator_rows, outcome_matrix, outcome_rows, stat
 from experts_registry.database import Database
 from experts_registry.experts import EXPERTS, read_fingerprints
 from experts_registry.outcome_matrix import OutcomesVersion
+from experts_registry.questions import chunks
 from experts_registry.skills import add_missing_skills
 from experts_registry.tables import experts, labelled_questions, profile_outcomes, profile_runs
 from experts_registry.tally import to_profiles
@@ -91,6 +92,9 @@ class ProfileStore:
         self._now = now
         self._outcomes: tuple[int, OutcomesVersion] | None = None
         """The registry's version when they were last looked through, and theirs."""
+        self._ended: Mapping[str, tuple[int, int]] = {}
+        """Outcomes, and right ones, of the runs that were over at the last look: no further one is added to them, none is changed, and
+        counting them again would take longer with every run."""
 
     async def create_run(self, expert_ids: Sequence[str], question_ids: Sequence[str], note: str = "") -> str:
         """Start a run and return its id. Raises ``NotFound`` when an expert or question is not there, ``InvalidRequest`` when
@@ -124,7 +128,8 @@ class ProfileStore:
     async def list_runs(self) -> list[ProfileRunRecord]:
         """Every run, newest first."""
         async with self._database.reading() as connection:
-            runs = await _read_runs(connection, None)
+            runs = await _read_runs(connection, None, self._ended)
+        self._ended = {run.id: (run.num_recorded, run.num_correct) for run in runs if run.state is not RunState.RUNNING}
         return sorted(runs, key=lambda run: (-run.created_at, run.id))
 
     async def get_run(self, run_id: str) -> ProfileRunRecord:
@@ -278,26 +283,17 @@ async def _require_known(connection: AsyncConnection, table: sa.Table, ids: Sequ
 
 
 async def _one_run(connection: AsyncConnection, run_id: str) -> ProfileRunRecord:
-    found = await _read_runs(connection, run_id)
+    found = await _read_runs(connection, run_id, {})
     if not found:
         known = (await connection.scalars(sa.select(profile_runs.c.id))).all()
         raise NotFound(f"there is no profile run {run_id!r}; {did_you_mean(run_id, sorted(known))}", param="id")
     return found[0]
 
 
-async def _read_runs(connection: AsyncConnection, run_id: str | None) -> list[ProfileRunRecord]:
-    """All runs, or that one."""
-    outcome = profile_outcomes.c
-    of_outcomes = [] if run_id is None else [outcome.run_id == run_id]
-    # Each from an index of its own: of large runs, reading the rows takes a hundred times as long.
-    counted = sa.select(outcome.run_id, sa.func.count().label("num")).where(*of_outcomes).group_by(outcome.run_id)
-    recorded, right = counted.subquery(), counted.where(sa.text("correct AND error IS NULL")).subquery()
-    statement = (
-        sa.select(profile_runs, recorded.c.num.label("num_recorded"), right.c.num.label("num_correct"))
-        .outerjoin(recorded, recorded.c.run_id == profile_runs.c.id)
-        .outerjoin(right, right.c.run_id == profile_runs.c.id)
-        .where(*([] if run_id is None else [profile_runs.c.id == run_id]))
-    )
+async def _read_runs(connection: AsyncConnection, run_id: str | None, known: Mapping[str, tuple[int, int]]) -> list[ProfileRunRecord]:
+    """All runs, or that one. *known* are the counts of those that need not be counted."""
+    rows = (await connection.execute(sa.select(profile_runs).where(*([] if run_id is None else [profile_runs.c.id == run_id])))).all()
+    counts = {**known, **await _counted(connection, [row.id for row in rows if row.id not in known])}
     return [
         ProfileRunRecord(
             id=row.id,
@@ -307,8 +303,19 @@ async def _read_runs(connection: AsyncConnection, run_id: str | None) -> list[Pr
             expert_ids=tuple(row.expert_ids),
             question_ids=tuple(row.question_ids),
             note=row.note,
-            num_recorded=row.num_recorded or 0,
-            num_correct=row.num_correct or 0,
+            num_recorded=counts[row.id][0],
+            num_correct=counts[row.id][1],
         )
-        for row in await connection.execute(statement)
+        for row in rows
     ]
+
+
+async def _counted(connection: AsyncConnection, run_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Outcomes, and right ones, of each run."""
+    outcome, found = profile_outcomes.c, dict.fromkeys(run_ids, (0, 0))
+    for some in chunks(run_ids):
+        # Each from an index of its own: of large runs, reading the rows takes a hundred times as long.
+        counting = sa.select(outcome.run_id, sa.func.count()).where(outcome.run_id.in_(some)).group_by(outcome.run_id)
+        right = {row[0]: row[1] for row in await connection.execute(counting.where(sa.text("correct AND error IS NULL")))}
+        found |= {row[0]: (row[1], right.get(row[0], 0)) for row in await connection.execute(counting)}
+    return found

@@ -20,7 +20,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from domain.errors import ConsiliumError, InvalidRequest, NotReady
 from domain.limiting import NUM_SLOTS, SLOT_S, Kind, Rule, Unit, Verdict
@@ -335,5 +335,7 @@ def _ms(seconds: float) -> int:
 
 
 def _plain(error: BaseException) -> str:
-    """What went wrong, without the address, which may hold a password."""
-    return type(error).__name__
+    """What went wrong, with Redis' own word for it if it said one (``DENIED``, ``READONLY``); without the address, which may hold a
+    password."""
+    word = str(error).partition(" ")[0] if isinstance(error, ResponseError) else ""
+    return f"{type(error).__name__} ({word})" if word.isalpha() and word.isupper() else type(error).__name__

@@ -322,6 +322,7 @@ batch_lines = sa.Table(
     sa.Column("route", sa.JSON(none_as_null=True)),
     sa.Column("vector", sa.LargeBinary),
     sa.Column("encoder_id", sa.String(256)),
+    sa.Column("recalled", sa.JSON(none_as_null=True)),
     sa.Column("request_id", LossyText),
     sa.Column("status", sa.Integer),
     sa.Column("body", sa.JSON(none_as_null=True)),
@@ -329,7 +330,8 @@ batch_lines = sa.Table(
     sa.Index(None, "batch_id", "state", "number"),
 )
 """The requests of a batch; ``state`` is pending, answered or failed. The index is what each of them is paged by. ``vector`` is what was
-routed, as the encoder ``encoder_id`` saw it, of lines that are not over; then their traces have it."""
+routed, as the encoder ``encoder_id`` saw it, of lines that are not over; then their traces have it. ``recalled`` is what the memory gave
+to a line, until it is over."""
 
 batch_calls = sa.Table(
     "batch_calls",
@@ -377,6 +379,39 @@ feedback_experts = sa.Table(
     sa.Column("expert_id", sa.String(64), primary_key=True, index=True),
 )
 """Which experts each event speaks of, to filter by."""
+
+solved_problems = sa.Table(
+    "solved_problems",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False, unique=True),
+    sa.Column("question", LossyText, nullable=False),
+    sa.Column("answer", LossyText, nullable=False),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("skills", sa.JSON, nullable=False),
+    sa.Column("expert_id", sa.String(64)),
+    sa.Column("trace_id", sa.String(128), index=True),
+    sa.Column("feedback_id", sa.String(192), index=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("used_at", sa.Double),
+    sa.Column("encoder_id", sa.String(256)),
+    sa.Column("vector", sa.LargeBinary),
+    sa.UniqueConstraint("tenant", "digest"),
+    sa.Index(None, "tenant", "sequence"),
+)
+"""The memory: problems whose answers somebody vouched for. ``digest`` is of the question as it is compared, so that one problem is kept
+once. No foreign keys to ``traces`` and ``feedback``, which are forgotten sooner."""
+
+memory_tenants = sa.Table(
+    "memory_tenants",
+    metadata,
+    sa.Column("tenant", sa.String(64), primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False, index=True),
+)
+"""When each tenant's problems changed last, in one order for all: who follows reads those that are beyond what it has seen. A row stays
+when its problems are gone."""
 
 api_keys = sa.Table(
     "api_keys",

@@ -11,10 +11,8 @@ from typing import Any
 
 from domain.plan import CallRole
 from domain.routing import RoutingDecision
-from domain.trace import Trace
+from domain.trace import HASH_PREFIX, Trace
 
-PREFIX = "hmac-sha256:"
-"""Before what stands in the place of a text."""
 NOT_KEPT = "not kept: it may hold what an expert answered to the router"
 """In the place of a reason, where texts are not kept at all."""
 _SAID = frozenset({"instruction", "notes"})
@@ -59,7 +57,7 @@ def hashed(trace: Trace, key: bytes) -> Trace:
         if value is None:
             return None
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-        return PREFIX + hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return HASH_PREFIX + hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
     def told(message: Any) -> dict[str, Any]:
         rest = {name: value for name, value in message.items() if name not in {"role", "content"}}

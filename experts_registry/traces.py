@@ -120,6 +120,7 @@ class TraceStore:
 
     async def flush(self) -> None:
         """Return when everything emitted so far is written or dropped. Wants a limit of the caller's when the database is down."""
+        await asyncio.sleep(0)  # what is handed over when this turn of the loop ends was emitted before
         self._hurry.set()
         await self._idle.wait()
 

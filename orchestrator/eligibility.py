@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from domain.adjustments import AS_SCORED, RoutingAdjustments
-from domain.chat import ChatRequest, text_of
+from domain.chat import NO_OPTIONS, ChatRequest, text_of
 from domain.errors import ContextTooLong, InvalidRequest, NoEligibleExpert
 from domain.experts import Capability, ExpertCard, ExpertRole, HealthState
 from domain.nearest import did_you_mean
@@ -90,13 +90,12 @@ def eligible(request: ChatRequest, snapshot: RegistrySnapshot, check: Check) -> 
     experts: list[ExpertCard] = []
     rejected: dict[str, str] = {}
     for card in snapshot.experts.values():
-        if why := _role_only(card):
-            if visible(card, request):
-                rejected[card.id] = why
-        elif (obstacle := check.obstacle(card)) is None:
+        if not visible(card, request):
+            continue
+        if (why := _role_only(card) or check.hindrance(card)) is None:
             experts.append(card)
-        elif obstacle is not _INVISIBLE:
-            rejected[card.id] = obstacle
+        else:
+            rejected[card.id] = why
     if experts:
         return Eligibility(tuple(experts), rejected)
     if not rejected:
@@ -122,6 +121,8 @@ class Check:
 
     def __init__(self, request: ChatRequest, health_of: Callable[[str], HealthState], adjustments: RoutingAdjustments = AS_SCORED) -> None:
         self._request, self._health_of, self._adjustments = request, health_of, adjustments
+        self._allows_all = request.options is NO_OPTIONS and adjustments is AS_SCORED
+        """Whether nobody is allowed or denied by name, as is seen at once."""
 
     @cached_property
     def _needed(self) -> frozenset[Capability]:
@@ -134,11 +135,14 @@ class Check:
 
     def barred(self, card: ExpertCard) -> str | None:
         """Why *card* may not be called whatever it is asked; None when it may."""
-        options = self._request.options
-        if not visible(card, self._request):
-            return _INVISIBLE
+        return self._barred_by_name(card) if visible(card, self._request) else _INVISIBLE
+
+    def _barred_by_name(self, card: ExpertCard) -> str | None:
         if not card.enabled:
             return "disabled"
+        if self._allows_all:
+            return None
+        options = self._request.options
         if options.allow is not None and card.id not in options.allow:
             return "not in consilium.allow"
         if card.id in options.deny:
@@ -151,9 +155,13 @@ class Check:
 
     def obstacle(self, card: ExpertCard) -> str | None:
         """Why *card* may not be called with the conversation; None when it may. Roles are the caller's affair."""
-        if why := self.barred(card):
+        return self.hindrance(card) if visible(card, self._request) else _INVISIBLE
+
+    def hindrance(self, card: ExpertCard) -> str | None:
+        """The same of a *card* that the caller may see."""
+        if why := self._barred_by_name(card):
             return why
-        if missing := self._needed - card.capabilities:
+        if self._needed and (missing := self._needed - card.capabilities):
             return f"lacks {', '.join(sorted(missing))}"
         if self._health_of(card.id) is HealthState.OPEN:
             return f"{_UNHEALTHY}: its last calls failed, it is tried again after the cool-down"

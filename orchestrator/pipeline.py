@@ -18,7 +18,7 @@ from orchestrator.hedging import Hedging
 from orchestrator.limits import Limits
 from orchestrator.modes.cascade import Cascade
 from orchestrator.modes.driver import Driver
-from orchestrator.ports import Directory, Load, Router, SessionHistory, TraceSink, Workers
+from orchestrator.ports import Directory, Load, Memory, Router, SessionHistory, TraceSink, Workers
 from orchestrator.preparation import Preparation
 from orchestrator.recorder import TraceRecorder
 from orchestrator.stream import AnswerStream
@@ -38,12 +38,15 @@ class Orchestrator:
         keep_text: bool = True,
         load: Load | None = None,
         history: SessionHistory | None = None,
+        memory: Memory | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         """*clock*: what deadlines are measured by."""
         self._limits = limits or Limits()
         self._workers, self._sinks, self._keep_text = GuardedWorkers(workers, directory), tuple(sinks), keep_text
-        self._preparation = Preparation(directory=directory, routers=routers, limits=self._limits, load=load, history=history, clock=clock)
+        self._preparation = Preparation(
+            directory=directory, routers=routers, limits=self._limits, load=load, history=history, memory=memory, clock=clock
+        )
         self._hedging = Hedging(directory, load, self._limits)
 
     async def decide(self, request: ChatRequest, *, sinks: Sequence[TraceSink] = ()) -> RoutingDecision:

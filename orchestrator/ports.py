@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from domain.chat import Chunk, Session
 from domain.experts import ExpertCard, HealthState
+from domain.memory import Demonstration
 from domain.plan import Candidate, ExpertCall, Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision, RoutingQuery
@@ -76,6 +77,17 @@ class SessionHistory(Protocol):
 
     def shares(self, session: Session) -> Mapping[str, float]:
         """Expert id to its share of the session's earlier answers, later ones counting more; empty when there are none."""
+        ...
+
+
+class Memory(Protocol):
+    """Solved problems of each tenant, in memory."""
+
+    async def recall(self, tenant: str, question: str, *, limit: int, min_similarity: float) -> Sequence[Demonstration]:
+        """The *limit* problems of *tenant* that are most like *question*, best first; none whose cosine is below *min_similarity*.
+
+        Raises ``ConsiliumError`` where that cannot be told now (the encoder is not there, or busy).
+        """
         ...
 
 

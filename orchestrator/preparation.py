@@ -12,10 +12,11 @@ from typing import Any, cast
 from domain.access import Access
 from domain.adjustments import UNKNOWN_CIRCUMSTANCES, Circumstances, RoutingAdjustments
 from domain.budget import Budget
-from domain.chat import ChatRequest
+from domain.chat import NO_OPTIONS, ChatRequest, user_turns
 from domain.deadline import Clock, Deadline
 from domain.errors import ConsiliumError, ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard, ExpertRole, HealthState
+from domain.memory import NOTHING_RECALLED, Recollection, tenant_of
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
 from domain.routing import PICK_KINDS, PickRule, RoutingDecision, RoutingQuery, ScoredExpert
@@ -33,8 +34,9 @@ from orchestrator.modes.base import Mode, NextExpert
 from orchestrator.modes.cascade import Cascade
 from orchestrator.modes.catalogue import mode_named
 from orchestrator.options import check as check_options
+from orchestrator.options import read
 from orchestrator.planner import seed_of
-from orchestrator.ports import Directory, Load, Router, SessionHistory
+from orchestrator.ports import Directory, Load, Memory, Router, SessionHistory
 from orchestrator.posteriors import Posteriors
 from orchestrator.recorder import TraceRecorder
 from orchestrator.recruiting import without_overcalling, without_the_overloaded
@@ -100,11 +102,12 @@ class Preparation:
         limits: Limits,
         load: Load | None = None,
         history: SessionHistory | None = None,
+        memory: Memory | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        """*load* and *history* are what strategies may weigh in; without them nobody is busy and every session is new. *clock*: what
-        deadlines are measured by."""
-        self._clock = clock
+        """*load* and *history* are what strategies may weigh in; without them nobody is busy and every session is new. *memory* has solved
+        problems; without it there are none. *clock*: what deadlines are measured by."""
+        self._clock, self._memory = clock, memory
         self._directory, self._routers, self._limits = directory, routers, limits
         self._load, self._history = load, history
         self._views = Views()
@@ -132,6 +135,11 @@ class Preparation:
         recorder.strategy = None if target.expert else target.strategy.id
         strategy = target.strategy
         check = Check(request, self._directory.health_of, strategy.adjustments)
+        if target.expert and request.options is NO_OPTIONS and (known := view.named.get(request.model)) is not None:
+            with recorder.timing("route"):
+                self._only(target.expert, check)
+            recorder.decision = known
+            return Decided(request, target, view, known, self._deadline(request, strategy), check)
         if target.expert:
             _check_options_for_one(target.expert, request, snapshot, check)
             who = self._only(target.expert, check)
@@ -179,6 +187,8 @@ class Preparation:
         if request.effort is not None:
             decision = decision.detailed_by(partial(_with, decision, "effort", partial(told_effort, request.effort)))
         recorder.decision = decision = view.decision(decision)
+        if target.expert and request.options is NO_OPTIONS:
+            view.named[request.model] = decision
         return Decided(request, target, view, decision, deadline, check)
 
     async def prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
@@ -191,6 +201,11 @@ class Preparation:
         if options.get("weights") == POSTERIOR and decision.cascade is None:
             scores = {expert.expert_id: expert.score for expert in decision.considered if expert.score > 0}
             decision = replace(decision, detail={**decision.detail, POSTERIOR: self._posteriors.update(strategy.id, scores)})
+        recalled = NOTHING_RECALLED
+        if decision.cascade is None and mode_named(_mode_name(request, strategy)).recalls:
+            with recorder.timing("route"):
+                recalled = await self._recalled(request, strategy, options, deadline)
+            decision = decision.detailed_by(partial(_with, decision, "memory", partial(_told_recalled, recalled)))
         ledger = BudgetLedger(_budget(request, strategy), max_calls=max_calls)
         context = AggregationContext(
             request,
@@ -201,10 +216,31 @@ class Preparation:
             options=options,
             deadline=deadline,
             again=ledger.again,
+            recalled=recalled,
         )
         prepared = _made(context, max_calls, ledger, view, num_stand_ins=self._limits.max_stand_ins)
         recorder.decision = prepared.context.decision
         return prepared
+
+    async def _recalled(self, request: ChatRequest, strategy: Strategy, options: Mapping[str, Any], deadline: Deadline) -> Recollection:
+        """The caller's solved problems that are like *request*. A memory that cannot be asked costs the demonstrations, not the answer."""
+        known = mode_named(_mode_name(request, strategy)).options
+        turns, limit = user_turns(request.messages), read(options, known, "demonstrations")
+        writes = bool(read(options, known, "write"))
+        if self._memory is None:
+            return Recollection(why="there is no memory")
+        if not turns or not limit:
+            return Recollection(writes=writes, why="no demonstrations are asked for" if turns else "no user has said anything")
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                found = await self._memory.recall(
+                    tenant_of(request.key_id), turns[-1], limit=limit, min_similarity=read(options, known, "min_similarity")
+                )
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed while the memory was being read") from None
+        except ConsiliumError as error:
+            return Recollection(writes=writes, why=f"the memory could not be asked: {error}")
+        return Recollection(tuple(found), writes, "" if found else "no solved problem is like this one")
 
     async def next_expert(self, prepared: Prepared, asked: NextExpert) -> ExpertCard | None:
         """The best for *asked*, as the request's router says of those that are eligible; None when nobody is left. The router makes no
@@ -239,12 +275,20 @@ class Preparation:
         return context.snapshot.experts.get(decision.selected[0]) if decision.selected else None
 
     def again(
-        self, request: ChatRequest, decision: RoutingDecision, *, aggregator_expert: str | None, wait_s: float, in_waves: bool
+        self,
+        request: ChatRequest,
+        decision: RoutingDecision,
+        *,
+        aggregator_expert: str | None,
+        wait_s: float,
+        in_waves: bool,
+        recalled: Recollection = NOTHING_RECALLED,
     ) -> Prepared:
         """What ``prepare`` gave for *request* when *decision* was made, with a deadline that begins now and leaves *wait_s* more: nobody
         waits for the answer, and its expert may have to be loaded first.
 
-        *aggregator_expert* is the one that was to read the candidates; without one no expert does. Raises ``ModelNotFound`` and
+        *aggregator_expert* is the one that was to read the candidates; without one no expert does. *recalled* is what the memory had then,
+        whatever it has by now. Raises ``ModelNotFound`` and
         ``InvalidRequest`` when the registry has changed so much that it cannot be carried out any more.
         """
         view = self.view(request.access)
@@ -270,7 +314,9 @@ class Preparation:
         if in_waves:
             known |= {scored.expert_id for scored in decision.considered} | set(experts_in_options(options).values())
         fixed = replace(request, options=replace(request.options, aggregator_expert=aggregator_expert))
-        context = AggregationContext(fixed, strategy, decision, snapshot, lambda card: card.id in known, _AS_ROUTED, options, deadline)
+        context = AggregationContext(
+            fixed, strategy, decision, snapshot, lambda card: card.id in known, _AS_ROUTED, options, deadline, recalled=recalled
+        )
         return _made(context, num_calls, BudgetLedger(max_calls=num_calls), view)
 
     def _deadline(self, request: ChatRequest, strategy: Strategy) -> Deadline:
@@ -412,6 +458,10 @@ def _adjustments(request: ChatRequest, strategy: Strategy, snapshot: RegistrySna
 
 def _with(decision: RoutingDecision, name: str, told: Callable[[], object]) -> Mapping[str, Any]:
     return {**decision.detail, name: told()}
+
+
+def _told_recalled(recalled: Recollection) -> object:
+    return dict(recalled.told)
 
 
 def _told(adjustments: RoutingAdjustments) -> dict[str, object]:

@@ -157,6 +157,29 @@ TEMPLATES = _templates(
         "user with the complete right answer: the draft as it is where it is right, a better one where it is not. Do not mention the "
         "draft.",
     ),
+    Template(
+        "memory.first",
+        1,
+        "Problems that were solved before and are like the user's latest message follow, each with an answer that was checked. See how "
+        "they were solved, and what is different here; their answers are not the answer. Work out the right one and reply to the user "
+        "with it. Do not mention these problems.",
+    ),
+    Template(
+        "memory.again",
+        1,
+        "Answers to the user's latest message follow, yours and the best of others, each with the score that a judge gave it, from 0 for "
+        "wrong to 1 for right; where problems that were solved before are like it, these stand there as well. A judge may be wrong. Find "
+        "out what is right and what is not, correct it, and reply to the user with the complete right answer. Do not mention the other "
+        "answers, their scores or those problems.",
+    ),
+    Template(
+        "memory.answer",
+        1,
+        "The best answers to the user's latest message that several experts found in rounds follow, each with the score that a judge gave "
+        "it, from 0 for wrong to 1 for right; where problems that were solved before are like it, these stand there as well. Settle what "
+        "is right, and reply to the user with it, complete and in the form that was asked for. Do not mention the answers, their scores "
+        "or those problems.",
+    ),
 )
 """By name."""
 

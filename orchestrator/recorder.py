@@ -13,6 +13,7 @@ from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.quoting import shortened
 from domain.routing import RoutingDecision
 from domain.trace import CallRecord, Timings, Trace
+from domain.trace_context import TraceContext
 from orchestrator.ports import TraceSink
 
 MAX_KEPT_TEXT = 20_000
@@ -123,16 +124,17 @@ class TraceRecorder:
         *,
         stage: int | None = None,
         made: ExpertCall | None = None,
+        span: TraceContext | None = None,
         first_token_s: float | None = None,
     ) -> None:
-        """A call has ended just now; of a mode of several stages, one of that *stage*. *made* is the call, where there was one, and
-        *first_token_s*, of a stream, the seconds to its first token."""
+        """A call has ended just now; of a mode of several stages, one of that *stage*. *made* is the call, where there was one; *span* its
+        span, where the call itself is gone; *first_token_s*, of a stream, the seconds to its first token."""
         milliseconds = outcome.latency_s * 1e3
         known: dict[str, Any] = {
             "stage": stage,
             "started_ms": self._ms_before_now(milliseconds),
             "first_token_ms": None if first_token_s is None else first_token_s * 1e3,
-            "span_id": _span_of(made),
+            "span_id": _span_of(made) if span is None else span.span_id,
         }
         match outcome:
             case Candidate():

@@ -6,7 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from domain.access import Access
@@ -33,6 +33,8 @@ class View:
     seen: RegistrySnapshot
     hidden: re.Pattern[str] | None = None
     """Finds the ids of hidden experts in a text; None where nothing is hidden."""
+    named: dict[str, RoutingDecision] = field(default_factory=dict, compare=False)
+    """By the name of a model that is one expert: how a request for it is routed that has no options. It is the same for all of them."""
 
     def veiled(self, text: str) -> str:
         """*text* without the name of anybody hidden."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import exp
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,6 @@ from routers.options import SkillsOptions
 from routers.question_index import Neighbour, TextEncoder
 from routers.skill_space import Floats
 
-_NUM_NEIGHBOURS = 8
 _MAX_SKILLS = 8
 _MIN_WEIGHT = 0.02
 """Shares below this are dropped: they change no decision and clutter every explanation."""
@@ -89,11 +89,12 @@ class EmbeddingAnnotator:
             # When what came before is itself like nothing known, it explains nothing.
             if fragment and not together.best < options.floor <= alone.best:
                 reading = together
-        skills = match_skills(index.skills, reading.similarities, floor=options.floor, temperature=options.temperature)
-        neighbours = tuple(reading.neighbours[:_NUM_NEIGHBOURS])
+        ranked = _ranked(reading.similarities)
+        skills = _matched(index.skills, ranked, floor=options.floor, temperature=options.temperature)
+        neighbours = tuple(reading.neighbours)
         return Annotation(
             skills=skills,
-            nearest=nearest_skills(index.skills, reading.similarities),
+            nearest=_nearest(index.skills, ranked),
             similarity=reading.best,
             fragment=fragment,
             with_context=reading is not alone,
@@ -145,20 +146,33 @@ def match_skills(names: Sequence[str], similarities: Floats, *, floor: float, te
 
     At most ``_MAX_SKILLS``; what would weigh less than ``_MIN_WEIGHT`` is left out. Ties stand in the order of *names*.
     """
-    order = [int(i) for i in np.argsort(-similarities, kind="stable")[:_MAX_SKILLS] if similarities[i] >= floor]
-    if not order:
+    return _matched(names, _ranked(similarities), floor=floor, temperature=temperature)
+
+
+Ranked = Sequence[tuple[int, float]]
+"""The most similar skills, at most ``_MAX_SKILLS``, best first: number and similarity. Plain numbers: they are too few for arrays."""
+
+
+def _ranked(similarities: Floats) -> Ranked:
+    order = np.argsort(-similarities, kind="stable")[:_MAX_SKILLS]
+    return list(zip(order.tolist(), similarities[order].tolist(), strict=True))
+
+
+def _matched(names: Sequence[str], ranked: Ranked, *, floor: float, temperature: float) -> tuple[SkillMatch, ...]:
+    able = [(i, similarity) for i, similarity in ranked if similarity >= floor]
+    if not able:
         return ()
-    weights = np.exp((similarities[order] - similarities[order[0]]) / temperature)
-    weights /= weights.sum()
-    kept = [(i, float(weight)) for i, weight in zip(order, weights, strict=True) if weight >= _MIN_WEIGHT]
-    total = sum(weight for _, weight in kept)
-    return tuple(SkillMatch(names[i], float(similarities[i]), weight / total) for i, weight in kept)
+    best = able[0][1]
+    weights = [exp((similarity - best) / temperature) for _, similarity in able]
+    least = _MIN_WEIGHT * sum(weights)
+    kept = [(i, similarity, weight) for (i, similarity), weight in zip(able, weights, strict=True) if weight >= least]
+    total = sum([weight for _, _, weight in kept])
+    return tuple([SkillMatch(names[i], similarity, weight / total) for i, similarity, weight in kept])
 
 
-def nearest_skills(names: Sequence[str], similarities: Floats) -> tuple[SkillMatch, ...]:
+def _nearest(names: Sequence[str], ranked: Ranked) -> tuple[SkillMatch, ...]:
     """The most similar skills, best first, with weight 0."""
-    order = np.argsort(-similarities, kind="stable")[:_NUM_NEAREST]
-    return tuple(SkillMatch(names[int(i)], float(similarities[i]), 0.0) for i in order)
+    return tuple([SkillMatch(names[i], similarity, 0.0) for i, similarity in ranked[:_NUM_NEAREST]])
 
 
 def majority_category(neighbours: Sequence[Neighbour], skills: Sequence[SkillMatch]) -> str | None:

@@ -54,6 +54,8 @@ class SkillsOptions:
 
 def parse_options(values: Mapping[str, Any], defaults: SkillsOptions, *, router: str = "skills") -> SkillsOptions:
     """*defaults* with *values* over them. Raises ``InvalidRequest`` naming the field and the nearest valid value."""
+    if not values and defaults.annotator == "embedding":  # nearly always, and valid as they are
+        return defaults
     known = [field.name for field in dataclasses.fields(SkillsOptions) if router != "menu" or field.name not in _OF_MENU]
     check_known(values, known, router=router)
     for name, value in values.items():

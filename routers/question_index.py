@@ -14,6 +14,8 @@ from routers.one_core import search_on_one_core
 from routers.skill_space import Floats, SkillSpace, fit
 
 _NUM_NEIGHBOURS = 24
+_NUM_TOLD = 8
+"""Of them those that a comparison tells, for the category and for people."""
 _NUM_NEAREST = 3
 """A skill's own nearest questions whose mean similarity counts."""
 _CENTRE_SHARE = 0.5
@@ -97,7 +99,7 @@ class QuestionIndex:
         return [Neighbour(self.questions[row], float(similarity)) for similarity, row in zip(similarities[0], rows[0], strict=True)]
 
     def compare(self, projected: Floats) -> tuple[Floats, list[list[Neighbour]]]:
-        """How similar projected vectors (n, d) are to each of ``skills``, and the nearest questions of each vector.
+        """How similar projected vectors (n, d) are to each of ``skills``, and the eight nearest questions of each vector.
 
         Similarities (n, skills) are cosines in [-1, 1]: half the similarity to the skill's centre, half the mean similarity
         to the skill's nearest questions. Of a skill that is not among the neighbours, the farthest neighbour's similarity
@@ -121,7 +123,7 @@ class QuestionIndex:
             for skill, found in of_skill.items():
                 counted = found[: (wanted := self._num_nearest[skill])]
                 to_nearest[i, skill] = (sum(counted) + (wanted - len(counted)) * farthest) / wanted
-            neighbours.append([Neighbour(self.questions[row], value) for value, row in near])
+            neighbours.append([Neighbour(self.questions[row], value) for value, row in near[:_NUM_TOLD]])
         return (_CENTRE_SHARE * to_centres + (1 - _CENTRE_SHARE) * to_nearest).astype(np.float32, copy=False), neighbours
 
     def nearest_name(self, vector: Floats) -> tuple[str, float] | None:

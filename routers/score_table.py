@@ -70,7 +70,7 @@ class ScoreTable:
         """The counts of *expert_ids* on *skills*, in their order. Unknown experts and skills have none."""
         rows = np.fromiter(map(self.row_of.get, expert_ids, repeat(-1)), np.intp, len(expert_ids))
         columns = np.fromiter(map(self.column_of.get, skills, repeat(-1)), np.intp, len(skills))
-        cells = np.ix_(rows, columns)
+        cells = rows[:, None], columns
         return Counts(
             num_answered=self.num_answered[cells],
             num_correct=self.num_correct[cells],

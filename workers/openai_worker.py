@@ -20,6 +20,7 @@ from workers.aiohttp_errors import ERRORS, translated, translation
 from workers.credentials import redacted, resolve_api_key
 from workers.http_errors import error_of_event, error_of_response, tells_error
 from workers.limits import HttpLimits
+from workers.prompt_request import PromptRequest
 from workers.reasoning import split_choice, split_stream
 from workers.sse import DONE, Event, EventTooLarge, SseParser
 from workers.wire import bounded, candidate_of, chunk_of, request_body
@@ -53,6 +54,7 @@ class OpenAIWorker:
             timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_timeout_s),
             headers={"User-Agent": "consilium", "Content-Type": "application/json"},
             auto_decompress=True,
+            request_class=PromptRequest,
         )
 
     async def close(self) -> None:
@@ -201,8 +203,11 @@ def _json(body: bytes | str, who: str, secret: str | None) -> Any:
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
     """The whole body; None when it is larger than *max_bytes*."""
+    content = response.content
+    if content.is_eof() and content.exception() is None:  # an answer that is short comes with its head
+        return content.read_nowait() if content.total_bytes <= max_bytes else None
     pieces, size = [], 0
-    async for piece in response.content.iter_any():
+    async for piece in content.iter_any():
         size += len(piece)
         if size > max_bytes:
             return None

@@ -19,6 +19,7 @@ from api.cli import (
     experts,
     feedback,
     keys,
+    memory,
     profile,
     questions,
     route_map,
@@ -50,6 +51,7 @@ app.add_typer(skills.app, name="skills")
 app.add_typer(profile.app, name="profile")
 app.add_typer(questions.app, name="questions")
 app.add_typer(feedback.app, name="feedback")
+app.add_typer(memory.app, name="memory")
 app.add_typer(workers.app, name="workers")
 app.add_typer(batch.app, name="batch")
 app.add_typer(evaluate.app, name="eval")

@@ -37,6 +37,7 @@ async def give_feedback(request: Request, services: StoredServices) -> Response:
     encoder_id, floats = vector or (None, None)
     event = feedback_of(trace, body.given, own_id=body.id, now=time.time(), vector=floats, encoder_id=encoder_id)
     kept = await services.feedback.give(event)
+    await services.memory.heard(trace, kept)
     return Response(orjson.dumps({"object": "consilium.feedback", **feedback_view(kept)}), media_type="application/json")
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api.admission import admitted, of_caller
 from api.body import parsed, request_id_of, session_id_of
+from api.decision_spans import DecisionSpans
 from api.dependencies import ReadyServices, require_key
 from api.disconnect import unless_gone
 from api.explain import decision_object
@@ -29,8 +30,9 @@ async def decide_route(request: Request, services: ReadyServices) -> Response:
     strategy = asked_strategy(request, asked, services.directory.snapshot())
     asked, held = await admitted(request, services, asked)
     began = time.perf_counter()
-    with held:
-        decision = await unless_gone(request, services.orchestrator.decide(asked, sinks=[services.keys.usage]))
+    with held, DecisionSpans(services.spans) as spans:
+        deciding = services.orchestrator.decide(asked, sinks=[services.keys.usage, spans])
+        decision = spans.decision = await unless_gone(request, deciding)
     route_ms = (time.perf_counter() - began) * 1e3
     payload = {
         "object": "consilium.routing_decision",

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from experts_registry.fields import environment_reference, http_url
+from domain.memory import LOCAL_TENANT, MAX_PROBLEM_CHARS, MAX_SOLUTION_CHARS
+from experts_registry.fields import environment_reference, http_url, storable
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+StorableName = Annotated[Name, AfterValidator(storable)]
 SecretReference = Annotated[str, Field(pattern=r"^env:[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(environment_reference)]
 """Where a secret is found; never the secret itself."""
 
@@ -57,6 +59,29 @@ class QuestionBody(StrictModel):
     history: list[dict[str, Any]] | None = None
 
 
+MAX_PROBLEMS = 500
+"""Solved problems in one request: each is encoded before the answer, some three milliseconds."""
+
+
+class SolvedProblemBody(StrictModel):
+    """A problem with an answer that you vouch for."""
+
+    question: Annotated[str, Field(min_length=1, max_length=MAX_PROBLEM_CHARS)]
+    answer: Annotated[str, Field(min_length=1, max_length=MAX_SOLUTION_CHARS)]
+    """As it is shown to experts: the way to it as well, where that helps."""
+    skills: Annotated[list[StorableName], Field(max_length=32)] = []
+    expert: Annotated[str, Field(max_length=64), AfterValidator(storable)] | None = None
+    """Whose answer it is, where one expert's."""
+
+
+class SolvedProblemsBody(StrictModel):
+    """What one tenant's memory is to hold besides what it holds."""
+
+    tenant: Annotated[str, Field(min_length=1, max_length=64)] = LOCAL_TENANT
+    """A key's id; `_local` is who comes in without a stored one."""
+    problems: Annotated[list[SolvedProblemBody], Field(min_length=1, max_length=MAX_PROBLEMS)]
+
+
 class ResumeBody(StrictModel):
     """How to go on with a run."""
 
@@ -91,6 +116,23 @@ class AggregatorRunBody(ResumeBody):
     min_wrong: Annotated[int, Field(ge=0, le=2)] = 2
     """Real wrong answers that a question needs; blanks fill up to two."""
     seed: int = 0
+
+
+class EvaluationBody(StrictModel):
+    """What strategies are worth on labelled questions."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    questions: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    """Each as one line of the JSONL: question, answer, and id, category, skills, options, grader, history. Those that experts were measured
+    on are left out."""
+    strategies: Annotated[list[Name] | None, Field(min_length=1)] = None
+    """Which; all enabled ones when left out."""
+    calls: Annotated[int, Field(ge=2, le=16)] = 3
+    """That votes and samples make, the baselines with several calls."""
+    limit: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    """At most so many questions, spread evenly over them."""
+    max_in_flight: Annotated[int, Field(ge=1, le=256)] = 8
+    """Questions at once."""
 
 
 class CalibrateBody(ResumeBody):

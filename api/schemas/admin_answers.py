@@ -248,6 +248,39 @@ class AggregatorRunTold(Told):
     progress: list[ProgressTold]
 
 
+class BestWay(Told):
+    name: str
+    accuracy: float | None
+    cost: float | None
+
+
+class EvaluationRow(Told):
+    """One evaluation, without its report."""
+
+    id: str
+    name: str
+    created_at: float
+    """Of its report; before there is one, when it was begun."""
+    num_questions: int
+    num_experts: int | None
+    """None before there is a report."""
+    best: BestWay | None
+    """The best strategy or router."""
+    status: Literal["running", "finished", "cancelled", "failed"]
+    stage: str | None
+    """What is being done, in words; None where that is over."""
+    num_done: int | None
+    num_total: int | None
+    """Of this stage."""
+    error: str | None
+    """Why there is no report."""
+
+
+class EvaluationTold(EvaluationRow):
+    report: dict[str, Any] | None
+    """As `consilium eval … --json` writes it: `rows` has every way with accuracy, interval and cost, `groups` the tables by skill."""
+
+
 class MappedCategory(Told):
     category: str
     share: float
@@ -331,6 +364,34 @@ class TraceTold(Decided):
     session_id: str | None
     messages: list[dict[str, Any]] | None
     answer: str | None
+
+
+class SolvedProblemTold(Told):
+    """A problem with an answer that somebody vouched for."""
+
+    id: str
+    tenant: str
+    """A key's id, or `_local`."""
+    question: str
+    answer: str
+    skills: list[str]
+    source: Literal["feedback", "import"]
+    """Who vouched for it: a user, or somebody with the admin key."""
+    expert: str | None
+    """Whose answer it is, where one expert's."""
+    trace_id: str | None
+    """The request that it was solved in."""
+    feedback_id: str | None
+    """What was said of it; taken back, the problem goes."""
+    created_at: float
+    used_at: float | None
+    """When it was last shown to an expert."""
+
+
+class ProblemsKept(Told):
+    tenant: str
+    ids: list[str]
+    """In the order of the request."""
 
 
 class Forgotten(Told):

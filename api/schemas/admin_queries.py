@@ -88,6 +88,20 @@ class FeedbackQuery(PageQuery):
     status: Annotated[str | None, BeforeValidator(one_of(["counts", "rolled_back"]))] = None
 
 
+Tenant = Annotated[str, Field(min_length=1, max_length=64)]
+"""A key's id; `_local` is who comes in without a stored one."""
+
+
+class MemoryQuery(PageQuery):
+    tenant: Tenant | None = None
+    """Only this one's: a key's id, or `_local` for who comes in without a stored one."""
+
+
+class ClearMemoryQuery(Query):
+    tenant: Tenant
+    """Whose problems: a key's id, or `_local` for who comes in without a stored one."""
+
+
 class ForgetQuery(Query):
     before: Moment
     """Seconds since the epoch: requests that began earlier are forgotten."""

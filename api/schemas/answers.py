@@ -66,6 +66,8 @@ class CallTold(Told):
     role: str
     status: str
     error: str | None
+    started_ms: float | None
+    """After the request's beginning; null in what was kept before this was."""
     latency_ms: float
     usage: UsageTold
     stage: int | None = None

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from api.schemas.validation import validate
 from domain.adjustments import MAX_BOOST, MAX_PRICE_WEIGHT
 from domain.budget import Budget
-from domain.chat import ChatRequest, RequestOptions
+from domain.chat import NO_OPTIONS, ChatRequest, RequestOptions
 from domain.effort import EffortName
 from domain.errors import InvalidRequest
 from domain.routing import PickKind
@@ -231,7 +231,7 @@ class ChatBody(Sampling):
     metadata: dict[str, Any] | None = None
 
 
-_NO_OPTIONS, _EXPLAINED = RequestOptions(), RequestOptions(explain=True)
+_EXPLAINED = RequestOptions(explain=True)
 
 BodyT = TypeVar("BodyT", bound=Sampling)
 
@@ -269,6 +269,6 @@ def parse_chat(payload: Mapping[str, Any], *, request_id: str, session_id: str |
         params=params,
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        options=body.consilium.to_domain(explain=explain) if body.consilium is not None else _EXPLAINED if explain else _NO_OPTIONS,
+        options=body.consilium.to_domain(explain=explain) if body.consilium is not None else _EXPLAINED if explain else NO_OPTIONS,
         session_id=session_id,
     )

@@ -85,10 +85,20 @@ def explained(told: Json, prices: Mapping[str, Price]) -> Explanation:
 
 
 def spans_of(told: Json) -> list[Span]:
-    """When what ran, as far as a trace says: routing, then the candidates at once (those of a cascade one after the other), then what made
-    one answer of theirs."""
+    """When what ran: routing, then the calls from when each began."""
     timings, calls = told.get("timings_ms") or {}, told.get("calls") or ()
     route, experts = timings.get("route") or 0.0, timings.get("experts") or 0.0
+    begun = [(call, call.get("started_ms")) for call in calls]
+    timed = [(call, float(at)) for call, at in begun if at is not None]
+    if len(timed) < len(begun):
+        timed = _in_order(calls, route)
+    whole = max(timings.get("total") or 0.0, route + experts, 0.001, *(begins + call["latency_ms"] for call, begins in timed))
+    return [Span("routing", "route", 0.0, _width(0.0, route, whole), route), *(_call_span(call, begins, whole) for call, begins in timed)]
+
+
+def _in_order(calls: Sequence[Json], route: float) -> list[tuple[Json, float]]:
+    """Of a trace that does not tell when calls began: the candidates at once (those of a cascade one after the other), then what made one
+    answer of theirs."""
     timed: list[tuple[Json, float]] = []
     candidates = [call for call in calls if call["role"] not in {_BEFORE, _AFTER}]
     joined = max((call["latency_ms"] for call in candidates if call.get("stage") is None), default=0.0)
@@ -105,8 +115,7 @@ def spans_of(told: Json) -> list[Span]:
         else:
             begins = route
         timed.append((call, begins))
-    whole = max(timings.get("total") or 0.0, route + experts, 0.001, *(begins + call["latency_ms"] for call, begins in timed))
-    return [Span("routing", "route", 0.0, _width(0.0, route, whole), route), *(_call_span(call, begins, whole) for call, begins in timed)]
+    return timed
 
 
 def _call_span(call: Json, begins: float, total: float) -> Span:

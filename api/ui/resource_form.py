@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import Response
 
+from api.rest import Json, Refused
 from api.ui.forms import Problems, problems_of
 from api.ui.model_forms import Field, body_of, given, shown
-from api.ui.rest import Json, Refused
 from api.ui.visit import Visit
 
 Choices = Callable[[Visit], Mapping[str, Sequence[str]]]

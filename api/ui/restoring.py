@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from api.rest import path_of
 from api.ui.history import Change, body_before, changes_of
-from api.ui.rest import path_of
 from api.ui.visit import Visit
 from domain.audit import AuditEntry
 from domain.errors import NotFound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from domain.spending import NANO
 
 FOLDER = Path(__file__).parent / "templates"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_MOST_DIGITS = 12
+"""Behind the point: a token of the cheapest models costs 1e-8 US dollars."""
 
 
 @cache
@@ -40,7 +43,7 @@ def environment() -> Environment:
         "pretty": pretty,
         "part": lambda text: quote(str(text), safe=""),
         "compact": compact,
-        "report_pair": lambda report: (report["id"], report["title"]),
+        "report_pair": lambda report: (report["id"], report["name"]),
         "list_pair": lambda value: (str(value), str(value)),
     }
     made.globals |= {"asset": address_of, "navigation": NAVIGATION, "address": address, "now": time.time}
@@ -85,7 +88,11 @@ def number(value: float | None) -> str:
     """With thousands apart; of fractions what matters."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.3g}"
+    if value == int(value):
+        return f"{value:,.0f}"
+    digits = min(_MOST_DIGITS, max(0, 2 - math.floor(math.log10(abs(value)))))
+    told = f"{value:,.{digits}f}"
+    return told.rstrip("0").rstrip(".") if digits else told
 
 
 def compact(value: float) -> str:

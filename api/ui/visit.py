@@ -25,10 +25,9 @@ from api.auth import SAFE_METHODS, Caller
 from api.body import IN_THREAD_BYTES
 from api.dependencies import services_of
 from api.errors import tell_log, to_wire
+from api.rest import Refused, Rest, api_client
 from api.services import Services
-from api.ui.evaluations import Evaluations
 from api.ui.forms import Form, parse_form
-from api.ui.rest import Refused, Rest, api_client
 from api.ui.session import Session, Sessions
 from api.ui.templating import template
 from api.upload_middleware import refuse_other_sites
@@ -139,14 +138,10 @@ def sessions_of(services: Services) -> Sessions:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """What pages need of the process: the client that they ask the API with, and the evaluation that was begun on one."""
-    app.state.evaluations = evaluations = Evaluations(app.state.services.settings.data_dir)
+    """What pages need of the process: the client that they ask the API with."""
     async with api_client(app) as client:
         app.state.pages_client = client
-        try:
-            yield
-        finally:
-            await evaluations.stop()
+        yield
 
 
 async def visit(request: Request) -> Visit:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from domain.chat import ChatRequest, Message
 from domain.deadline import Deadline
 from domain.experts import ExpertCard
+from domain.memory import NOTHING_RECALLED, Recollection
 from domain.plan import Candidate, ExpertCall, Outcome
 from domain.registry import RegistrySnapshot
 from domain.routing import RoutingDecision
@@ -37,6 +38,8 @@ class AggregationContext:
     deadline: Deadline = NO_DEADLINE
     again: Callable[[], bool] | None = None
     """Of every call (``ExpertCall.again``)."""
+    recalled: Recollection = NOTHING_RECALLED
+    """What the memory has of problems like this one, for modes that are shown it."""
     weak_answer: str | None = None
     """What an expert says that is known to be weak at this query."""
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)

@@ -9,8 +9,10 @@ from domain.batch import LineRoute, Waves
 from domain.chat import ChatRequest
 from domain.deadline import Deadline
 from domain.errors import ConsiliumError, DeadlineExceeded, ExpertUnavailable, NoEligibleExpert
+from domain.memory import NOTHING_RECALLED
 from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from domain.routing import RoutingDecision, ScoredExpert
+from domain.trace_context import TraceContext
 from orchestrator.aggregation.option_probabilities import without_them
 from orchestrator.answer import Answer
 from orchestrator.failures import error_for
@@ -75,6 +77,7 @@ class Lines:
             waves=None if mode.is_known_ahead else Waves(mode.num_calls, tuple(call.expert.id for call in first), mode.others),
             vector=vector,
             encoder_id=self._encoder_id() if self._encoder_id is not None and vector is not None else None,
+            recalled=prepared.context.recalled if prepared.context.recalled != NOTHING_RECALLED else None,
         )
 
     async def _prepare(self, request: ChatRequest, recorder: TraceRecorder) -> Prepared:
@@ -102,7 +105,7 @@ class Lines:
         call = call_at(replayed(prepared.mode, earlier, card_of=prepared.context.snapshot.experts.get, chosen=chosen), position)
         if call is None:
             raise NothingToAggregate
-        return call
+        return replace(call, context=_span(request, position))
 
     async def asked_next(self, request: ChatRequest, route: LineRoute, outcomes: Mapping[int, Outcome]) -> tuple[tuple[int, str], ...]:
         """Of a line whose calls come in waves: those that come after those that have ended, as position and expert; none when it is over.
@@ -143,16 +146,16 @@ class Lines:
     def _final(self, request: ChatRequest, route: LineRoute, outcomes: Mapping[int, Outcome], recorder: TraceRecorder) -> Candidate:
         only = _only_answer(route, outcomes)
         if only is not None:  # it stands, whatever the registry has become since
-            _keep(list(outcomes.values()), CallRole.CANDIDATE, recorder)
+            _keep(request, outcomes, recorder)
             recorder.aggregated(SINGLE, why_single(len(route.selected)))
             return only if len(route.selected) == 1 else without_them(request, only)
         prepared = self._prepared(request, route)
         ledger = prepared.ledger
 
-        def keep(step: Ask | Write, ended: Sequence[Outcome]) -> None:
+        def keep(step: Ask | Write, positions: Sequence[int], ended: Sequence[Outcome]) -> None:
             recorder.took(step.wait, max((outcome.latency_s for outcome in ended), default=0.0))
-            for call, outcome in zip(step.calls, ended, strict=True):
-                recorder.call(outcome, call.role, stage=step.stage)
+            for call, position, outcome in zip(step.calls, positions, ended, strict=True):
+                recorder.call(outcome, call.role, stage=step.stage, span=_span(request, position))
             ledger.ended(step.calls, ended)
 
         known = outcomes if route.waves is not None else _filled(route, outcomes)
@@ -179,7 +182,12 @@ class Lines:
 
     def _prepared(self, request: ChatRequest, route: LineRoute) -> Prepared:
         return self._preparation.again(
-            request, decision_of(route), aggregator_expert=route.aggregator, wait_s=self._wait_s, in_waves=route.waves is not None
+            request,
+            decision_of(route),
+            aggregator_expert=route.aggregator,
+            wait_s=self._wait_s,
+            in_waves=route.waves is not None,
+            recalled=route.recalled or NOTHING_RECALLED,
         )
 
 
@@ -201,6 +209,7 @@ def decision_of(route: LineRoute) -> RoutingDecision:
         others_fit=False,
         calls=route.calls,
         cascade=route.cascade,
+        detail={} if route.recalled is None else {"memory": dict(route.recalled.told)},
     )
 
 
@@ -228,7 +237,13 @@ def _filled(route: LineRoute, outcomes: Mapping[int, Outcome]) -> dict[int, Outc
     return {**missing, **outcomes}
 
 
-def _keep(outcomes: Sequence[Outcome], role: CallRole, recorder: TraceRecorder) -> None:
-    recorder.took("experts", max((outcome.latency_s for outcome in outcomes), default=0.0))
-    for outcome in outcomes:
-        recorder.call(outcome, role)
+def _keep(request: ChatRequest, outcomes: Mapping[int, Outcome], recorder: TraceRecorder) -> None:
+    """The candidates' calls of a line that came to one answer."""
+    recorder.took("experts", max((outcome.latency_s for outcome in outcomes.values()), default=0.0))
+    for position, outcome in outcomes.items():
+        recorder.call(outcome, CallRole.CANDIDATE, span=_span(request, position))
+
+
+def _span(request: ChatRequest, position: int) -> TraceContext | None:
+    """The span of the call at *position*, below the line's. It follows from there: who makes a call is not always who tells of it."""
+    return None if request.context is None else request.context.named_child(f"call at {position}")

@@ -13,7 +13,7 @@ from domain.strategy import DEFAULT_MODE, Strategy
 from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.catalogue import AGGREGATORS
 from orchestrator.budget import MIN_ANSWER_TOKENS
-from orchestrator.modes import chain, contrast, evidence, fast_slow, moa, pdr, plan
+from orchestrator.modes import chain, contrast, evidence, fast_slow, memory, moa, pdr, plan
 from orchestrator.modes.base import Mode
 from orchestrator.modes.panel import panel_of
 from orchestrator.options import Options, check
@@ -32,6 +32,8 @@ class ModeKind:
     """What ``mode_options`` may tell it."""
     aggregates: bool = True
     """Whether the strategy's aggregator is used."""
+    recalls: bool = False
+    """Whether it is shown solved problems."""
 
 
 MODES: Mapping[str, ModeKind] = {
@@ -43,6 +45,7 @@ MODES: Mapping[str, ModeKind] = {
     evidence.NAME: ModeKind(evidence.make, evidence.OPTIONS, aggregates=False),
     fast_slow.NAME: ModeKind(fast_slow.make, fast_slow.OPTIONS, aggregates=False),
     plan.NAME: ModeKind(plan.make, plan.OPTIONS, aggregates=False),
+    memory.NAME: ModeKind(memory.make, memory.OPTIONS, aggregates=False, recalls=True),
 }
 """One for each of ``domain.strategy.MODE_NAMES``."""
 

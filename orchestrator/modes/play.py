@@ -50,9 +50,10 @@ def replayed(
     *,
     card_of: Callable[[str], ExpertCard | None],
     chosen: Mapping[int, str] | None = None,
-    on_step: Callable[[Ask | Write, Sequence[Outcome]], Any] | None = None,
+    on_step: Callable[[Ask | Write, Sequence[int], Sequence[Outcome]], Any] | None = None,
 ) -> Play:
-    """*mode* as far as *outcomes* (by position) carry it; *on_step* is told every step whose calls have all ended.
+    """*mode* as far as *outcomes* (by position) carry it; *on_step* is told every step whose calls have all ended,
+    with their positions.
 
     Whom a mode had chosen on its way is told by who was called: *chosen* has that for calls that have not ended.
     """
@@ -73,7 +74,7 @@ def replayed(
             return play
         ended = [outcomes[position] for position in positions]
         if on_step is not None:
-            on_step(step, ended)
+            on_step(step, positions, ended)
         play.go_on(ended)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from tests.browser.conftest import Person
+from tests.fakes.services import ADMIN_KEY
 
 
 def test_a_strategy_is_added_changed_deleted_and_brought_back(steward: Person) -> None:
@@ -55,9 +56,29 @@ def test_a_keys_secret_is_shown_once_and_works_until_it_is_revoked(steward: Pers
     assert httpx.get(f"{steward.url}/v1/models", headers={"authorization": f"Bearer {secret}"}).status_code == 401
 
 
-def test_a_viewer_sees_everything_but_the_audit_log_and_changes_nothing(person: Person) -> None:
-    from tests.fakes.services import ADMIN_KEY
+def test_a_key_gets_a_new_secret_and_its_use_is_told_by_expert(steward: Person) -> None:
+    owner = {"authorization": f"Bearer {ADMIN_KEY}"}
+    old = httpx.post(f"{steward.url}/admin/api/keys", json={"id": "team-b"}, headers=owner).json()["key"]
+    ask = {"model": "good", "messages": [{"role": "user", "content": "algebra 3?"}]}
+    asked = httpx.post(f"{steward.url}/v1/chat/completions", json=ask, headers={"authorization": f"Bearer {old}"})
+    assert asked.status_code == 200
+    steward.open("/admin/keys/team-b")
+    while steward.page.get_by_role("heading", name="By expert").count() == 0:  # written behind the request's back
+        steward.open("/admin/keys/team-b")
+    steward.page.get_by_role("row").filter(has_text="good").wait_for()
+    steward.look("key-used")
+    steward.click("New secret")
+    steward.page.get_by_label("Hours for which the old one goes on").fill("0")
+    steward.click("Make it")
+    new = steward.field("Secret").input_value()
+    assert new != old
+    steward.click("I have it", "link")
+    assert new not in steward.page.content()
+    for secret, status in ((old, 401), (new, 200)):
+        assert httpx.get(f"{steward.url}/v1/models", headers={"authorization": f"Bearer {secret}"}).status_code == status
 
+
+def test_a_viewer_sees_everything_but_the_audit_log_and_changes_nothing(person: Person) -> None:
     person.expected = ["403"]
     made = httpx.post(
         f"{person.url}/admin/api/keys", json={"id": "looker", "role": "viewer"}, headers={"authorization": f"Bearer {ADMIN_KEY}"}

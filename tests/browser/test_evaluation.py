@@ -8,7 +8,9 @@ from pathlib import Path
 import httpx
 
 from tests.browser.conftest import Person
+from tests.fakes.admin import AdminParts
 from tests.fakes.services import ADMIN_KEY
+from tests.fakes.workers import Stalls
 
 SUBJECTS = ("a ladder against a wall", "two trains on one track", "the price of seven apples", "a clock that is slow")
 QUESTIONS = "\n".join(
@@ -48,3 +50,39 @@ def test_strategies_are_evaluated_read_and_compared(steward: Person, registry: P
     steward.page.get_by_role("heading", name="Two reports").wait_for()
     steward.look("evaluation-compare")
     assert len(list((registry / "reports").glob("*.json"))) == 2
+
+
+def test_an_evaluation_is_watched_stopped_and_stands_in_the_audit_log(steward: Person, parts: AdminParts) -> None:
+    parts.pool.scripted._repeated["good"] = Stalls()
+    steward.open("/admin/evaluation/new")
+    steward.field("Name").fill("too long")
+    steward.field("Labelled questions").fill(QUESTIONS)
+    steward.click("Begin")
+    steward.page.get_by_role("progressbar").wait_for()
+    steward.look("evaluation-running")
+    steward.click("Stop")
+    steward.page.get_by_label("The run").get_by_text("cancelled", exact=True).wait_for()
+    steward.open("/admin/audit")
+    steward.sees("/admin/api/evaluations")
+
+
+def test_a_report_is_deleted_after_a_question(steward: Person) -> None:
+    evaluate(steward, "in vain")
+    steward.click("Delete")
+    steward.page.get_by_role("dialog").get_by_role("button", name="Keep it").click()
+    steward.click("Delete")
+    steward.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    steward.sees("The report is deleted.")
+    steward.sees("No report yet")
+
+
+def test_what_the_api_refuses_of_an_evaluation_is_told_beside_the_field(steward: Person) -> None:
+    steward.expected = ["400"]
+    steward.open("/admin/evaluation/new")
+    steward.field("Name").fill("x")
+    steward.field("Labelled questions").fill(QUESTIONS)
+    steward.field("Calls of votes and samples").fill("99")
+    steward.click("Begin")
+    steward.page.locator(".field", has=steward.field("Calls of votes and samples")).get_by_text("16").wait_for()
+    assert steward.field("Name").input_value() == "x"
+    steward.look("evaluation-refused")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tests.browser.conftest import Person
+from tests.fakes.admin import AdminParts
+from tests.fakes.workers import Stalls
 
 
 def test_two_strategies_answer_side_by_side_and_are_explained(steward: Person) -> None:
@@ -36,3 +38,15 @@ def test_what_the_api_refuses_is_told_where_the_answer_would_stand(steward: Pers
     steward.page.keyboard.press("Control+Enter")
     steward.page.get_by_role("alert").get_by_text("k").wait_for()
     steward.look("playground-refused")
+
+
+def test_an_answer_is_read_while_it_is_written_and_can_be_stopped(steward: Person, parts: AdminParts) -> None:
+    parts.pool.scripted._repeated["good"] = Stalls(pieces=("The first", " words"))
+    steward.open("/admin/playground?model=good")
+    steward.page.get_by_label("Question").fill("algebra 3?")
+    steward.click("Ask")
+    steward.page.locator(".pane .answer").get_by_text("The first words").wait_for()
+    steward.look("playground-streaming")
+    steward.click("Stop")
+    steward.page.get_by_role("button", name="Stop").wait_for(state="hidden")
+    assert "The first words" in steward.page.locator(".pane .answer").inner_text()

@@ -36,6 +36,34 @@ def test_requests_are_found_by_expert_outcome_and_id(steward: Person, parts: Adm
     assert steward.page.get_by_role("link", name="algebra 3?").count() == 0
 
 
+def test_requests_are_found_by_strategy_error_feedback_and_time(steward: Person, parts: AdminParts) -> None:
+    ask(steward.url, "algebra 1?", "consilium/panel", "one")
+    parts.pool.scripted._repeated["worse"] = Fails(ExpertTimeout("it took too long"))
+    ask(steward.url, "algebra 2?", "worse", "two")
+    ask(steward.url, "algebra 3?", "good", "three")
+    steward.open("/admin/requests?q=three")
+    while steward.page.get_by_role("link", name="algebra 3?").count() == 0:
+        steward.open("/admin/requests?q=three")
+    steward.page.get_by_role("link", name="algebra 3?").click()
+    steward.page.get_by_label("The answer was").select_option("wrong")
+    steward.click("Say so")
+    steward.sees("Noted, and learnt from.")
+    link = steward.page.get_by_role("link", name="algebra", exact=False)
+    for label, value, found in (("Strategy", "panel", "algebra 1?"), ("Feedback", "bad", "algebra 3?"), ("Outcome", "error", "algebra 2?")):
+        steward.open("/admin/requests")
+        steward.page.get_by_label(label, exact=True).select_option(value)
+        steward.page.wait_for_url("**/requests?**")
+        assert link.all_inner_texts() == [found], label
+    steward.open("/admin/requests")
+    steward.page.get_by_label("Error code").fill("all_experts_failed")
+    steward.click("Filter")
+    assert link.all_inner_texts() == ["algebra 2?"]
+    steward.click("Clear", "link")
+    steward.page.get_by_label("Until (UTC)").fill("2020-01-01T00:00")
+    steward.click("Filter")
+    steward.sees("No request is like that")
+
+
 def test_a_request_is_explained_asked_again_judged_and_forgotten(steward: Person) -> None:
     ask(steward.url, "algebra 2?", "consilium/panel", "asked")
     steward.open("/admin/requests?q=asked")

@@ -31,6 +31,12 @@ _CONTENT = """
     FROM (SELECT ROW({columns})::text AS line FROM "{table}") AS lines
 """
 
+_METRICS_OF_A_REPLICA = """
+import os, urllib.request as r
+key = {"authorization": "Bearer " + os.environ["CONSILIUM_API_KEYS"]}
+print(r.urlopen(r.Request("http://127.0.0.1:8080/metrics", headers=key)).read().decode())
+"""
+
 
 @dataclass
 class Outcome:
@@ -164,6 +170,12 @@ class Stack:
         script = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
         lines = [line for worker in WORKERS for line in self.compose.inside(worker, "python3", "-c", script).splitlines()]
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:request_success_total{"))
+
+    def num_refused(self, replica: str) -> float:
+        """Requests that *replica* has answered with 503; probes of its readiness are not counted."""
+        lines = self.compose.inside(replica, "python", "-c", _METRICS_OF_A_REPLICA).splitlines()
+        refused = [line for line in lines if line.startswith("consilium_http_requests_total{") and 'status="503"' in line]
+        return sum(float(line.rpartition(" ")[2]) for line in refused if 'route="/ready"' not in line)
 
 
 def body(question: str, *, model: str = "auto") -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from tests.compose.engine import BUILD_S, ROOT, Compose, EngineFailed, run
 from tests.compose.stack import ON_VLLM, WORKERS, Stack, batch_file, body
@@ -25,6 +27,15 @@ for name in os.listdir("/proc"):
     if name.isdigit() and int(name) not in (1, os.getpid()):  # not init: nothing in the container can kill that
         os.kill(int(name), signal.SIGKILL)
 """
+_HOLD = """
+import os, socket, time
+head = ["POST /v1/chat/completions HTTP/1.1", "host: 127.0.0.1", "content-type: application/json", "content-length: 100"]
+head.append("authorization: Bearer " + os.environ["CONSILIUM_API_KEYS"])
+held = socket.create_connection(("127.0.0.1", 8080))
+held.sendall(("\\r\\n".join(head) + "\\r\\n\\r\\n{").encode())
+time.sleep(60)
+"""
+"""A request whose body never comes: the replica that it is sent to drains for as long as it may."""
 PREVIOUS_RELEASE = Path(__file__).parent / "previous_release.sql"
 """A dump of PostgreSQL by a service at migration 0003: two experts, three questions, a profile, two traces."""
 
@@ -126,6 +137,36 @@ def test_a_replica_that_is_killed_under_load_is_not_missed(stack: Stack) -> None
     assert outcome.failures == {}
 
 
+def test_questions_that_a_draining_replica_refuses_are_asked_at_the_other(stack: Stack) -> None:
+    """It answers 503 from the moment it is told to stop, and the gateway's checks find that out seconds later."""
+    stack.compose("--profile", "replicas", "up", "-d", timeout_s=UP_S)
+    stack.compose.wait_healthy("api", "api-2", "gateway", timeout_s=UP_S)
+    drained = stack.compose.container("api-2")
+
+    with stack.load(stack.gateway_url) as outcome, ThreadPoolExecutor(1) as aside:
+        run(["docker", "exec", "--detach", drained.id, "python", "-c", _HOLD])
+        time.sleep(3)
+        began = time.monotonic()
+        stopped = aside.submit(stack.compose, "--profile", "replicas", "stop", "api-2")
+        time.sleep(8)  # the checks have taken it out by then, and it still drains
+        num_refused = stack.num_refused("api-2")
+        stopped.result()
+        stop_s = time.monotonic() - began
+        exit_code = stack.compose.container("api-2").state["ExitCode"]
+        stack.compose("--profile", "replicas", "up", "-d", timeout_s=UP_S)
+        stack.compose.wait_healthy("api-2", timeout_s=120)
+        time.sleep(5)
+    stack.tell(
+        f"replica stopped under load: {num_refused:.0f} refused by it while it drained, gone after {stop_s:.1f} s; "
+        f"{dict(outcome.counts)}, slowest {outcome.slowest_s:.1f} s"
+    )
+
+    assert num_refused > 0  # otherwise nothing was shown
+    assert exit_code == 0  # 137 would say that it did not end within the time that compose.yaml gives it
+    assert outcome.counts["right"] > 50
+    assert outcome.failures == {}
+
+
 def test_replicas_count_the_limits_of_a_key_together(stack: Stack) -> None:
     stack.compose.env["STACK_REDIS_URL"] = "redis://redis:6379/0"
     try:
@@ -171,11 +212,11 @@ def test_a_database_that_is_restarted_under_load_is_not_missed(stack: Stack) -> 
         time.sleep(1)
 
 
-def test_prometheus_scrapes_everybody(stack: Stack) -> None:
+def test_prometheus_scrapes_everybody_and_evaluates_the_alerts(stack: Stack) -> None:
     stack.compose("--profile", "monitoring", "up", "-d", "--no-deps", "prometheus", timeout_s=UP_S)
     stack.compose.wait_healthy("prometheus", timeout_s=120)
     stack.compose.inside("prometheus", "promtool", "check", "config", "/etc/prometheus/prometheus.yml")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         with httpx.Client(trust_env=False) as client:
             targets = client.get(f"{stack.prometheus_url}/api/v1/targets").json()["data"]["activeTargets"]
@@ -185,7 +226,17 @@ def test_prometheus_scrapes_everybody(stack: Stack) -> None:
             break
         assert time.monotonic() < deadline, states
         time.sleep(1)
-    stack.tell(f"Prometheus: {len(states)} targets, all up")
+    written = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8"))
+    alerts = {rule["alert"] for group in written["groups"] for rule in group["rules"] if "alert" in rule}
+    while True:  # each rule is evaluated for the first time within its group's interval
+        with httpx.Client(trust_env=False) as client:
+            groups = client.get(f"{stack.prometheus_url}/api/v1/rules").json()["data"]["groups"]
+        rules = {rule["name"]: (rule["health"], rule.get("lastError")) for group in groups for rule in group["rules"]}
+        if {name for name, (health, _) in rules.items() if health == "ok"} >= alerts:
+            break
+        assert time.monotonic() < deadline, rules
+        time.sleep(1)
+    stack.tell(f"Prometheus: {len(states)} targets, all up; {len(alerts)} alert rules, all evaluated")
 
 
 def test_dump_upgrade_and_restore_lose_nothing(stack: Stack, newer_source: Path, tmp_path: Path) -> None:

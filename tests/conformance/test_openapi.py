@@ -178,6 +178,7 @@ def test_every_right_answer_is_as_documented(api_schema: Any, service: str) -> N
         _files_and_batches(ask)
         _registry(ask)
         _measurement(ask)
+        _evaluations(ask)
         _keys(ask)
         ask("GET", "/admin/api/workers")
 
@@ -251,6 +252,14 @@ def _registry(ask: Right) -> None:
     ask("GET", "/admin/api/questions/{question_id}", question_id="new")
     ask("PATCH", "/admin/api/questions/{question_id}", question_id="new", json={"category": "maths", "options": ["1", "2"]})
     ask("DELETE", "/admin/api/questions/{question_id}", status=204, question_id="new")
+    kept = ask("POST", "/admin/api/memory", json={"problems": [{"question": f"{n} + 2?", "answer": str(n + 2)} for n in range(3)]})
+    ask("GET", "/admin/api/memory", query={"tenant": "_local", "limit": 1})
+    ask("GET", "/admin/api/memory/{problem_id}", problem_id=kept["ids"][0])
+    ask("DELETE", "/admin/api/memory/{problem_id}", status=204, problem_id=kept["ids"][0])
+    ask("GET", "/v1/memory")
+    ask("DELETE", "/v1/memory/{problem_id}", status=204, problem_id=kept["ids"][1])
+    ask("DELETE", "/v1/memory")
+    ask("DELETE", "/admin/api/memory", query={"tenant": "_local"})
     manifest = ask("GET", "/admin/api/manifest").decode()
     ask("POST", "/admin/api/manifest", query={"dry_run": True}, json={"yaml": manifest})
 
@@ -279,6 +288,18 @@ def _measurement(ask: Right) -> None:
     ask("GET", f"{runs}/{{run_id}}", run_id=begun["id"])
     ask("POST", f"{runs}/{{run_id}}/cancel", run_id=begun["id"])
     ask("DELETE", f"{runs}/{{run_id}}", status=204, run_id=begun["id"])
+
+
+def _evaluations(ask: Right) -> None:
+    path = "/admin/api/evaluations"
+    questions = [{"question": "Seven apples of algebra 1?", "answer": "1"}, {"question": "A slow clock, algebra 2?", "answer": 2}]
+    begun = ask("POST", path, status=202, json={"name": "x", "questions": questions, "strategies": ["panel"], "limit": 2})
+    one = f"{path}/{{evaluation_id}}"
+    ask("POST", f"{one}/cancel", evaluation_id=begun["id"])
+    ask("DELETE", one, status=204, evaluation_id=begun["id"])
+    begun = ask("POST", path, status=202, json={"name": "y", "questions": questions, "strategies": ["panel"]})
+    until(lambda: ask("GET", one, evaluation_id=begun["id"])["status"] == "finished", within_s=60)
+    ask("GET", path)
 
 
 def _keys(ask: Right) -> None:

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.e2e.processes import ROOT, command_line, consilium, free_port, running
+from tests.e2e.processes import ROOT, command_line, consilium, free_port, running, until
+from tests.fakes.collector import Collector, ReceivedSpan, collecting
 from zoo.release import FOLDER, WEIGHTS
 
 PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
@@ -18,7 +19,14 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def collector() -> Iterator[Collector]:
+    """Where the service and vLLM send their spans."""
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def vllm(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[str]:
     """The ``/v1`` address of a vLLM server with the generalist and, as a LoRA adapter on it, the comparison expert."""
     assert PYTHON.exists(), "vLLM is not installed; run `make vllm`"
     port = free_port()
@@ -27,22 +35,24 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--model", str(WEIGHTS / "generalist"), "--served-model-name", "generalist",
         "--enable-lora", "--max-lora-rank", "32", "--lora-modules", f"comparison={WEIGHTS / 'comparison'}",
         "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16", "--max-model-len", "512", "--enforce-eager",
+        "--otlp-traces-endpoint", f"{collector.url}/v1/traces",
     ]  # fmt: skip
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    environment |= {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_BSP_SCHEDULE_DELAY": "100"}
     log = tmp_path_factory.mktemp("vllm") / "vllm.log"
     with running(command, environment=environment, log=log, ready=f"http://127.0.0.1:{port}/health", within_s=300):
         yield f"http://127.0.0.1:{port}/v1"
 
 
 @pytest.fixture(scope="module")
-def service(vllm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def service(vllm: str, tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[str]:
     """A service whose only experts are the two that vLLM serves, measured on comparisons and facts."""
     folder = tmp_path_factory.mktemp("consilium")
     questions = folder / "questions.jsonl"
     rows = [json.loads(line) for line in (FOLDER / "validation.jsonl").read_text().splitlines()]
     chosen = [row for row in rows if row["category"] in ("comparison", "facts")][::4]
     questions.write_text("".join(json.dumps(row) + "\n" for row in chosen))
-    with consilium(folder, CONSILIUM_SEED_ZOO="false") as url:
+    with consilium(folder, CONSILIUM_SEED_ZOO="false", CONSILIUM_OTLP_ENDPOINT=collector.url) as url:
         command_line("experts", "discover", vllm, "--save", url=url, folder=folder)
         command_line("questions", "add", str(questions), url=url, folder=folder)
         command_line("profile", "run", "--experts", "generalist,comparison", url=url, folder=folder)
@@ -99,3 +109,24 @@ def answer(client: OpenAI, question: str) -> str:
     """What the comparison expert answers, reasoning cut off (a bare vLLM leaves it in the text)."""
     made = client.chat.completions.create(model="comparison", messages=[{"role": "user", "content": question}], temperature=0)
     return (made.choices[0].message.content or "").rsplit("</think>", 1)[-1]
+
+
+def test_vllms_own_spans_come_below_ours(service: str, collector: Collector) -> None:
+    """One trace from the caller through the service into the engine."""
+    trace, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    body = {"model": "comparison", "messages": [{"role": "user", "content": "Is 77 even or odd?"}], "temperature": 0}
+    headers = {"traceparent": f"00-{trace}-{caller}-01"}
+    assert httpx.post(f"{service}/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False).status_code == 200
+
+    def ours_and_theirs() -> dict[str, ReceivedSpan] | None:
+        found = {span.name: span for span in list(collector.spans) if span.trace_id == trace}
+        return found if {"chat comparison", "llm_request"} <= found.keys() else None
+
+    spans = until(ours_and_theirs, within_s=60)
+    for span in sorted((span for span in collector.spans if span.trace_id == trace), key=lambda span: span.start_ns):
+        took_ms = (span.end_ns - span.start_ns) / 1e6
+        print(f"{span.name:18} {span.kind:9} {span.span_id}  below {span.parent_id or '-':16}  {took_ms:.1f} ms")
+    call, engine = next(span for span in collector.spans if span.kind == "client" and span.trace_id == trace), spans["llm_request"]
+    assert engine.parent_id == call.span_id
+    assert engine.resource["service.name"] != "consilium"
+    assert engine.attributes["gen_ai.usage.completion_tokens"] == call.attributes["gen_ai.usage.output_tokens"]

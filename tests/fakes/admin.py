@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from api.auth import Auth
-from api.bootstrap import _Batches, key_parts
+from api.bootstrap import _Batches, key_parts, memory_parts
 from api.metrics import Metrics
 from api.readiness import Readiness
 from api.services import Services
@@ -122,6 +122,7 @@ class AdminParts:
         fleet = fleet_in(settings.data_dir / "vllm")
         if self.managed:
             await fleet.update(self.managed)
+        memory = memory_parts(settings, database, FakeEncoder())
         self.services = Services(
             settings=settings,
             auth=Auth(
@@ -144,6 +145,7 @@ class AdminParts:
             feedback=FeedbackService(feedback),
             file_store=FileStore(database, settings.data_dir / "files"),
             batch_store=BatchStore(database),
+            memory=memory,
             keys=keys,
             directory=directory,
             encoder=cast(Any, FakeEncoder()),
@@ -153,7 +155,9 @@ class AdminParts:
             routers=routers,
             workers=cast(Any, self.pool),
             fleet=fleet,
-            orchestrator=Orchestrator(directory=directory, routers=routers, workers=self.pool, sinks=[traces, keys.usage]),
+            orchestrator=Orchestrator(
+                directory=directory, routers=routers, workers=self.pool, sinks=[traces, keys.usage], memory=memory.live
+            ),
         )
         self.services.batches = _Batches(self.services, [traces], learns=False)
         running = asyncio.create_task(self.services.batches.service.run())

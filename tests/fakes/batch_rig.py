@@ -29,7 +29,7 @@ from orchestrator.batch.unhurried import Unhurried
 from orchestrator.guard import GuardedWorkers
 from orchestrator.limits import Limits
 from orchestrator.pipeline import Orchestrator
-from orchestrator.ports import Directory, Router, Workers
+from orchestrator.ports import Directory, Memory, Router, Workers
 from orchestrator.preparation import Preparation
 from tests.fakes.directory import KeptTraces
 
@@ -158,14 +158,15 @@ class Rig:
     num_ended: list[int] = field(default_factory=lambda: [0, 0])
     """Lines that were told to have been answered, and not."""
     rights_of: Callable[[Batch], LineRights] = public_rights
+    memory: Memory | None = None
 
     def __post_init__(self) -> None:
         self.store = BatchStore(self.database, now=self.now)
         self.files = FileStore(self.database, self.folder, now=self.now)
 
     def engine(self, owner: str = "one", store: BatchStorePort | None = None) -> BatchEngine:
-        preparation = Preparation(directory=self.directory, routers=self.routers, limits=Limits())
-        unhurried = Preparation(directory=Unhurried(self.directory), routers=self.routers, limits=Limits())
+        preparation = Preparation(directory=self.directory, routers=self.routers, limits=Limits(), memory=self.memory)
+        unhurried = Preparation(directory=Unhurried(self.directory), routers=self.routers, limits=Limits(), memory=self.memory)
         parts = EngineParts(
             store=store or self.store,
             files=self.files,
@@ -196,7 +197,7 @@ class Rig:
     @property
     def online(self) -> Orchestrator:
         """The path of single requests over the very same parts."""
-        return Orchestrator(directory=self.directory, routers=self.routers, workers=self.workers)
+        return Orchestrator(directory=self.directory, routers=self.routers, workers=self.workers, memory=self.memory)
 
     async def submit(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,3 +117,27 @@ async def running_collector() -> AsyncIterator[Collector]:
         yield collector
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """The same in a thread of its own, for tests that wait for processes. What it received is read, not awaited."""
+    made: list[Collector] = []
+    is_there, loop = threading.Event(), asyncio.new_event_loop()
+
+    async def run(ends: asyncio.Event) -> None:
+        async with running_collector() as collector:
+            made.append(collector)
+            is_there.set()
+            await ends.wait()
+
+    ends = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(ends),))
+    thread.start()
+    try:
+        assert is_there.wait(WAIT_S)
+        yield made[0]
+    finally:
+        loop.call_soon_threadsafe(ends.set)
+        thread.join(WAIT_S)
+        loop.close()

@@ -184,6 +184,7 @@ class Parts:
                 feedback=unused,
                 file_store=self.file_store,
                 batch_store=self.batch_store,
+                memory=unused,
                 keys=self.keys,
                 upload_room=self.upload_room,
                 directory=cast(Any, self.directory),

@@ -25,7 +25,7 @@ DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 KUBERNETES = sorted(path for path in (DEPLOY / "kubernetes/base").glob("*.yaml") if path.name not in {"kustomization.yaml", "experts.yaml"})
-KUBERNETES_VERSION = "1.32"
+KUBERNETES_VERSIONS = ("1.28", "1.32", "1.35")
 
 ONE_SHOT = {"migrate", "register", "register-gpu"}
 BECOMES_A_USER_ITSELF = {"db"}
@@ -218,10 +218,11 @@ def test_prometheus_scrapes_the_stacks_services() -> None:
     assert all(f"./deploy/prometheus/{name}:/etc/prometheus/{name}:ro" in mounted for name in config["rule_files"])
 
 
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
 @pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.stem)
-def test_kubernetes_takes_the_manifests(path: Path) -> None:
+def test_kubernetes_takes_the_manifests(path: Path, version: str) -> None:
     for resource in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-        kubernetes_validate.validate(resource, KUBERNETES_VERSION, strict=True)
+        kubernetes_validate.validate(resource, version, strict=True)
 
 
 def test_kustomize_renders_valid_manifests() -> None:
@@ -234,7 +235,8 @@ def test_kustomize_renders_valid_manifests() -> None:
     resources = list(yaml.safe_load_all(done.stdout))
     assert len(resources) == len(KUBERNETES) + 1
     for resource in resources:
-        kubernetes_validate.validate(resource, KUBERNETES_VERSION, strict=True)
+        for version in KUBERNETES_VERSIONS:
+            kubernetes_validate.validate(resource, version, strict=True)
 
 
 def test_pods_have_no_rights() -> None:

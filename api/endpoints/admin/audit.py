@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,11 +10,11 @@ from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.queries import query_of
-from api.endpoints.admin.resources import decode_cursor, page_response
+from api.endpoints.admin.resources import newest_first
 from api.openapi import answers, asks
 from api.schemas.admin_answers import AuditRow, PageOf
 from api.schemas.admin_queries import AuditQuery
-from domain.errors import InvalidRequest, NotFound
+from domain.audit import AuditEntry
 
 router = APIRouter(prefix="/audit")
 
@@ -21,16 +22,10 @@ router = APIRouter(prefix="/audit")
 @router.get("", openapi_extra=asks(AuditQuery), responses=answers(PageOf[AuditRow]))
 async def list_audit(services: ServicesDep, asked: Annotated[AuditQuery, Depends(query_of(AuditQuery))]) -> Response:
     """The entries that meet every filter, newest first. `before` and `after` hold no secret."""
-    try:
-        found = await services.keys.audit.list(
-            actor=asked.actor,
-            path=asked.path,
-            since=asked.since,
-            until=asked.until,
-            limit=asked.limit + 1,
-            after=None if asked.cursor is None else decode_cursor(asked.cursor),
+
+    async def read(limit: int, after: str | None) -> Sequence[AuditEntry]:
+        return await services.keys.audit.list(
+            actor=asked.actor, path=asked.path, since=asked.since, until=asked.until, limit=limit, after=after
         )
-    except NotFound as error:
-        raise InvalidRequest("the entry where this page began is not there: start again without a cursor", param="cursor") from error
-    shown = found[: asked.limit]
-    return page_response([asdict(entry) for entry in shown], shown[-1].id if len(found) > len(shown) else None)
+
+    return await newest_first(read, asdict, asked, what="entry")

@@ -10,14 +10,13 @@ from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.queries import PAGED, Page, query_of
-from api.endpoints.admin.resources import Json, decode_cursor, etag_of, one, page, page_response, require_known
+from api.endpoints.admin.resources import Json, etag_of, one, page, page_response, place_in, require_known
 from api.endpoints.feedback import feedback_view
 from api.json_response import json_response
 from api.openapi import answers, asks
 from api.schemas.admin_answers import FeedbackProfileTold, PageOf
 from api.schemas.admin_queries import FeedbackQuery
 from api.schemas.answers import FeedbackEvent
-from domain.errors import InvalidRequest
 from domain.feedback import ExpertFeedback, Feedback, Tally
 
 router = APIRouter()
@@ -31,7 +30,7 @@ async def list_feedback(services: ServicesDep, asked: Annotated[FeedbackQuery, D
         expert_id=asked.expert,
         rolled_back=None if asked.status is None else asked.status == "rolled_back",
         limit=asked.limit + 1,
-        before=None if asked.cursor is None else _place(asked.cursor),
+        before=None if asked.cursor is None else place_in(asked.cursor),
     )
     shown = found[: asked.limit]
     return page_response([dict(feedback_view(event)) for event in shown], str(shown[-1].sequence) if len(found) > len(shown) else None)
@@ -46,8 +45,10 @@ async def get_feedback(services: ServicesDep, feedback_id: str) -> Response:
 
 @router.post("/feedback/{feedback_id}/rollback", responses=answers(FeedbackEvent))
 async def roll_back_feedback(services: ServicesDep, feedback_id: str) -> Response:
-    """Take it back: what was learnt from it is forgotten, also by routers that learn online. Doing it twice changes nothing."""
+    """Take it back: what was learnt from it is forgotten, also by routers that learn online, and a problem that it
+    let into the memory is deleted. Doing it twice changes nothing."""
     view = dict(feedback_view(await services.feedback.roll_back(feedback_id)))
+    await services.memory.taken_back(feedback_id)
     return one(view, etag_of(view))
 
 
@@ -69,13 +70,6 @@ async def reset_feedback_profile(services: ServicesDep, expert_id: str) -> Respo
     name = f"reset-{uuid.uuid4().hex}"
     event = Feedback(name, request_id=name, trace_id="", created_at=time.time(), given={"reset": expert_id}, resets=expert_id)
     return json_response(feedback_view(await services.feedback.give(event)))
-
-
-def _place(cursor: str) -> int:
-    text = decode_cursor(cursor)
-    if not text.isdecimal() or len(text) > 18:
-        raise InvalidRequest("cursor is none that a page gave: start again without one", param="cursor")
-    return int(text)
 
 
 def _profile(found: ExpertFeedback) -> Json:

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
+from api.audit_middleware import CHANGED_NOTHING
 from api.dependencies import ServicesDep
 from api.endpoints.admin.experts import require_prompt
 from api.endpoints.admin.queries import query_of
@@ -33,7 +34,9 @@ async def get_manifest(services: ServicesDep) -> Response:
 
 
 @router.post("", openapi_extra={**described_by(ManifestBody), **asks(ApplyQuery)}, responses=answers(Applied))
-async def apply_manifest(services: ServicesDep, body: Body, asked: Annotated[ApplyQuery, Depends(query_of(ApplyQuery))]) -> Response:
+async def apply_manifest(
+    services: ServicesDep, request: Request, body: Body, asked: Annotated[ApplyQuery, Depends(query_of(ApplyQuery))]
+) -> Response:
     """Make the registry what a manifest says: all of it or nothing."""
     text = parse(ManifestBody, body).yaml
     manifest = await asyncio.to_thread(load_manifest, text)  # of a thousand cards it takes most of a second
@@ -43,6 +46,8 @@ async def apply_manifest(services: ServicesDep, body: Body, asked: Annotated[App
         require_usable(strategy, services)
     check_card = services.expert_store.check_card
     changes = await apply(services.database, manifest, prune=asked.prune, dry_run=asked.dry_run, check_card=check_card)
+    if asked.dry_run or not changes.any:
+        request.scope[CHANGED_NOTHING] = True  # a stack that applies its file at every start would fill the audit log with it
     if not asked.dry_run:
         await services.directory.refresh()
     return json_response({**asdict(changes), "dry_run": asked.dry_run})

@@ -61,7 +61,7 @@ async def list_questions(services: ServicesDep, asked: Annotated[QuestionsQuery,
 async def add_questions(services: ServicesDep, body: Body) -> Response:
     """Store questions, all or none; one with a known id is replaced. Answers their ids and how many were new or different."""
     given = parse(QuestionsBody, body)
-    questions = _parsed(given.questions)
+    questions = parsed_questions(given.questions)
     num_changed = await services.question_store.add(questions, source=given.source)
     await services.directory.refresh()
     return json_response({"num_changed": num_changed, "ids": [question.id for question in questions]})
@@ -75,7 +75,7 @@ async def get_question(services: ServicesDep, question_id: str) -> Response:
 @router.put("/{question_id:path}", openapi_extra=described_by(QuestionBody), responses=answers(QuestionTold, 200, 201))
 async def put_question(services: ServicesDep, question_id: str, body: Body, version: Version) -> Response:
     """Replace a question, or add it when there is none."""
-    (question,) = _parsed([same_id(body, question_id)])
+    (question,) = parsed_questions([same_id(body, question_id)])
     is_new = await services.question_store.put(question, source=_SOURCE, require=_is_at(version, question_id))
     await services.directory.refresh()
     return _one(question, status=201 if is_new else 200)
@@ -88,7 +88,7 @@ async def patch_question(services: ServicesDep, question_id: str, body: Body, ve
 
     def change(current: LabelledQuestion) -> LabelledQuestion:
         require(current)
-        (question,) = _parsed([same_id(merged(row_of(current), body), question_id)])
+        (question,) = parsed_questions([same_id(merged(row_of(current), body), question_id)])
         return question
 
     changed = await services.question_store.edit(question_id, change, source=_SOURCE)
@@ -127,7 +127,7 @@ def _one(question: LabelledQuestion, *, status: int = 200) -> Response:
     return one(row, etag_of(row), status=status)
 
 
-def _parsed(rows: list[Json] | list[dict[str, Any]]) -> list[LabelledQuestion]:
+def parsed_questions(rows: list[Json] | list[dict[str, Any]]) -> list[LabelledQuestion]:
     """Rows by the rules of the JSONL. Errors count from 1, as lines do."""
     lines = "\n".join(orjson.dumps(row).decode() for row in rows)
     return [question for question, _ in parse_labelled(lines, source="questions")]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -22,6 +22,16 @@ from domain.nearest import did_you_mean
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
+
+
+class Identified(Protocol):
+    """A row that has an id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+Listed = TypeVar("Listed", bound=Identified)
 
 
 # --- bodies ----------------------------------------------------------------------------------------------------------
@@ -153,6 +163,23 @@ def page_response(data: Sequence[Json], last_key: str | None, *, beside: Json | 
     return json_response({"data": data, "next": None if last_key is None else encode_cursor(last_key), **(beside or {})})
 
 
+async def newest_first(
+    read: Callable[[int, str | None], Awaitable[Sequence[Listed]]],
+    view: Callable[[Listed], Json],
+    asked: PageQuery,
+    *,
+    what: str,
+) -> Response:
+    """One page of rows that a store gives newest first: *read* takes how many, and the id of the row that they come after. *what* a row is,
+    for people. Raises ``InvalidRequest`` when the row where the page began is gone."""
+    try:
+        found = await read(asked.limit + 1, None if asked.cursor is None else decode_cursor(asked.cursor))
+    except NotFound as error:
+        raise InvalidRequest(f"the {what} where this page began is not there: start again without a cursor", param="cursor") from error
+    shown = found[: asked.limit]
+    return page_response([view(row) for row in shown], shown[-1].id if len(found) > len(shown) else None)
+
+
 def encode_cursor(key: str) -> str:
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
@@ -162,6 +189,14 @@ def decode_cursor(cursor: str) -> str:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except ValueError:  # no base64, other letters than ASCII's, no UTF-8 in it
         raise InvalidRequest(f"cursor {cursor[:40]!r} is not one that a list has given", param="cursor") from None
+
+
+def place_in(cursor: str) -> int:
+    """The place in a log that *cursor* was given for."""
+    text = decode_cursor(cursor)
+    if not text.isdecimal() or len(text) > 18:
+        raise InvalidRequest("cursor is none that a page gave: start again without one", param="cursor")
+    return int(text)
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import orjson
@@ -9,14 +10,13 @@ from fastapi import APIRouter, Depends, Response
 
 from api.dependencies import ServicesDep
 from api.endpoints.admin.queries import query_of
-from api.endpoints.admin.resources import Json, Version, decode_cursor, etag_of, no_content, one, page_response
+from api.endpoints.admin.resources import Json, Version, etag_of, newest_first, no_content, one
 from api.explain import explain_object, usage_object
 from api.json_response import json_response
 from api.openapi import answers, asks
 from api.schemas.admin_answers import Forgotten, PageOf, TraceRow, TraceTold
 from api.schemas.admin_queries import ForgetQuery, TracesQuery
 from api.services import Services
-from domain.errors import InvalidRequest, NotFound
 from domain.trace import Trace
 
 router = APIRouter(prefix="/traces")
@@ -25,8 +25,9 @@ router = APIRouter(prefix="/traces")
 @router.get("", openapi_extra=asks(TracesQuery), responses=answers(PageOf[TraceRow]))
 async def list_traces(services: ServicesDep, asked: Annotated[TracesQuery, Depends(query_of(TracesQuery))]) -> Response:
     """The traces that meet every filter, newest first, without what was said in them."""
-    try:
-        found = await services.trace_store.list(
+
+    async def read(limit: int, after: str | None) -> Sequence[Trace]:
+        return await services.trace_store.list(
             request_id=asked.request_id,
             expert_id=asked.expert,
             strategy=asked.strategy,
@@ -34,13 +35,11 @@ async def list_traces(services: ServicesDep, asked: Annotated[TracesQuery, Depen
             status=asked.status,
             since=asked.since,
             until=asked.until,
-            limit=asked.limit + 1,
-            after=None if asked.cursor is None else decode_cursor(asked.cursor),
+            limit=limit,
+            after=after,
         )
-    except NotFound as error:
-        raise InvalidRequest("the trace where this page began is gone: start again without a cursor", param="cursor") from error
-    shown = found[: asked.limit]
-    return page_response([_row(trace) for trace in shown], shown[-1].id if len(found) > len(shown) else None)
+
+    return await newest_first(read, _row, asked, what="trace")
 
 
 @router.get("/{trace_id}", responses=answers(TraceTold))
@@ -52,15 +51,17 @@ async def get_trace(services: ServicesDep, trace_id: str) -> Response:
 
 @router.delete("", openapi_extra=asks(ForgetQuery), responses=answers(Forgotten))
 async def delete_traces(services: ServicesDep, asked: Annotated[ForgetQuery, Depends(query_of(ForgetQuery))]) -> Response:
-    """Forget the requests that began before a moment."""
+    """Forget the requests that began before a moment, and what the memory has kept of them."""
+    await services.memory.forgotten_before(asked.before)
     return json_response({"num_deleted": await services.trace_store.delete_before(asked.before)})
 
 
 @router.delete("/{trace_id}", status_code=204)
 async def delete_trace(services: ServicesDep, trace_id: str, version: Version) -> Response:
-    """Forget one request."""
+    """Forget one request, and what the memory has kept of it."""
     await _checked(services, trace_id, version)
     await services.trace_store.delete(trace_id)
+    await services.memory.forgotten(trace_id)
     return no_content()
 
 

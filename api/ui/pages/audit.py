@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import Response
 
+from api.rest import Refused, path_of
 from api.ui.history import differences_of
-from api.ui.rest import Refused, path_of
 from api.ui.visit import VisitDep, page_router
 from domain.keys import Role
 

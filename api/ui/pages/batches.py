@@ -12,9 +12,9 @@ import orjson
 from fastapi import Response
 
 from api.file_content import FileContent
+from api.rest import Json, Refused
 from api.schemas.batches import known_strategy
 from api.ui.forms import Form, Problems, problems_of, whole
-from api.ui.rest import Json, Refused
 from api.ui.visit import Visit, VisitDep, page_router
 from api.uploads import receive_file
 from domain.batch import BATCH_ENDPOINTS, BatchOptions, StoredFile

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from fastapi import Response
 
-from api.ui.rest import Refused, path_of
+from api.rest import Refused, path_of
 from api.ui.restoring import changes, restore
 from api.ui.visit import VisitDep, page_router
 from domain.errors import NotFound

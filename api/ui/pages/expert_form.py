@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 from fastapi import Response
 
+from api.rest import path_of
 from api.ui.model_forms import fields_of
 from api.ui.resource_form import ResourceForm, Sent
-from api.ui.rest import path_of
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.keys import Role
 from experts_registry.models import ExpertModel

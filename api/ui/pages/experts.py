@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from fastapi import Response
 
+from api.rest import Refused, path_of
 from api.ui.forms import Problems
-from api.ui.rest import Refused, path_of
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.experts import Backend, ExpertCard, HealthState
 from domain.keys import Role

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from fastapi import Response
 
+from api.rest import path_of
 from api.ui.forms import finite
 from api.ui.model_forms import fields_of
 from api.ui.resource_form import ResourceForm, Sent
-from api.ui.rest import path_of
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.errors import InvalidRequest
 from domain.keys import Role

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from fastapi import Response
 
+from api.rest import Refused, path_of
 from api.ui.explanation import explained
 from api.ui.forms import finite
-from api.ui.rest import Refused, path_of
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.errors import InvalidRequest, NotFound
 from domain.trace import Trace

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import Response
 
+from api.rest import Refused, path_of
 from api.schemas.admin import ProfileRunBody
 from api.ui.model_forms import fields_of
 from api.ui.resource_form import ResourceForm, Sent
-from api.ui.rest import Refused, path_of
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.errors import InvalidRequest
 from domain.keys import Role

@@ -7,9 +7,10 @@ from urllib.parse import quote
 
 from fastapi import Response
 
+from api.rest import path_of
 from api.ui.model_forms import fields_of
+from api.ui.recipe import adjustments_of, bounds_of, effort_lead, efforts_of
 from api.ui.resource_form import ResourceForm, Sent
-from api.ui.rest import path_of
 from api.ui.restoring import changes, restore
 from api.ui.visit import Visit, VisitDep, page_router
 from domain.errors import NotFound
@@ -113,9 +114,14 @@ async def show_strategy(visit: VisitDep, strategy_id: str) -> Response:
     known = visit.services.directory.snapshot().strategies
     if strategy_id not in known:
         raise NotFound(f"there is no strategy {strategy_id!r}; {did_you_mean(strategy_id, sorted(known))}")
+    strategy = known[strategy_id]
     return visit.page(
         "strategy.html",
-        strategy=known[strategy_id],
+        strategy=strategy,
+        adjustments=adjustments_of(strategy),
+        bounds=bounds_of(strategy),
+        effort_lead=effort_lead(strategy.effort),
+        efforts=efforts_of(strategy),
         traces=await visit.services.trace_store.list(strategy=strategy_id, limit=10),
         changes=await changes(visit, "strategies", strategy_id),
         notice=visit.asked("notice"),

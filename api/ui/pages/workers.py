@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from fastapi import Response
 
-from api.ui.rest import path_of
+from api.rest import path_of
 from api.ui.visit import VisitDep, page_router
 from domain.errors import InvalidRequest
 

@@ -260,6 +260,20 @@ async def test_roles_bound_the_admin_plane(client: httpx.AsyncClient) -> None:
     assert await status("viewer", "DELETE", "/experts/worse") == 403
 
 
+async def test_a_manifest_that_changes_nothing_leaves_no_entry_in_the_audit_log(client: httpx.AsyncClient) -> None:
+    """A stack applies its file at every start, and nothing ever removes an entry."""
+    manifest = "skills: {geometry: Angles and areas}\n"
+    statuses = [
+        (await client.post("/manifest", json={"yaml": manifest}, params=params)).status_code
+        for params in ({"dry_run": "true"}, {}, {}, {"dry_run": "true"})
+    ]
+    log = (await client.get("/audit")).json()["data"]
+
+    assert statuses == [200] * 4
+    assert [(entry["method"], entry["path"]) for entry in log] == [("POST", "/admin/api/manifest")]
+    assert log[0]["after"]["created"] == ["skill geometry"]
+
+
 async def test_the_audit_log_says_who_changed_what(client: httpx.AsyncClient) -> None:
     secret = await created(client, "ed", role="editor")
     headers = {"authorization": f"Bearer {secret}", "x-request-id": "change-1"}

@@ -17,10 +17,10 @@ import pytest
 from api.app import create_app
 from api.body import IN_THREAD_BYTES
 from api.endpoints.admin import manifest
+from api.rest import Refused, Rest, api_client
 from api.settings import Settings
 from api.ui.forms import Problems
 from api.ui.pages.strategies import FORM
-from api.ui.rest import Refused, Rest, api_client
 from domain.errors import StorageError
 from tests.fakes.admin import AdminParts
 from tests.fakes.services import ADMIN_KEY
@@ -292,7 +292,7 @@ async def test_an_evaluation_runs_behind_its_page(visitor: httpx.AsyncClient, pa
     form = {"csrf_token": token, "name": "large", "questions": "\n".join(lines), "calls": "2", "notes": "x" * IN_THREAD_BYTES}
 
     begun = await visitor.post("/admin/evaluation", data=form)
-    run = visitor._transport.app.state.evaluations.run  # type: ignore[attr-defined]
+    (run,) = visitor._transport.app.state.evaluations.without_report()  # type: ignore[attr-defined]
     await asyncio.wait_for(run.task, 60)
 
     assert begun.status_code == 303

@@ -136,8 +136,8 @@ async def test_one_trace_tells_the_whole_story(client: httpx.AsyncClient, parts:
 
     assert trace["messages"] == [{"role": "user", "content": "algebra 3?"}]
     assert trace["answer"] == "3"
-    assert trace["calls"][0] | {"latency_ms": 0, "usage": {}} == {
-        "expert": "good", "role": "candidate", "status": "ok", "error": None, "latency_ms": 0, "usage": {}, "text": "3",
+    assert trace["calls"][0] | {"started_ms": 0, "latency_ms": 0, "usage": {}} == {
+        "expert": "good", "role": "candidate", "status": "ok", "error": None, "started_ms": 0, "latency_ms": 0, "usage": {}, "text": "3",
     }  # fmt: skip
     assert trace["timings_ms"]["total"] > 0
 

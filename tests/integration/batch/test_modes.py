@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from domain.batch import BatchState, RequestCounts
 from domain.chat import ChatRequest, RequestOptions
 from domain.plan import ExpertCall
+from experts_registry.tables import batch_lines
 from tests.fakes.batch_rig import Rig, body_of, chat_line
 from tests.fakes.directory import FakeRouter
+from tests.fakes.memory import FakeMemory
 from tests.integration.batch.conftest import MakeRig
 from tests.integration.batch.test_killed import Fuse, run_until_killed
 
@@ -25,6 +28,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "plan": {"mode": "plan"},
     "evidence": {"mode": "evidence", "mode_options": {"gathering": "top_down", "rounds": 2}},
     "fast_slow": {"mode": "fast_slow", "max_calls": 8, "mode_options": {"redesigns": 0}},
+    "memory": {"mode": "memory", "mode_options": {"rounds": 1}},
 }
 
 
@@ -53,6 +57,7 @@ def hash_of(call: ExpertCall) -> int:
 
 def rig_of(make_rig: MakeRig, **changes: Any) -> Rig:
     rig = make_rig({name: says(name) for name in ("a", "b", "c", "fuser")}, **changes)
+    rig.memory = FakeMemory(("question 7", "seven"))
     chosen = ("a", "c") if "b" in rig.fleet.ids else ("a",)
     rig.routers = {"skills": FakeRouter(*chosen), "explicit": FakeRouter(name="explicit")}
     return rig
@@ -115,6 +120,39 @@ async def test_killed_at_every_write_no_line_is_lost_and_none_answered_twice(mak
         request = ChatRequest("alone", "auto", tuple(line["body"]["messages"]), options=RequestOptions(**line["body"]["consilium"]))
         answer = await undisturbed.online.run(request)
         assert (await rig.answers())[line["custom_id"]]["body"]["choices"] == [dict(choice.message) for choice in answer.choices]
+
+
+async def test_a_line_goes_on_with_what_the_memory_had_when_it_was_routed(make_rig: MakeRig) -> None:
+    """It is killed after its first round, and what it was shown is deleted meanwhile."""
+    clock = [1000.0]
+    rig = rig_of(make_rig, now=lambda: clock[0])
+    request = chat_line("x", "question", consilium=WAYS["memory"])
+    answer = await rig.online.run(
+        ChatRequest("alone", "auto", tuple(request["body"]["messages"]), options=RequestOptions(**request["body"]["consilium"]))
+    )
+    alone = body_of(answer)
+    await rig.submit(request, window_s=1e9)
+
+    num_runs = 0
+    while not (await rig.store.get("batch_1")).state.is_final:
+        await run_until_killed(rig, clock, Fuse(num_runs % 3, after=bool(num_runs % 2)), f"process {num_runs}")
+        num_runs += 1
+        if await recalled(rig) is not None:
+            rig.memory = FakeMemory(("question 8", "eight"))
+        assert num_runs < 100
+
+    assert num_runs >= 3
+    assert (await rig.answers())["x"]["body"]["choices"] == alone["choices"]
+    assert await recalled(rig) is None, "the words of the memory are not kept longer than they are needed"
+    (trace,) = [trace for trace in rig.sink.traces if trace.status == "ok"]
+    assert trace.decision is not None
+    assert trace.decision.detail["memory"] == {"shown": [{"id": "mem-1", "similarity": 0.9}], "writes": False}
+
+
+async def recalled(rig: Rig) -> Any:
+    """What the only line keeps of the memory."""
+    async with rig.database.reading() as connection:
+        return await connection.scalar(sa.select(batch_lines.c.recalled))
 
 
 async def test_each_step_is_a_wave_so_that_no_server_is_loaded_more_often_than_steps_need(make_rig: MakeRig) -> None:

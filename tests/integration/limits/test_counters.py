@@ -395,3 +395,25 @@ async def test_without_redis_nobody_is_let_in_and_told_so(redis: RedisServer) ->
 
     assert (await counters.take("team", "c", rules)).left == (20,)
     await counters.close()
+
+
+async def test_the_log_says_why_redis_refuses(caplog: pytest.LogCaptureFixture) -> None:
+    """By Redis' own word and no more: the rest may repeat what it was asked, or who asked."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-DENIED Redis is running in protected mode, 10.0.0.7 may not come in\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    counters = RedisCounters(f"redis://:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/0", MemoryLedger().load)
+
+    with pytest.raises(NotReady, match="limits cannot be looked up"):
+        await counters.take("team", "a", rules_of(KeyLimits(requests_per_minute=1), Spent(0), NOON))
+    await counters.close()
+    server.close()
+
+    told = " ".join(record.getMessage() for record in caplog.records)
+    assert "ResponseError (DENIED)" in told
+    assert "secret" not in told
+    assert "10.0.0.7" not in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -90,6 +91,28 @@ async def test_one_run_of_several_is_told_with_its_own_counts(profiles: ProfileS
 
     assert [(run.num_recorded, run.num_correct) for run in found] == [(2, 1), (1, 1), (0, 0)]
     assert {run.id: run for run in found} == {run.id: run for run in await profiles.list_runs()}
+
+
+async def test_runs_that_are_over_are_counted_once(stores: Stores, profiles: ProfileStore) -> None:
+    """Of hundreds of runs, each of hundreds of thousands of answers, a list would otherwise take seconds."""
+    first, second = await _run(profiles), await _run(profiles)
+    for run_id in (first, second):
+        await profiles.record_outcomes(run_id, [make_outcome(question_id="q1"), make_outcome(question_id="q2", correct=False)])
+    await profiles.finish_run(first)
+    before = await profiles.list_runs()
+    asked: list[Any] = []
+    event.listen(stores.database.engine.sync_engine, "before_cursor_execute", lambda *told: asked.append((told[2], told[3])))
+    assert await profiles.list_runs() == before
+    counting = [parameters for statement, parameters in asked if "count(*)" in statement]
+    assert counting
+    assert not [parameters for parameters in counting if first in str(parameters)]
+
+    await profiles.record_outcomes(second, [make_outcome(question_id="q3")])
+    await profiles.finish_run(second)
+    await profiles.rollback_run(first)
+
+    told = {run.id: (run.state, run.num_recorded, run.num_correct) for run in await profiles.list_runs()}
+    assert told == {first: (RunState.ROLLED_BACK, 2, 1), second: (RunState.FINISHED, 3, 2)}
 
 
 async def test_outcomes_are_looked_through_for_their_version_only_after_a_change(stores: Stores, profiles: ProfileStore) -> None:

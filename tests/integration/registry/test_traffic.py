@@ -12,12 +12,12 @@ from domain.chat import Choice, Usage
 from domain.feedback import Feedback
 from domain.plan import CallRole, Candidate
 from domain.routing import RoutingDecision
-from domain.trace import CallRecord, Timings, Trace
+from domain.trace import HASH_PREFIX, CallRecord, Timings, Trace
 from experts_registry.audit import AuditLog
 from experts_registry.database import Database
 from experts_registry.feedback import FeedbackStore
 from experts_registry.tables import metadata
-from experts_registry.trace_privacy import NOT_KEPT, PREFIX, content_key
+from experts_registry.trace_privacy import NOT_KEPT, content_key
 from experts_registry.traces import TraceStore
 from experts_registry.traffic import TrafficStore
 
@@ -147,7 +147,7 @@ async def test_hashed_texts_can_be_compared_and_not_read(database: Database) -> 
     assert one.messages is not None
     assert one.messages[0]["role"] == "user"
     assert one.messages[0]["content"] == one.answer == other.answer
-    assert str(one.answer).startswith(PREFIX)
+    assert str(one.answer).startswith(HASH_PREFIX)
     async with database.reading() as connection:
         documents = (await connection.scalars(sa.text("SELECT CAST(document AS TEXT) FROM traces"))).all()
     assert not any("my secret" in document for document in documents)
@@ -174,7 +174,7 @@ async def test_what_experts_answered_to_the_router_is_not_kept_in_the_clear(data
     assert kept is not None
     assert kept.calls == ()
     assert kept.detail["alpha"] == kept.detail["base"]["alpha"] == 0.25
-    assert kept.reason == NOT_KEPT if key is None else kept.reason.startswith(PREFIX)
+    assert kept.reason == NOT_KEPT if key is None else kept.reason.startswith(HASH_PREFIX)
 
 
 async def test_the_reason_of_a_router_that_asked_nobody_is_kept(database: Database) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api import spans
 from tests.e2e.processes import ROOT
-from tests.fakes.spanned import ALGEBRA, READER, WORDS, card_of, trace
+from tests.fakes.spanned import ALGEBRA, CONTEXT, READER, WORDS, card_of, trace
 
 PAGE = (ROOT / "docs/telemetry.md").read_text(encoding="utf-8")
 QUOTED = re.compile(r"`([^`]+)`")
@@ -55,9 +55,19 @@ def test_every_attribute_of_a_span_stands_there() -> None:
     calls = (replace(ALGEBRA, stage=1, confidence=0.5, first_token_ms=1.0), WORDS, READER)
     told = spans.spans_of(trace(*calls, **full), card_of)
     told += spans.spans_of(trace(decision=None, **failed), card_of)
+    told.append(
+        spans.embeddings_span(
+            CONTEXT, request_id="r", model="m", started_at=1.0, seconds=1.0, num_texts=1, num_tokens=2, dimensions=3,
+            encoding_format="float", key_id="k", error_type="internal_error",
+        )
+    )  # fmt: skip
     found: dict[str, set[str]] = {}
     for span in told:
-        kind = {"server": "request", "client": "call"}.get(span.kind, "routing" if span.name.startswith("route") else "aggregation")
+        kind = (
+            "embeddings"
+            if span.name.startswith("embeddings")
+            else {"server": "request", "client": "call"}.get(span.kind, "routing" if span.name.startswith("route") else "aggregation")
+        )
         found.setdefault(kind, set()).update(span.attributes)
     known = {row[0]: {name for name in QUOTED.findall(row[1]) if "." in name} for row in rows("Spans")}
 

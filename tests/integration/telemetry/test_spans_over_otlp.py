@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -165,6 +166,95 @@ async def test_off_by_default(tmp_path: Path, upstream: Upstream) -> None:
 
     assert "traceparent" not in upstream.requests[0].headers
     assert "consilium_otlp_traces_dropped_total 0.0" in metrics
+
+
+async def test_a_decision_alone_is_a_request_with_its_routing(tmp_path: Path, upstream: Upstream, collector: Collector) -> None:
+    async with served(tmp_path, upstream, otlp_endpoint=collector.url) as http:
+        asked = {**ASK, "model": "consilium/council"}
+        told = (await http.post("/v1/route", json=asked, headers=CALLER)).json()
+        asked |= {"consilium": {"deny": ["speaker", "other", "reader"]}}
+        assert (await http.post("/v1/route", json=asked)).status_code == 503
+        await collector.until(3)
+
+    refused = next(span for span in collector.spans if span.is_error)
+    spans = by_name([span for span in collector.spans if span is not refused])
+    assert sorted(spans) == ["route council", "route random"]
+    request, routing = spans["route council"], spans["route random"]
+    assert (request.kind, request.parent_id, routing.parent_id) == ("server", SPAN, request.span_id)
+    assert request.attributes["gen_ai.operation.name"] == "route"
+    assert routing.attributes["consilium.selected"] == told["selected"], "what was decided, though no expert was asked"
+    assert refused.attributes["error.type"] == "no_eligible_expert"
+    assert upstream.requests == []
+
+
+async def test_embeddings_are_one_span(tmp_path: Path, upstream: Upstream, collector: Collector) -> None:
+    async with served(tmp_path, upstream, otlp_endpoint=collector.url) as http:
+        asked = {"model": "auto", "input": [PROMPT, "another"], "encoding_format": "float"}
+        answer = (await http.post("/v1/embeddings", json=asked, headers=CALLER)).json()
+        assert (await http.post("/v1/embeddings", json={**asked, "dimensions": 1}, headers=CALLER)).status_code == 400
+        await collector.until(2)
+
+    done, refused = sorted(collector.spans, key=lambda span: span.is_error)
+    assert (done.name, done.kind, done.trace_id, done.parent_id) == ("embeddings auto", "server", TRACE, SPAN)
+    assert done.attributes == {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": "consilium",
+        "gen_ai.request.model": "auto",
+        "gen_ai.request.encoding_formats": ["float"],
+        "gen_ai.embeddings.dimension.count": len(answer["data"][0]["embedding"]),
+        "gen_ai.usage.input_tokens": answer["usage"]["prompt_tokens"],
+        "consilium.request_id": "req-7",
+        "consilium.num_texts": 2,
+        "consilium.status": "ok",
+    }
+    assert refused.attributes["error.type"] == "invalid_request"
+    assert PROMPT.encode() not in b"".join(collector.bodies)
+
+
+async def test_each_line_of_a_batch_is_a_trace_that_its_servers_continue(tmp_path: Path, upstream: Upstream, collector: Collector) -> None:
+    """The calls are told to the servers turns before the line is over, and in one trace with it all the same."""
+    async with served(tmp_path, upstream, otlp_endpoint=collector.url) as http:
+        bodies = [{**ASK, "model": "consilium/council"}, {**ASK, "model": "speaker"}]
+        batch = await run_batch(http, "/v1/chat/completions", bodies)
+        await collector.until(9)
+
+    requests = {span.attributes["consilium.request_id"]: span for span in collector.spans if span.kind == "server"}
+    assert set(requests) == {f"{batch}-1", f"{batch}-2"}
+    assert len({span.trace_id for span in requests.values()}) == 2
+    panel = [span for span in collector.spans if span.trace_id == requests[f"{batch}-1"].trace_id]
+    spans = by_name(panel)
+    assert sorted(spans) == ["aggregate fuse", "chat council", "chat other", "chat reader", "chat speaker", "route random"]
+    assert spans["chat reader"].parent_id == spans["aggregate fuse"].span_id
+    assert spans["chat speaker"].parent_id == spans["chat council"].span_id
+    told = {received.headers["traceparent"] for received in upstream.requests}
+    assert told == {f"00-{span.trace_id}-{span.span_id}-01" for span in collector.spans if span.kind == "client"}
+
+
+async def test_lines_that_embed_have_a_span_each(tmp_path: Path, upstream: Upstream, collector: Collector) -> None:
+    async with served(tmp_path, upstream, otlp_endpoint=collector.url) as http:
+        batch = await run_batch(http, "/v1/embeddings", [{"model": "auto", "input": text} for text in ("one", "two")])
+        await collector.until(2)
+
+    assert {span.name for span in collector.spans} == {"embeddings auto"}
+    assert {span.attributes["consilium.request_id"] for span in collector.spans} == {f"{batch}-1", f"{batch}-2"}
+    assert len({span.trace_id for span in collector.spans}) == 2
+
+
+async def run_batch(http: httpx.AsyncClient, endpoint: str, bodies: list[dict[str, Any]]) -> str:
+    """The id of a batch of these, when it is over."""
+    lines = [{"custom_id": f"c-{n}", "method": "POST", "url": endpoint, "body": body} for n, body in enumerate(bodies)]
+    content = "\n".join(json.dumps(line) for line in lines).encode()
+    uploaded = await http.post("/v1/files", files={"file": ("in.jsonl", content)}, data={"purpose": "batch"})
+    assert uploaded.status_code == 200, uploaded.text
+    asked = {"input_file_id": uploaded.json()["id"], "endpoint": endpoint, "completion_window": "24h"}
+    batch: dict[str, Any] = (await http.post("/v1/batches", json=asked)).json()
+    async with asyncio.timeout(WAIT_S):
+        while batch["status"] != "completed":
+            await asyncio.sleep(0.02)
+            batch = (await http.get(f"/v1/batches/{batch['id']}")).json()
+            assert batch["status"] not in {"failed", "expired", "cancelled"}, batch
+    assert batch["request_counts"]["failed"] == 0
+    return str(batch["id"])
 
 
 @pytest.mark.parametrize("status", [400, 503])

@@ -51,7 +51,9 @@ async def alone(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> dict
 
 
 def test_every_endpoint_has_its_shape() -> None:
-    services: Any = type("S", (), {"encoder": None, "metrics": None, "settings": type("T", (), {"encoder": "", "max_embedding_inputs": 1})})
+    services: Any = type(
+        "S", (), {"encoder": None, "metrics": None, "spans": None, "settings": type("T", (), {"encoder": "", "max_embedding_inputs": 1})}
+    )
 
     assert tuple(batch_shapes(services)) == BATCH_ENDPOINTS
 

@@ -29,7 +29,7 @@ def test_the_keys_are_those_of_the_contract_and_the_documented_ones() -> None:
     assert told.keys() == CONTRACT | ADDED
     assert told["skills"][0].keys() == {"skill", "similarity", "weight"}
     assert told["considered"][0].keys() == {"expert", "score", "selected", "why"}
-    assert told["calls"][0].keys() == {"expert", "role", "status", "error", "latency_ms", "usage"}
+    assert told["calls"][0].keys() == {"expert", "role", "status", "error", "started_ms", "latency_ms", "usage"}
     assert told["timings_ms"].keys() == {"route", "experts", "aggregate", "total", "overhead", "first_token"}
     assert told["strategy"] == "explicit"
 

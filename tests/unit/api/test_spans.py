@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.spans import MAX_VALUE_CHARS, Span, SpanKind, spans_of
+from api.spans import MAX_VALUE_CHARS, ROUTE, Span, SpanKind, embeddings_span, spans_of
 from domain.plan import CallRole
 from domain.trace import CallRecord, Timings, Trace
 from tests.fakes.spanned import ALGEBRA, CONTEXT, READER, SECRET, STARTED, WORDS, card_of, trace
@@ -136,6 +136,28 @@ def test_the_routers_own_calls_hang_below_the_routing() -> None:
     made = spans_of(trace(helper, helper, ALGEBRA), card_of)
 
     assert [span.context.parent_id for span in made if span.name == "chat helper"] == [spans["route skills"].context.span_id] * 2
+
+
+def test_a_routing_of_long_ago_is_told_without_a_length() -> None:
+    """Of a batch's line, which was routed before the first of its calls had its turn."""
+    spans = told(trace(ALGEBRA, timings=Timings(total=80.0)))
+
+    assert milliseconds(spans["route skills"]) == (0.0, 0.0)
+    assert spans["route skills"].attributes["consilium.selected"] == ("algebra", "words")
+
+
+def test_a_decision_alone_is_no_chat() -> None:
+    made = spans_of(trace(aggregator=None), card_of, operation=ROUTE)
+
+    assert [span.name for span in made] == ["route auto", "route skills"]
+    assert made[0].attributes["gen_ai.operation.name"] == "route"
+
+
+def test_embeddings_of_a_model_that_is_not_there_name_none() -> None:
+    span = embeddings_span(CONTEXT, request_id="r", model=None, started_at=STARTED, seconds=0.25, error_type="model_not_found")
+
+    assert (span.name, span.error_type, milliseconds(span)) == ("embeddings", "model_not_found", (0.0, 250.0))
+    assert span.attributes["consilium.status"] == "error"
 
 
 def test_a_failure_is_told_by_its_code() -> None:

@@ -176,6 +176,7 @@ async def started(world: World, folder: Path, *, encoder: bool = True, **changes
         feedback=cast(Any, world.feedback),
         file_store=fake,
         batch_store=fake,
+        memory=cast(Any, SimpleNamespace(live=SimpleNamespace(keep_up=asyncio.sleep))),
         directory=fake,
         encoder=cast(Any, EncoderOf(world)),
         index_holder=fake,

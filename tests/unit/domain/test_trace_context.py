@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from domain.trace_context import MAX_STATE_CHARS, TraceContext, begun, is_sampled
+from domain.trace_context import MAX_STATE_CHARS, TraceContext, begun, is_sampled, named
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -104,3 +104,20 @@ def test_a_named_child_is_the_same_whoever_asks() -> None:
     assert (
         len({child.span_id, parent.named_child("aggregation").span_id, TraceContext(TRACE, "1" * 16).named_child("routing").span_id}) == 3
     )
+
+
+def test_what_has_a_name_has_the_same_span_in_every_process() -> None:
+    """Whoever goes on with a batch's line after a kill continues its trace."""
+    context = named("batch_7-12", ratio=1.0)
+
+    assert context == named("batch_7-12", ratio=1.0)
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", context.traceparent)
+    assert context.parent_id is None
+    other = named("batch_7-13", ratio=1.0)
+    assert (other.trace_id, other.span_id) != (context.trace_id, context.span_id)
+
+
+def test_of_named_traces_the_ratio_is_kept() -> None:
+    kept = [named(f"batch_7-{number}", ratio=0.25).sampled for number in range(2000)]
+
+    assert 400 < sum(kept) < 600

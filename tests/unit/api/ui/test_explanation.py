@@ -22,7 +22,16 @@ def told(*calls: dict[str, Any], total: float, route: float = 10.0, experts: flo
     return {"calls": list(calls), "considered": [], "timings_ms": {"route": route, "experts": experts, "total": total}, **more}
 
 
-def test_candidates_run_at_once_and_the_aggregator_after_them() -> None:
+def test_each_call_stands_where_it_began() -> None:
+    """A second expert that is asked as well when the first stays silent begins late; sums would put both at the beginning."""
+    first, hedge = call("a", "candidate", 80.0, started_ms=12.0), call("b", "candidate", 20.0, started_ms=70.0)
+
+    spans = spans_of(told(first, hedge, total=100.0))
+
+    assert [(round(span.x, 2), round(span.width, 2)) for span in spans] == [(0.0, 0.1), (0.12, 0.8), (0.7, 0.2)]
+
+
+def test_of_older_traces_candidates_ran_at_once_and_the_aggregator_after_them() -> None:
     spans = spans_of(told(call("a", "candidate", 40.0), call("b", "candidate", 20.0), call("c", "aggregator", 50.0), total=100.0))
 
     assert [(span.name, round(span.x, 3), round(span.width, 3)) for span in spans] == [
@@ -33,7 +42,7 @@ def test_candidates_run_at_once_and_the_aggregator_after_them() -> None:
     ]
 
 
-def test_a_cascade_runs_one_after_the_other() -> None:
+def test_of_older_traces_a_cascade_runs_one_after_the_other() -> None:
     first, judge, second = call("a", "candidate", 30.0, stage=1), call("j", "judge", 10.0, stage=1), call("b", "candidate", 50.0, stage=2)
 
     spans = spans_of(told(first, judge, second, total=100.0))

@@ -14,6 +14,7 @@ from domain.strategy import Strategy
 from domain.trace import Trace
 from orchestrator.answer import Progress
 from orchestrator.pipeline import Orchestrator
+from orchestrator.ports import Memory
 from tests.fakes.directory import FakeDirectory, FakeRouter, KeptTraces, card
 from tests.fakes.workers import ScriptedWorkers
 from tests.unit.orchestrator.test_pipeline import ask
@@ -32,13 +33,16 @@ class Rig:
         script: Mapping[str, Any],
         *selected: str,
         choose: Callable[[RoutingQuery], Sequence[str]] | None = None,
+        memory: Memory | None = None,
         **changes: Any,
     ) -> None:
         strategy = Strategy("s", mode=mode, pick=PickRule("top_k", 5), max_calls=16)
         self.workers, self.sink = ScriptedWorkers(script), KeptTraces()
         self.directory = FakeDirectory(CARDS, strategies=[replace(strategy, **changes)])
         self.router = FakeRouter(*(selected or tuple(name for name in script if len(name) == 1)), choose=choose)
-        self.orchestrator = Orchestrator(directory=self.directory, routers={"skills": self.router}, workers=self.workers, sinks=[self.sink])
+        self.orchestrator = Orchestrator(
+            directory=self.directory, routers={"skills": self.router}, workers=self.workers, sinks=[self.sink], memory=memory
+        )
 
     async def ask(self, *, stream: bool = False, params: Mapping[str, Any] | None = None, **options: Any) -> str:
         """The answer's text; the trace is in ``trace``, what was streamed in ``pieces``."""

@@ -59,6 +59,10 @@ GONE = Fails(ExpertUnreachable("gone"))
         ("evidence", {}, False),
         ("plan", {}, True),  # there is no plan, so the best expert answers alone
         ("plan", {"reader": [PLAN, "three"]}, False),
+        ("memory", {}, False),
+        ("memory", {"b": "2"}, True),  # nobody had to judge them
+        ("memory", {"a": ["1", "2"], "b": ["3", "2"]}, False),  # they agree when they have read one another
+        ("memory", {"reader": ["FINAL ASSESSMENT: NO", "FINAL ASSESSMENT: YES"]}, True),  # the answer of the first round is right
         ("fast_slow", {}, True),
         ("fast_slow", {"reader": ["FINAL ASSESSMENT: NO", PLAN, "three"]}, False),
     ],
