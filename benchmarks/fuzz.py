@@ -124,6 +124,8 @@ async def exchange(host: str, port: int, request: Fuzzed) -> Reply:
                 pass  # refused while still being sent: the answer is there all the same
             while piece := await reader.read(65536):
                 answer += piece
+                if request.is_framed and _is_whole(answer):  # with `connection: upgrade` the service may keep the connection open
+                    break
     except TimeoutError:
         is_late = True
     except ConnectionError:
@@ -137,6 +139,17 @@ async def exchange(host: str, port: int, request: Fuzzed) -> Reply:
     if b"transfer-encoding: chunked" in head.lower():
         body = _unchunked(body)
     return Reply(int(status[1]) if status else None, head, body, time.monotonic() - began, is_late)
+
+
+def _is_whole(answer: bytes) -> bool:
+    """Whether *answer* ends where its head says."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 1"):
+        head, _, body = body.partition(b"\r\n\r\n")
+    if b"\r\ntransfer-encoding: chunked" in head.lower():
+        return body.endswith(b"0\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
+    return length is not None and len(body) >= int(length[1])
 
 
 def _unchunked(body: bytes) -> bytes:

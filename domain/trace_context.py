@@ -40,6 +40,11 @@ class TraceContext:
         """The header for whoever is to continue below this span."""
         return f"00-{self.trace_id}-{self.span_id}-{_SAMPLED if self.sampled else 0:02x}"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """``traceparent``, and ``tracestate`` where there is one."""
+        return {"traceparent": self.traceparent} if self.state is None else {"traceparent": self.traceparent, "tracestate": self.state}
+
     def child(self) -> TraceContext:
         """A new span below this one."""
         return TraceContext(self.trace_id, _span_id(), self.span_id, self.sampled, self.state)

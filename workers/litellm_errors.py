@@ -58,6 +58,7 @@ TRANSLATIONS: Mapping[str, type[ExpertError]] = {
 
 _LASTING = frozenset({"LiteLLMUnknownProvider", "ModelNotMappedError", "NotFoundError"})
 """There is no such model or provider, and will not be at the next attempt."""
+_NOT_CONNECTED_IN_TIME = frozenset({"ConnectTimeout", "ConnectionTimeoutError"})
 _NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout", "ClientConnectorError", "ConnectionRefusedError", "gaierror"})
 """What lies at the bottom when no connection came about (httpx, aiohttp, the socket)."""
 
@@ -71,6 +72,8 @@ def expert_error_of(error: Exception, expert_id: str, secret: str | None = None)
     said = shortened(redacted(" ".join(str(error).split()), secret), SHOWN)
     if refused := next((cause for cause in _chain(error) if isinstance(cause, AddressRefused)), None):
         return ExpertUnreachable(f"expert {expert_id!r} cannot be reached ({refused.strerror})", retryable=False)
+    if _NOT_CONNECTED_IN_TIME & set(_causes(error)):
+        return ExpertTimeout(f"expert {expert_id!r} took too long to accept a connection ({said})")
     status = getattr(error, "status_code", None)
     kind = _kind_of(error, status)
     if kind is ExpertRejected and (type(error).__name__ == "ContextWindowExceededError" or is_context_overflow(said, _code_of(error))):

@@ -18,7 +18,7 @@ from domain.plan import Candidate, ExpertCall
 from workers.addresses import AddressPolicy
 from workers.credentials import resolve_api_key
 from workers.limits import HttpLimits
-from workers.litellm_addresses import guard_connections, held_to
+from workers.litellm_connections import ConnectionBounds, guard_connections, held_to
 from workers.litellm_errors import expert_error_of
 from workers.reasoning import split_choice, split_stream
 from workers.wire import bounded, candidate_of, chunk_of, request_body
@@ -73,9 +73,8 @@ class LiteLLMWorker:
     """
 
     def __init__(self, limits: HttpLimits, environ: Mapping[str, str], addresses: AddressPolicy | None = None) -> None:
-        self._limits = limits
         self._environ = environ
-        self._addresses = addresses or AddressPolicy()
+        self._bounds = ConnectionBounds(addresses or AddressPolicy(), limits.connect_timeout_s)
         self._litellm = _import_litellm()
 
     async def start(self) -> None:
@@ -137,7 +136,7 @@ class LiteLLMWorker:
             "_skip_mcp_handler": True,
         }
         try:
-            with held_to(self._addresses):
+            with held_to(self._bounds):
                 return await self._litellm.acompletion(**arguments)
         except asyncio.CancelledError:
             raise
@@ -153,7 +152,7 @@ class LiteLLMWorker:
         except OSError as error:
             raise ExpertUnreachable(f"expert {expert_id!r} cannot be reached ({error.strerror or error})") from error
         for *_, address in found:
-            if why := self._addresses.obstacle(str(address[0])):
+            if why := self._bounds.addresses.obstacle(str(address[0])):
                 raise ExpertUnreachable(f"expert {expert_id!r} cannot be reached ({why})", retryable=False)
 
     def _secret(self, call: ExpertCall) -> str | None:
@@ -170,6 +169,8 @@ def _arguments(call: ExpertCall, *, stream: bool) -> dict[str, Any]:
     arguments = request_body(replace(call, params=known), stream=stream)
     if body := {**others, **(card.extra_body.get("extra_body") or {})}:
         arguments["extra_body"] = body
+    if call.context is not None:
+        arguments["extra_headers"] = {**(card.extra_body.get("extra_headers") or {}), **call.context.headers}
     return arguments
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.assignments import with_fields
 from api.cli.connection import EVERYTHING, Server
 from api.cli.failures import FAILED, bad_input
 from api.cli.options import JsonFlag, connected, names
@@ -95,7 +96,31 @@ async def add_expert(
     capabilities: Annotated[str | None, typer.Option(help="tools, vision, json_schema, logprobs, multiple_choices.")] = None,
     roles: Annotated[str | None, typer.Option(help="candidate, aggregator, helper, or several.")] = None,
     context_length: Annotated[int | None, typer.Option(min=1, help="Tokens, prompt and completion together.")] = None,
+    exemplar: Annotated[list[str] | None, typer.Option(help="A question that it is meant for; may be given several times.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Access labels: only keys that hold all of them may use it.")] = None,
+    chars_per_token: Annotated[float | None, typer.Option(help="Letters that one token holds; 1 for a byte-level model.")] = None,
+    parameters_b: Annotated[float | None, typer.Option(help="Billions of parameters.")] = None,
+    memory_mb: Annotated[float | None, typer.Option(help="MB that it needs when loaded; with vllm its whole server.")] = None,
+    price_prompt: Annotated[float | None, typer.Option(help="US dollars for a million tokens of prompts.")] = None,
+    price_completion: Annotated[float | None, typer.Option(help="US dollars for a million tokens of answers.")] = None,
+    aggregation_prompt: Annotated[str | None, typer.Option(help="The prompt template that it reads best as an aggregator.")] = None,
     max_in_flight: Annotated[int | None, typer.Option(min=1, help="Calls at once; more wait.")] = None,
+    max_queued: Annotated[int | None, typer.Option(min=0, help="Calls that may wait for a place; one more is refused.")] = None,
+    queue_timeout_s: Annotated[float | None, typer.Option(help="Longest wait for a place, in seconds.")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="Longest time for one call, in seconds.")] = None,
+    first_token_timeout_s: Annotated[float | None, typer.Option(help="Longest wait for a stream's first token, in seconds.")] = None,
+    idle_timeout_s: Annotated[float | None, typer.Option(help="Longest silence between two pieces of a stream, in seconds.")] = None,
+    hedge_after_s: Annotated[float | None, typer.Option(help="Seconds of silence after which a call is sent a second time.")] = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Known, and not asked until it is enabled.")] = False,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Any field of the card, those of serving, sampling and extra_body behind a dot: --set serving.pinned=true "
+            "--set sampling.temperature=0. The value is JSON, or a text. May be given several times.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add one expert; it can be asked at once. Skills that nobody knew become known with it; what looks like a misspelling of a
@@ -103,10 +128,17 @@ async def add_expert(
     given: dict[str, Any] = {
         "id": expert, "backend": backend, "model": model, "base_url": base_url, "api_key": api_key, "adapter_of": adapter_of,
         "description": description, "skills": names(skills), "capabilities": names(capabilities), "roles": names(roles),
-        "context_length": context_length, "max_in_flight": max_in_flight,
+        "context_length": context_length, "exemplars": exemplar or None, "labels": names(labels), "chars_per_token": chars_per_token,
+        "parameters_b": parameters_b, "memory_mb": memory_mb, "aggregation_prompt": aggregation_prompt, "max_in_flight": max_in_flight,
+        "max_queued": max_queued, "queue_timeout_s": queue_timeout_s, "timeout_s": timeout_s,
+        "first_token_timeout_s": first_token_timeout_s, "idle_timeout_s": idle_timeout_s, "hedge_after_s": hedge_after_s,
+        "enabled": False if disabled else None,
     }  # fmt: skip
+    price = {"prompt": price_prompt, "completion": price_completion}
+    given["price"] = {name: value for name, value in price.items() if value is not None} or None
+    card = with_fields({name: value for name, value in given.items() if value is not None}, assignments or ())
     async with server.connect() as client:
-        made = await client.call("POST", PATH, body={name: value for name, value in given.items() if value is not None})
+        made = await client.call("POST", PATH, body=card)
     if as_json:
         print_json(made)
     else:

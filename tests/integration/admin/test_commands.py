@@ -184,6 +184,30 @@ def test_experts_are_listed_shown_added_and_removed(consilium: Consilium) -> Non
     assert "sql" not in consilium("experts", "list").out
 
 
+def test_an_expert_is_added_with_every_kind_of_field(consilium: Consilium) -> None:
+    """By options and by ``--set``; the service says what a field takes, and nothing is added where it does not."""
+    where = ("--backend", "openai", "--model", "m", "--base-url", "http://127.0.0.1:1/v1")
+    options = (
+        "--labels", "internal,eu", "--exemplar", "What is 1, or 2?", "--exemplar", "And 3?", "--price-prompt", "0.5", "--timeout-s", "30",
+        "--first-token-timeout-s", "4", "--max-queued", "0", "--hedge-after-s", "2.5", "--disabled", "--set", "sampling.temperature=0",
+        "--set", "price.completion=1.5", "--set", "roles=[\"helper\"]", "--set", "extra_body.top_k=4",
+    )  # fmt: skip
+    added = consilium("experts", "add", "full", *where, *options, "--json")
+    unknown = consilium("experts", "add", "wrong", *where, "--set", "timeuot_s=5")
+    of_another_type = consilium("experts", "add", "wrong", *where, "--set", "timeout_s=soon")
+
+    assert added.code == 0, added.err
+    card = json.loads(consilium("experts", "show", "full", "--json").out)
+    assert (card["labels"], card["exemplars"], card["enabled"]) == (["eu", "internal"], ["What is 1, or 2?", "And 3?"], False)
+    assert (card["price"], card["sampling"], card["extra_body"]) == ({"prompt": 0.5, "completion": 1.5}, {"temperature": 0}, {"top_k": 4})
+    assert (card["timeout_s"], card["first_token_timeout_s"], card["max_queued"], card["hedge_after_s"]) == (30, 4, 0, 2.5)
+    assert card["roles"] == ["helper"]
+    assert (unknown.code, of_another_type.code) == (2, 2)
+    assert "'timeout_s'" in unknown.err
+    assert "timeout_s" in of_another_type.err
+    assert "wrong" not in consilium("experts", "list").out
+
+
 def test_an_expert_may_declare_skills_that_nobody_knew(consilium: Consilium) -> None:
     """They become known, and the command says so; a misspelling is refused with the way to mean it."""
     new = ("--backend", "litellm", "--model", "anthropic/claude", "--api-key", "env:ANTHROPIC_API_KEY")

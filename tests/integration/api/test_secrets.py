@@ -1,4 +1,4 @@
-"""Secrets are nowhere in what the service writes or answers: not in logs, traces, errors, exports, metrics, or the audit log."""
+"""Secrets are nowhere in what the service writes or answers: not in logs, traces, spans, errors, exports, metrics, or the audit log."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fakes.collector import running_collector
 from tests.fakes.upstream import Fault, NotAStream, Status, running_upstream
 from tests.integration.api.test_bootstrap import LocalEncoder, running, settings_in, until_ready
 
 EXPERTS_SECRET, ADMINS_SECRET = "canary-expert-4f1d9e77ab", "canary-admin-77c0ffee12"
+NUM_REFUSED = 6
+"""Requests that the worst of servers answers, each at least a span."""
 ASK: dict[str, Any] = {"model": "leaky", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -26,7 +29,11 @@ async def test_a_canary_is_found_nowhere(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("CANARY_KEY", EXPERTS_SECRET)
     caplog.set_level(logging.DEBUG)
     answers: list[str] = []
-    async with running_upstream() as upstream, running(settings_in(tmp_path, admin_key=ADMINS_SECRET)) as http:
+    async with (
+        running_upstream() as upstream,
+        running_collector() as collector,
+        running(settings_in(tmp_path, admin_key=ADMINS_SECRET, otlp_endpoint=collector.url)) as http,
+    ):
 
         async def told(method: str, path: str, secret: str, body: Any = None) -> httpx.Response:
             response = await http.request(method, path, json=body, headers={"authorization": f"Bearer {secret}"})
@@ -62,11 +69,15 @@ async def test_a_canary_is_found_nowhere(tmp_path: Path, monkeypatch: pytest.Mon
         await told("GET", "/metrics", rotated.json()["key"])
         for trace in (await told("GET", "/admin/api/traces", ADMINS_SECRET)).json()["data"]:
             await told("GET", f"/admin/api/traces/{trace['id']}", ADMINS_SECRET)
+        await collector.until(NUM_REFUSED)
+        exported = b"".join(collector.bodies)
 
+    assert b"leaky" in exported
     written = _files_of(tmp_path)
     assert sum("bad key" in answer for answer in answers) >= 4, "the server's words are passed on, without the key"
     for secret in (EXPERTS_SECRET, ADMINS_SECRET, key, rotated.json()["key"]):
         assert [answer[:400] for answer in answers if secret in answer] == []
         assert secret not in caplog.text
+        assert secret.encode() not in exported
         found = written.count(secret.encode())
         assert found == 0, f"{secret} is {found} times in the files of the data dir"

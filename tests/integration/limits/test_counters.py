@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from benchmarks.redis_server import RedisServer
-from domain.errors import NotReady
+from domain.errors import NotReady, StorageError
 from domain.keys import KeyLimits
 from domain.limiting import SLOT_S, WINDOW_S, Kind, Rule, Unit, Verdict
 from domain.spending import Spent, nano_usd
@@ -218,33 +218,144 @@ async def test_what_was_taken_without_anybody_hearing_of_it_is_given_back(redis:
     assert left[Kind.BUDGET, Unit.TOKENS] == 900
 
 
-async def test_what_a_killed_replica_had_taken_is_free_once_the_budget_is_read_again(redis: RedisServer) -> None:
-    """And what runs meanwhile is counted as it ends, neither more nor less."""
+def asked(tokens: int, limit: int = 100) -> list[Rule]:
+    """Of a day's tokens."""
+    return list(rules_of(KeyLimits(tokens_per_day=limit), Spent(tokens), NOON))
+
+
+async def budget_of(counters: RedisCounters, key: str) -> str:
+    """Its name in Redis."""
+    (name,) = [name async for name in counters._redis.scan_iter(f"*{key}*:budget:*") if not name.endswith(":held")]
+    return str(name)
+
+
+async def told(*replicas: RedisCounters) -> None:
+    """Return when every settlement is."""
+    async with asyncio.timeout(30):
+        while any(counters.num_untold for counters in replicas):
+            await asyncio.sleep(0.005)
+
+
+async def due(counters: RedisCounters, key: str, tokens: int) -> Verdict:
+    """An hour later: the next request, when what it has set off is over."""
+    await counters._redis.hset(await budget_of(counters, key), "read", 0)
+    verdict = await counters.take(key, uuid.uuid4().hex, asked(tokens))
+    async with asyncio.timeout(30):
+        while counters._rereading:
+            await asyncio.sleep(0.005)
+    return verdict
+
+
+async def test_what_a_killed_replica_had_taken_is_free_when_it_was_not_heard_for_long(redis: RedisServer) -> None:
+    """Its leases run out; those of requests that others run are told again before they do."""
+    ledger, key = MemoryLedger(), f"key-{uuid.uuid4().hex[:8]}"
+    killed, alive = RedisCounters(redis.url, ledger.load), RedisCounters(redis.url, ledger.load)
+    await killed.take(key, "killed", asked(30))
+    running = await alive.take(key, "running", asked(40))
+    refused = await alive.take(key, "refused", asked(31))
+    name = await budget_of(alive, key)
+    for lease in ("killed:30", "running:40"):  # a minute passes, in which only the living are heard
+        await alive._redis.zadd(f"{name}:held", {lease: 1.0})
+    await alive._renew_some(key, alive._running[key])
+    again = await alive.take(key, "again", asked(10))
+    alive.settle(key, "running", asked(40), [25], running.slot)
+    alive.settle(key, "again", asked(10), [10], again.slot)
+    await told(alive)
+    last = await alive.take(key, "last", asked(1))
+    await killed.close()
+    await alive.close()
+
+    assert (running.left, refused.refused_by) == ((30,), 0)
+    assert (again.left, last.left) == ((50,), (100 - 10 - 25 - 1,))
+
+
+async def test_what_runs_is_counted_on_when_a_budget_is_read_again(redis: RedisServer) -> None:
+    """After an hour, while requests of two replicas run and one has ended that the database does not know of yet."""
+    ledger, key = MemoryLedger(), f"key-{uuid.uuid4().hex[:8]}"
+    first, second = RedisCounters(redis.url, ledger.load), RedisCounters(redis.url, ledger.load)
+    await first.take(key, "one", asked(30))
+    other = await second.take(key, "two", asked(40))
+    ended = await second.take(key, "three", asked(10))
+    second.settle(key, "three", asked(10), [5], ended.slot)
+    await told(second)
+
+    before = await due(first, key, 20)
+    after = await first.take(key, "more", asked(6))
+    ledger.add(key, TODAY, Spent(5))
+    second.settle(key, "two", asked(40), [40], other.slot)
+    await told(second)
+    last = await first.take(key, "last", asked(5))
+    too_much = await first.take(key, "too much", asked(1))
+    await first.close()
+    await second.close()
+
+    assert before.left == (100 - 30 - 40 - 5 - 20,)
+    assert (after.refused_by, after.left) == (0, (5,))
+    assert (last.refused_by, last.left, too_much.refused_by) == (None, (0,), 0)
+
+
+async def test_a_budget_that_redis_knows_too_little_of_is_set_right_when_it_is_read_again(redis: RedisServer) -> None:
+    """It came back with an old state. Where it knows more than the database, which is told later, it is believed."""
     ledger, key = MemoryLedger(), f"key-{uuid.uuid4().hex[:8]}"
     counters = RedisCounters(redis.url, ledger.load)
-
-    def asked(tokens: int) -> list[Rule]:
-        return list(rules_of(KeyLimits(tokens_per_day=100), Spent(tokens), NOON))
-
-    await counters.take(key, "killed", asked(30))
-    running = await counters.take(key, "running", asked(40))
-    (budget,) = [name async for name in counters._redis.scan_iter(f"*{key}*:b:*")]
-    lives_ms = await counters._redis.pttl(budget)
-    taken = await counters._redis.time()
-    async with asyncio.timeout(30):
-        while (now := await counters._redis.time())[0] * 1000 + now[1] // 1000 <= taken[0] * 1000 + taken[1] // 1000 + 200:
-            await asyncio.sleep(0.01)
-        await counters._redis.delete(budget)  # as it is when its time is over
-        again = await counters.take(key, "again", asked(10))
-        counters.settle(key, "running", asked(40), [25], running.slot)
-        counters.settle(key, "again", asked(10), [10], again.slot)
-        while counters.num_untold:
-            await asyncio.sleep(0.005)
-        last = await counters.take(key, "last", asked(1))
+    await counters.take(key, "runs", asked(10))
+    ledger.add(key, TODAY, Spent(60))
+    first = await due(counters, key, 1)
+    known = await counters.take(key, "known", asked(1))
+    ledger.totals.clear()
+    await due(counters, key, 1)
+    still = await counters.take(key, "still", asked(1))
     await counters.close()
 
-    assert 0 < lives_ms <= 3_600_000
-    assert (running.left, again.left, last.left) == ((30,), (90,), (100 - 10 - 25 - 1,))
+    assert (first.left, known.left, still.left) == ((89,), (100 - 60 - 10 - 1 - 1,), (100 - 60 - 10 - 4,))
+
+
+async def test_a_database_that_is_away_costs_no_request_when_a_budget_is_due(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    ledger, key, is_away = MemoryLedger(), f"key-{uuid.uuid4().hex[:8]}", False
+
+    async def load(key_id: str, period: str) -> Spent:
+        if is_away:
+            raise StorageError("the database is away")
+        return await ledger.load(key_id, period)
+
+    counters = RedisCounters(redis.url, load)
+    await counters.take(key, "runs", asked(10))
+    is_away = True
+    verdict = await due(counters, key, 20)
+    next_one = await counters.take(key, "next", asked(70))
+    await counters.close()
+
+    assert (verdict.left, next_one.left) == ((70,), (0,))
+    assert "a budget cannot be compared with the database: StorageError" in caplog.text
+
+
+async def test_what_runs_is_held_again_after_redis_has_lost_everything(redis: RedisServer) -> None:
+    """As soon as its replica tells that it still runs; and what it cost is counted once when it ends, whatever Redis knew meanwhile."""
+    ledger, key = MemoryLedger(), f"key-{uuid.uuid4().hex[:8]}"
+    limits = KeyLimits(tokens_per_day=100, max_concurrency=2)
+    counters = RedisCounters(redis.url, ledger.load)
+
+    def both(tokens: int) -> list[Rule]:
+        return list(rules_of(limits, Spent(tokens), NOON))
+
+    told_again = await counters.take(key, "told again", both(40))
+    not_yet = await counters.take(key, "not yet", both(30))
+    await counters._redis.flushdb()
+    probe = await counters.take(key, "probe", both(1))
+    counters.settle(key, "probe", both(1), [0, 0], probe.slot)
+    await told(counters)
+    await counters._renew_some(key, {"told again": counters._running[key]["told again"]})
+    after = await counters.take(key, "after", both(10))
+    third = await counters.take(key, "third", both(1))
+    for lease, taken, verdict in (("told again", 40, told_again), ("not yet", 30, not_yet)):
+        counters.settle(key, lease, both(taken), [1, 25], verdict.slot)
+    await told(counters)
+    last = await counters.take(key, "last", both(1))
+    await counters.close()
+
+    assert probe.left == (1, 99)
+    assert (after.left, third.refused_by) == ((0, 50), 0)
+    assert last.left == (0, 100 - 10 - 25 - 25 - 1)
 
 
 async def test_a_request_that_is_over_leaves_nothing_of_its_own_for_long(redis: RedisServer) -> None:
