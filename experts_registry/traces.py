@@ -247,8 +247,8 @@ class TraceStore:
             self._idle.set()
 
     async def _gathered(self) -> None:
-        """A moment for others to join, unless somebody waits: one transaction costs as much as fifty traces, and requests that come while it
-        is made take longer."""
+        """A moment for others to join, unless somebody waits: one transaction costs as much as fifty traces, and requests that come
+        while it is made take longer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._gather_s):
                 await self._hurry.wait()
