@@ -170,7 +170,8 @@ def _arguments(call: ExpertCall, *, stream: bool) -> dict[str, Any]:
     if body := {**others, **(card.extra_body.get("extra_body") or {})}:
         arguments["extra_body"] = body
     if call.context is not None:
-        arguments["extra_headers"] = {**(card.extra_body.get("extra_headers") or {}), **call.context.headers}
+        # Not as ``extra_headers``, which LiteLLM refuses of many providers (Mistral, Gemini, Ollama) as a parameter that they do not have.
+        arguments["headers"] = {**(card.extra_body.get("headers") or {}), **call.context.headers}
     return arguments
 
 
