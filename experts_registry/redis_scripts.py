@@ -159,7 +159,7 @@ for i = 1, (#KEYS - 2) / 2 do
         redis.call('HINCRBY', key, 'spent', real)
       end
     end
-  elseif (was_taken == 0 or taken_in >= 0) and real ~= cost and redis.call('EXISTS', key) == 1 then
+  elseif (was_taken == 0 or taken_in >= 0) and real ~= cost then
     local difference = real - cost
     if taken_in >= slot - num_slots and redis.call('HEXISTS', key, taken_in) == 1 then
       redis.call('HINCRBY', key, taken_in, difference)
@@ -167,6 +167,7 @@ for i = 1, (#KEYS - 2) / 2 do
     elseif difference > 0 then
       redis.call('HINCRBY', key, slot, difference)
       redis.call('HINCRBY', key, 'total', difference)
+      redis.call('HSETNX', key, 'first', slot)
       redis.call('HSET', key, 'last', slot)
       redis.call('PEXPIRE', key, (num_slots + 2) * slot_ms)
     end
@@ -175,8 +176,8 @@ end
 """
 """Keys as of ``TAKE``; the first remembers that this was done: it is told again when no answer came. Arguments: slot length, slots, lease,
 whether anything was taken beforehand (1: of windows, what Redis does not know of, never taken or lost with all that it held, is not settled
-either), how long ago it ended; for each rule kind, what was taken, and what it cost. What ended before a budget was loaded stands in what
-was loaded."""
+either), how long ago it ended; for each rule kind, what was taken, and what it cost. What has left a window is over, and with it the window
+may be; what it cost more counts now. What ended before a budget was loaded stands in what was loaded."""
 
 RENEW = """
 local now = redis.call('TIME')

@@ -171,6 +171,22 @@ async def test_settling_twice_counts_once(redis: RedisServer) -> None:
     assert (after.refused_by, after.left) == (0, (70,))
 
 
+@pytest.mark.parametrize("used", [90, 30])
+async def test_an_answer_that_outlasts_the_window_is_charged_what_it_took_too_little(redis: RedisServer, used: int) -> None:
+    """Nobody else asked meanwhile, so that Redis has forgotten the whole window. What was taken too much is not given twice."""
+    counters, rules = RedisCounters(redis.url, MemoryLedger().load), rules_of(KeyLimits(tokens_per_minute=100), Spent(50), NOON)
+    key = f"key-{uuid.uuid4().hex[:8]}"
+    verdict = await counters.take(key, "long", rules)
+    assert await counters._redis.delete(*counters._names(key, rules)) == 1  # as its expiry does
+    counters.settle(key, "long", rules, [used], verdict.slot)
+    await told(counters)
+    after = await counters.take(key, "next", rules)
+    await counters.close()
+
+    assert (after.refused_by, after.left) == (None, (100 - max(0, used - 50) - 50,))
+    assert WINDOW_S - 1 < after.reset_s[0] <= WINDOW_S + SLOT_S
+
+
 @pytest.mark.parametrize("how", ["cancelled", "no answer"])
 @pytest.mark.parametrize("has_run", [True, False])
 async def test_what_was_taken_without_anybody_hearing_of_it_is_given_back(redis: RedisServer, how: str, has_run: bool) -> None:
