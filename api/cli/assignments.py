@@ -41,6 +41,11 @@ def _put(card: dict[str, Any], names: list[str], value: Any, path: str) -> None:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
         return text
+
+
+def _no_json(name: str) -> Any:
+    """NaN and Infinity: Python reads them, and a request cannot say them."""
+    raise ValueError(name)

@@ -24,6 +24,11 @@ def test_values_are_json_or_texts() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "[" * 100_000])
+def test_what_json_cannot_say_is_a_text_that_the_service_refuses(text: str) -> None:
+    assert with_fields({}, [f"timeout_s={text}"]) == {"timeout_s": text}
+
+
 def test_a_dot_leads_into_an_object_and_leaves_what_is_in_it() -> None:
     given: dict[str, Any] = {"price": {"prompt": 1.0}}
     filled = with_fields(given, ["price.completion=2", "serving.pinned=true", 'serving.gpus=["0"]', "extra_body.a.b=x"])
