@@ -50,30 +50,39 @@ class Reports:
         await asyncio.to_thread(self._remove, report_id)
 
     def _list(self) -> list[Json]:
-        with contextlib.suppress(FileNotFoundError):
-            changed = {file: file.stat().st_mtime for file in self._folder.glob("*.json")}
-            newest = sorted(changed, key=lambda file: -changed[file])[:MAX_REPORTS]
-            known = self._summaries
-            self._summaries = {
-                file: known[file] if file in known and known[file][0] == at else (at, _summary_in(file, at))
-                for file, at in ((file, changed[file]) for file in newest)
-            }
-            return [told for _, told in self._summaries.values() if told is not None]
-        return []
+        changed: dict[Path, float] = {}
+        for file in self._folder.glob("*.json"):
+            with contextlib.suppress(OSError):  # removed meanwhile, or a link that leads nowhere
+                changed[file] = file.stat().st_mtime
+        newest = sorted(changed, key=lambda file: -changed[file])[:MAX_REPORTS]
+        known = self._summaries
+        summaries = {
+            file: known[file] if file in known and known[file][0] == at else (at, _summary_in(file, at))
+            for file, at in ((file, changed[file]) for file in newest)
+        }
+        self._summaries = summaries
+        return [told for _, told in summaries.values() if told is not None]
 
     def _read(self, report_id: str) -> tuple[Json, Json]:
         file = self._file(report_id)
-        found = _load(file)
+        try:
+            changed_at, found = file.stat().st_mtime, _load(file)
+        except OSError:
+            found = None
         if found is None:
             raise NotFound(f"there is no evaluation {report_id!r} (any more)")
-        return _summary(file.stem, file.stat().st_mtime, found), found
+        return _summary(file.stem, changed_at, found), found
 
     def _write(self, report_id: str, report: Json) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=self._folder, suffix=".part")
-        with os.fdopen(handle, "w") as file:
-            json.dump(report, file, allow_nan=False)
-        Path(partial).replace(self._file(report_id))
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(report, file, allow_nan=False)
+            Path(partial).replace(self._file(report_id))
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
 
     def _remove(self, report_id: str) -> None:
         try:
@@ -99,9 +108,27 @@ def _load(file: Path) -> Json | None:
         if file.stat().st_size > MAX_REPORT_BYTES:
             return None
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("rows"), list) else None
+    return found if _is_report(found) else None
+
+
+def _is_report(found: Any) -> bool:
+    """Whether lists and pages can show it: anybody who can write to the data dir may have put it there."""
+    if not isinstance(found, dict) or not isinstance(rows := found.get("rows"), list):
+        return False
+    if not isinstance(found.get("title", ""), str) or not isinstance(found.get("expert_ids", []), list):
+        return False
+    if not _is_number(found.get("num_questions", 0)):
+        return False
+    return all(
+        isinstance(row, dict) and isinstance(row.get("name"), str) and all(_is_number(row.get(name)) for name in ("accuracy", "cost"))
+        for row in rows
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _summary_in(file: Path, at: float) -> Json | None:
@@ -116,7 +143,7 @@ def _summary(report_id: str, at: float, report: Json) -> Json:
         "id": report_id,
         "name": report.get("title") or report_id,
         "created_at": at,
-        "num_questions": report.get("num_questions", 0),
+        "num_questions": report.get("num_questions") or 0,
         "num_experts": len(report.get("expert_ids") or ()),
         "best": None if best is None else {name: best.get(name) for name in _BEST},
     }

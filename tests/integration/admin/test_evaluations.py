@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.endpoints.admin.reports import FOLDER, Reports
 from tests.fakes.admin import AdminParts
 from tests.fakes.workers import Stalls
 
@@ -129,10 +130,29 @@ async def test_a_report_of_the_command_line_is_listed_where_it_lies(client: http
     (folder / "other.json").write_text("[1]")
     (folder / "broken.json").write_text("{")
     (folder / ".hidden.json").write_text(json.dumps({"rows": []}))
+    (folder / "dangling.json").symlink_to(folder / "nothing")
+    odd = {
+        "texts": {"rows": ["one", "two"]},
+        "nameless": {"rows": [{"kind": "strategy", "accuracy": 0.5}]},
+        "wordy": {"rows": [{"name": name, "kind": "router", "accuracy": accuracy} for name, accuracy in (("a", "high"), ("b", 0.5))]},
+        "counted": {"rows": [], "expert_ids": 3},
+        "titled": {"rows": [], "title": ["a", "list"]},
+    }
+    for name, report in odd.items():
+        (folder / f"{name}.json").write_text(json.dumps(report))
+    (folder / "deep.json").write_text('{"rows":' + "[" * 100_000 + "]" * 100_000 + "}")
 
     rows = (await client.get("/evaluations")).json()["data"]
 
     assert [(row["id"], row["name"], row["num_questions"]) for row in rows] == [("mine", "mine", 7)]
     assert rows[0]["best"] == {"name": "auto", "accuracy": 0.5, "cost": None}
-    for elsewhere in (".hidden", "other", "broken", "gone"):
+    for elsewhere in (".hidden", "other", "broken", "gone", "dangling", "deep", *odd):
         assert (await client.get(f"/evaluations/{elsewhere}")).status_code == 404
+
+
+async def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    reports = Reports(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        await reports.add("odd", {"rows": [], "accuracy": float("nan")})
+
+    assert list((tmp_path / FOLDER).iterdir()) == []
