@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from api.endpoints.admin.reports import Reports, id_for
 from api.rest import Json, Refused, Rest, path_of
-from domain.errors import Conflict, ConsiliumError, Overloaded
+from domain.errors import Conflict, ConsiliumError, NotReady, Overloaded, Unauthenticated
 from domain.skills import LabelledQuestion
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ MAX_REMEMBERED = 20
 """Evaluations that came to no report, which are kept to look at."""
 NEAR = 0.9
 """Overlap of letters from which two questions are one (``consilium eval answers``)."""
+_SAYS_NOTHING = frozenset({NotReady.code, Unauthenticated.code})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ async def _report(run: Run, rest: Rest, asked: Asked) -> Json:
     known = await Known.read(lambda name: _rows(rest, name))
     run.note("leaving out what the service was measured on", 0, len(asked.questions))
     kept, duplicates = await asyncio.to_thread(unseen, asked.questions, known.asked, NEAR)
-    asker = ServiceAsker(lambda body: rest.send("POST", "/v1/chat/completions", body), Refused)
+    asker = ServiceAsker(partial(_asked, rest), Refused)
     comparison = comparison_of(
         known,
         spread(kept, asked.limit),
@@ -156,6 +158,17 @@ async def _report(run: Run, rest: Rest, asked: Asked) -> Json:
     )
     report: Json = as_json(await comparison.execute())
     return {**report, "title": asked.name}
+
+
+async def _asked(rest: Rest, body: Json) -> Json:
+    """A chat completion. Raises ``Refused``, which is an answer that failed, and ``NotReady`` where that says nothing about who was asked:
+    the service is about to end, or the key does not work any more. A report of such answers would be wrong."""
+    try:
+        return await rest.send("POST", "/v1/chat/completions", body)
+    except Refused as refused:
+        if refused.code in _SAYS_NOTHING:
+            raise NotReady(refused.message) from refused
+        raise
 
 
 async def _rows(rest: Rest, resource: str) -> list[Json]:

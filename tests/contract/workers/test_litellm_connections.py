@@ -114,7 +114,7 @@ async def test_connecting_has_a_limit_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["openai/speaker", "anthropic/speaker", "mistral/speaker", "xai/speaker"])
 async def test_the_provider_is_told_the_calls_span(model: str, stream: bool, tmp_path: Path) -> None:
-    """W3C Trace Context beside the card's own headers; only where there is one. LiteLLM does not take ``extra_headers`` for the last two."""
+    """W3C Trace Context beside the card's own headers; only where there is one. The last two take no ``extra_headers``."""
     context = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", state="congo=t61")
     own = {"extra_headers" if model.startswith(("openai", "anthropic")) else "headers": {"x-team": "blue"}}
     async with running_upstream() as upstream, running_anthropic() as anthropic:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from api.endpoints.admin.reports import FOLDER, Reports
 from tests.fakes.admin import AdminParts
-from tests.fakes.workers import Stalls
+from tests.fakes.workers import Says, Stalls
 
 WAIT_S = 60.0
 SUBJECTS = ("a ladder against a wall", "two trains on one track", "the price of seven apples", "a clock that is slow")
@@ -91,6 +91,27 @@ async def test_one_that_fails_says_why(client: httpx.AsyncClient, parts: AdminPa
     assert told["status"] == "failed"
     assert told["error"]
     assert told["report"] is None
+
+
+@pytest.mark.parametrize("how", ["the service ends", "the key is revoked"])
+async def test_questions_that_nobody_was_asked_make_no_report(client: httpx.AsyncClient, parts: AdminParts, how: str) -> None:
+    """They would stand in it as answered wrongly."""
+    key = (await client.post("/keys", json={"id": "ed", "role": "editor"})).json()["key"]
+    parts.pool.scripted._repeated["good"] = Stalls(then=Says("0"))
+    started = await client.post("/evaluations", json=ASKED | {"max_in_flight": 1}, headers={"authorization": f"Bearer {key}"})
+    assert started.status_code == 202, started.text
+    async with asyncio.timeout(WAIT_S):
+        while "good" not in parts.pool.scripted.called():
+            await asyncio.sleep(0.01)
+    if how == "the service ends":
+        cast(Any, client)._transport.app.state.drain.begin()
+    else:
+        assert (await client.delete("/keys/ed")).status_code == 204
+    parts.pool.scripted.release("good")
+    told = await over(client, started.json()["id"])
+
+    assert (told["status"], told["report"]) == ("failed", None)
+    assert ("about to stop" if how == "the service ends" else "ed") in told["error"]
 
 
 @pytest.mark.parametrize(
