@@ -133,9 +133,7 @@ async def test_what_is_taken_back_deleted_or_called_wrong_is_never_shown_again(t
 
 
 @pytest.mark.parametrize("how", ["rolled back", "trace deleted"])
-async def test_what_is_taken_back_while_it_is_being_let_in_does_not_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+async def test_what_is_taken_back_while_it_is_being_let_in_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Who takes it back finds nothing to forget yet."""
     add, meanwhile = MemoryStore.add, list[httpx.Response]()
     async with running(settings_in(tmp_path)) as http:

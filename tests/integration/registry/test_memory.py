@@ -65,7 +65,10 @@ async def test_processes_that_note_what_was_used_and_save_vectors_and_delete_do_
 
     for _ in range(5):
         await asyncio.gather(
-            store.save_vectors("e", there), store.save_vectors("e", back), store.used(dict.fromkeys(kept, 1.0)), store.save_vectors("e", there)
+            store.save_vectors("e", there),
+            store.save_vectors("e", back),
+            store.used(dict.fromkeys(kept, 1.0)),
+            store.save_vectors("e", there),
         )
     assert await store.clear("key-a") == 40
 
