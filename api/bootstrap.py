@@ -191,8 +191,8 @@ def build(settings: Settings, metrics: Metrics) -> Services:
     keys = key_parts(settings, database, directory)
     spans = _span_exporter(settings, directory)
     # What the next request goes by is told before the answer; what people look at is told when it is on its way.
-    followed: list[TraceSink] = [sessions, session_routes, keys.usage]
-    looked_at: list[TraceSink] = [metrics, latencies, *([trace_store] if settings.traces else []), *([spans] if spans is not None else [])]
+    followed: list[TraceSink] = [sessions, session_routes, latencies, keys.usage]
+    looked_at: list[TraceSink] = [metrics, *([trace_store] if settings.traces else []), *([spans] if spans is not None else [])]
     metrics.watch(_ExpertGauges(directory, workers))
     watch_servers(metrics, fleet)
     watch_feedback(metrics, feedback)

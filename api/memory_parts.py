@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,12 @@ class MemoryParts:
     learns: bool
     """Whether feedback may fill it: the memory is on, and traces keep what was said as it was said."""
 
-    async def heard(self, trace: Trace, event: Feedback) -> SolvedProblem | None:
-        """*event* was said about *trace*: right lets the answer in, where that was asked for; wrong takes it out. What was kept."""
+    async def heard(self, trace: Trace, event: Feedback, *, stands: Callable[[], Awaitable[bool]]) -> SolvedProblem | None:
+        """*event* was said about *trace*: right lets the answer in, where that was asked for; wrong takes it out. What was kept.
+
+        *stands* is whether both are there still, asked once the answer is in: who takes one of them back or deletes it before that finds
+        nothing to forget.
+        """
         is_right = found_right(trace, event.given) if event.counts else None
         problem = solved_of(trace, event, now=time.time()) if is_right is not None else None
         if is_right is False:
@@ -37,6 +41,9 @@ class MemoryParts:
         if not is_right or problem is None or not self.learns or not may_write(trace):
             return None
         (kept,) = await self.add([problem])
+        if not await stands():
+            await self.taken_back(event.id)
+            return None
         return kept
 
     async def taken_back(self, feedback_id: str) -> None:

@@ -37,7 +37,8 @@ class MemoryStore:
 
     async def add(self, problems: Sequence[SolvedProblem]) -> builtins.list[SolvedProblem]:
         """Keep *problems*, all or none; as they were kept. One whose question is known, but for case and white space, takes the place of
-        what was known; with the same answer it changes nothing.
+        what was known. With the same answer it changes nothing, unless somebody enters by hand what feedback had let in: then it
+        stays, whatever becomes of that feedback.
 
         Ids and places are given here. Raises ``InvalidRequest`` for one that is empty or too long.
         """
@@ -52,7 +53,7 @@ class MemoryStore:
                 digest = digest_of(problem.question)
                 known = await _select(connection, solved_problems.c.tenant == problem.tenant, solved_problems.c.digest == digest)
                 if known and known[0].answer == problem.answer:
-                    kept.append(known[0])
+                    kept.append(await _vouched_again(connection, known[0], problem))
                     continue
                 version += 1
                 new = replace(problem, id=f"{PREFIX}{uuid.uuid4().hex}", sequence=version, used_at=None, encoder_id=None, vector=None)
@@ -156,6 +157,7 @@ class MemoryStore:
     async def _update(self, statement: sa.Update, values: Sequence[Mapping[str, Any]]) -> None:
         for some in chunks(values):
             async with self._database.session() as connection:
+                await state.lock(connection)  # who writes several rows and who deletes them would else wait for one another (a deadlock)
                 await connection.execute(statement, [dict(value) for value in some])
 
     async def _make_room(self, connection: AsyncConnection, tenant: str) -> None:
@@ -187,6 +189,15 @@ def require_keepable(problem: SolvedProblem) -> None:
             raise InvalidRequest(f"{name} is empty", param=name)
         if len(text) > most:
             raise InvalidRequest(f"{name} has {len(text):,} letters, and {most:,} are kept at most", param=name)
+
+
+async def _vouched_again(connection: AsyncConnection, known: SolvedProblem, problem: SolvedProblem) -> SolvedProblem:
+    """*known*, which is *problem* to the letter, as it is kept from now on. What is found does not change."""
+    if known.source == problem.source or problem.source != "import":
+        return known
+    whose: dict[str, Any] = {"source": problem.source, "feedback_id": None, "trace_id": None}
+    await connection.execute(solved_problems.update().where(solved_problems.c.id == known.id).values(**whose))
+    return replace(known, **whose)
 
 
 async def _version(connection: AsyncConnection) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from domain.memory import Demonstration, SolvedProblem
+from domain.memory import MAX_PROBLEM_CHARS, Demonstration, SolvedProblem
 from routers.skill_space import Floats
 
 FUSION_K = 60
@@ -67,8 +67,9 @@ class ProblemIndex:
         )
 
     def shared_words(self, question: str) -> Floats:
-        """(n,) BM25 scores; 0 of a problem that shares no word."""
-        words = words_of(question)
+        """(n,) BM25 scores; 0 of a problem that shares no word. Of a question that is longer than any problem its end counts, as for the
+        encoder: comparing megabytes would take seconds, in which nobody else is answered."""
+        words = words_of(question[-MAX_PROBLEM_CHARS:])
         if self._bm25 is None or not words:
             return np.zeros(len(self.problems), np.float32)
         scores: Floats = self._bm25.get_scores(words)

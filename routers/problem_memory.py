@@ -30,7 +30,9 @@ class MemoryLimits:
     """Bounds."""
 
     max_tenants: int = 256
-    """Tenants whose problems are held in memory; a thousand problems take about 4 MB. Another one's are read when it asks."""
+    """Tenants whose problems are held in memory. Another one's are read when it asks."""
+    max_held: int = 100_000
+    """Problems of all tenants in memory; a thousand take about 4 MB. The tenant that asked last is held whatever it has."""
     load_wait_s: float = 2.0
     """Longest wait of a request for problems that are being read; it goes on without them."""
     max_used: int = 10_000
@@ -74,6 +76,8 @@ class ProblemMemory:
         """By tenant; who asked last stands last."""
         self._unfinished: set[str] = set()
         """Tenants in whose index problems are missing, since they could not be encoded."""
+        self._reading: dict[str, asyncio.Task[ProblemIndex]] = {}
+        """By tenant: all requests that ask for one wait for the same reading."""
         self._used: dict[str, float] = {}
         self._following, self._has_looked = asyncio.Lock(), asyncio.Event()
 
@@ -144,13 +148,20 @@ class ProblemMemory:
 
     async def _awaited(self, tenant: str) -> ProblemIndex:
         """Raises ``NotReady`` when it takes too long; it is read to its end all the same."""
-        reading = asyncio.ensure_future(self._read_first(tenant))
-        reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # of one that nobody waits for any more
+        reading = self._reading.get(tenant)
+        if reading is None:
+            reading = self._reading[tenant] = asyncio.create_task(self._read_first(tenant))
+            reading.add_done_callback(lambda done: self._has_read(tenant, done))
         try:
             async with asyncio.timeout(self._limits.load_wait_s):
                 return await asyncio.shield(reading)
         except TimeoutError:
             raise NotReady("the solved problems are still being read") from None
+
+    def _has_read(self, tenant: str, done: asyncio.Task[ProblemIndex]) -> None:
+        del self._reading[tenant]
+        if not done.cancelled():
+            done.exception()  # of one that nobody waits for any more
 
     async def _read_first(self, tenant: str) -> ProblemIndex:
         async with self._following:
@@ -164,7 +175,7 @@ class ProblemMemory:
         # Off the event loop: a thousand problems take about a tenth of a second.
         index = self._indexes[tenant] = await asyncio.to_thread(ProblemIndex, kept, matrix)
         self._indexes.move_to_end(tenant)
-        while len(self._indexes) > self._limits.max_tenants:
+        while len(self._indexes) > self._limits.max_tenants or (len(self._indexes) > 1 and self.num_problems > self._limits.max_held):
             left, _ = self._indexes.popitem(last=False)
             self._unfinished.discard(left)
         return index

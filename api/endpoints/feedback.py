@@ -37,7 +37,7 @@ async def give_feedback(request: Request, services: StoredServices) -> Response:
     encoder_id, floats = vector or (None, None)
     event = feedback_of(trace, body.given, own_id=body.id, now=time.time(), vector=floats, encoder_id=encoder_id)
     kept = await services.feedback.give(event)
-    await services.memory.heard(trace, kept)
+    await services.memory.heard(trace, kept, stands=lambda: _stands(services, trace, kept))
     return Response(orjson.dumps({"object": "consilium.feedback", **feedback_view(kept)}), media_type="application/json")
 
 
@@ -49,6 +49,15 @@ async def _trace(services: Services, body: FeedbackBody) -> Trace:
         return await services.trace_store.get(str(body.trace_id))
     except NotFound:
         raise _nowhere(body) from None
+
+
+async def _stands(services: Services, trace: Trace, event: Feedback) -> bool:
+    """Whether *event* still counts and *trace* is still there."""
+    try:
+        await services.trace_store.get(trace.id)
+        return (await services.feedback_store.get(event.id)).counts
+    except NotFound:
+        return False
 
 
 def _nowhere(body: FeedbackBody) -> NotFound:

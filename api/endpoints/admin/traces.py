@@ -60,8 +60,9 @@ async def delete_traces(services: ServicesDep, asked: Annotated[ForgetQuery, Dep
 async def delete_trace(services: ServicesDep, trace_id: str, version: Version) -> Response:
     """Forget one request, and what the memory has kept of it."""
     await _checked(services, trace_id, version)
+    await services.memory.forgotten(trace_id)  # first: when the rest fails, the trace is there still, to be deleted again
     await services.trace_store.delete(trace_id)
-    await services.memory.forgotten(trace_id)
+    await services.memory.forgotten(trace_id)  # and what was let in meanwhile
     return no_content()
 
 

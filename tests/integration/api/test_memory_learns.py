@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from domain.errors import StorageError
+from domain.memory import SolvedProblem
+from experts_registry.memory import MemoryStore
 from tests.integration.api.test_bootstrap import WordEncoder, running, settings_in, until_ready
 from tests.integration.api.test_feedback_teaches import batched, measured
 
@@ -128,7 +132,53 @@ async def test_what_is_taken_back_deleted_or_called_wrong_is_never_shown_again(t
             assert await memory_of(http) == []
 
 
-async def test_a_key_never_sees_what_another_has_solved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["rolled back", "trace deleted"])
+async def test_what_is_taken_back_while_it_is_being_let_in_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Who takes it back finds nothing to forget yet."""
+    add, meanwhile = MemoryStore.add, list[httpx.Response]()
+    async with running(settings_in(tmp_path)) as http:
+
+        async def later(self: MemoryStore, problems: Sequence[SolvedProblem]) -> list[SolvedProblem]:
+            (problem,) = problems
+            if how == "rolled back":
+                meanwhile.append(await http.post(f"/admin/api/feedback/{problem.feedback_id}/rollback"))
+            else:
+                meanwhile.append(await http.delete(f"/admin/api/traces/{problem.trace_id}"))
+            return await add(self, problems)
+
+        monkeypatch.setattr(MemoryStore, "add", later)
+        await ready(http)
+        await say(http, (await asked(http, "MMXXIV"))["id"], correct=True)
+
+        assert [gone.is_success for gone in meanwhile] == [True]
+        assert await memory_of(http) == []
+        assert shown(await asked(http, "MMXXV")) == []
+
+
+async def test_a_trace_whose_problem_could_not_be_forgotten_is_there_to_be_deleted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget, fails = MemoryStore.forget, [True]
+
+    async def failing(self: MemoryStore, **which: str | None) -> int:
+        if fails.pop():
+            raise StorageError("locked")
+        fails.append(False)
+        return await forget(self, **which)
+
+    async with running(settings_in(tmp_path)) as http:
+        await ready(http)
+        given = await say(http, (await asked(http, "MMXXIV"))["id"], correct=True)
+        monkeypatch.setattr(MemoryStore, "forget", failing)
+        first = await http.delete(f"/admin/api/traces/{given['trace_id']}")
+        fails.append(False)
+        again = await http.delete(f"/admin/api/traces/{given['trace_id']}")
+
+        assert (first.status_code, again.status_code) == (503, 204)
+        assert await memory_of(http) == []
+
+
+async def test_a_key_never_sees_what_another_has_solved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(settings_in(tmp_path)) as http:
         await ready(http)
         keys = {
@@ -140,6 +190,11 @@ async def test_a_key_never_sees_what_another_has_solved(tmp_path: Path) -> None:
 
         assert len(shown(await asked(http, "MMXXV", key=keys["team-a"]))) == 1
         assert shown(await asked(http, "MMXXV", key=keys["team-b"])) == []
+        for name, num_shown in (("team-a", 1), ("team-b", 0)):
+            with monkeypatch.context() as as_key:
+                as_key.setitem(http.headers, "authorization", f"Bearer {keys[name]}")
+                line = await batched(http, asking("MMXXV"))
+            assert len(shown(line["response"]["body"]["consilium"])) == num_shown, "a batch is shown what its key is"
         assert shown(await asked(http, "MMXXV")) == []
         assert [row["tenant"] for row in await memory_of(http)] == ["team-a"]
         assert await memory_of(http, tenant="team-b") == []

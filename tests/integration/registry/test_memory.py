@@ -48,6 +48,31 @@ async def test_a_tenant_has_only_what_is_its_own(store: MemoryStore) -> None:
     assert [one.tenant for one in await store.list()] == ["key-b"]
 
 
+async def test_what_is_entered_by_hand_stays_when_feedback_that_had_let_it_in_is_taken_back(store: MemoryStore) -> None:
+    (first,) = await store.add([solved()])
+    (by_hand,) = await store.add([solved(source="import", feedback_id=None, trace_id=None)])
+    (again,) = await store.add([solved(feedback_id="fb-2", trace_id="t-2")])
+
+    assert by_hand == again == replace(first, source="import", feedback_id=None, trace_id=None)
+    assert await store.forget(feedback_id="fb-1") + await store.forget(trace_id="t-1") + await store.forget(feedback_id="fb-2") == 0
+    assert await store.list() == [by_hand]
+
+
+async def test_processes_that_note_what_was_used_and_save_vectors_and_delete_do_not_hold_each_other_up(database: Database) -> None:
+    store = MemoryStore(database)
+    kept = [one.id for one in await store.add([solved(f"question {number}") for number in range(40)])]
+    there, back = dict.fromkeys(kept, b"1"), dict.fromkeys(reversed(kept), b"2")
+
+    for _ in range(5):
+        await asyncio.gather(
+            store.save_vectors("e", there),
+            store.save_vectors("e", back),
+            store.used(dict.fromkeys(kept, 1.0)),
+            store.save_vectors("e", there),
+        )
+    assert await store.clear("key-a") == 40
+
+
 async def test_one_problem_is_kept_once_with_the_answer_that_was_vouched_for_last(store: MemoryStore) -> None:
     (first,) = await store.add([solved()])
     (again,) = await store.add([solved(feedback_id="fb-2")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from domain.memory import SolvedProblem
+from domain.memory import MAX_PROBLEM_CHARS, SolvedProblem
 from routers.problem_index import ProblemIndex, fuse
 from tests.fakes.encoder import HashingEncoder
 
@@ -80,3 +80,12 @@ def test_questions_and_problems_without_words_are_compared_by_meaning_alone(ques
 def test_ranks_are_fused_as_published() -> None:
     """Cormack et al.: the sum of 1 / (60 + rank)."""
     assert fuse([{7: 1, 8: 2}, {8: 1}]) == {7: 1 / 61, 8: 1 / 62 + 1 / 61}
+
+
+def test_of_a_question_longer_than_any_problem_only_its_end_is_compared() -> None:
+    """Whoever sends megabytes does not hold up everybody else."""
+    index = index_of("the capital of France", "trains and bicycles")
+    asked = "trains bicycles " * 100 + "France " * (MAX_PROBLEM_CHARS // 7 + 1)
+
+    assert index.shared_words(asked).tolist() == index.shared_words(asked[-MAX_PROBLEM_CHARS:]).tolist()
+    assert index.shared_words(asked)[1] == 0.0

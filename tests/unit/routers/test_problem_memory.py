@@ -143,6 +143,59 @@ async def test_only_so_many_tenants_are_held_and_another_one_is_read_when_it_ask
     assert memory.num_problems == 2
 
 
+async def test_only_so_many_problems_are_held_whatever_the_number_of_tenants() -> None:
+    source = Source()
+    for number in range(6):
+        source.keep("abc"[number % 3], f"A train covers {number} km in 3 hours. How fast is it?")
+    memory = ProblemMemory(source, HashingEncoder(), limits=MemoryLimits(max_held=4))
+    await memory.follow()
+
+    assert memory.num_problems == 4
+    for tenant in "abc":
+        assert len(await shown(memory, tenant)) == 2, "another one is read when it asks"
+        assert memory.num_problems == 4
+
+
+async def test_requests_that_ask_for_the_same_problems_wait_for_one_reading() -> None:
+    """A database that hangs is not asked once more by every request that has given up."""
+    source = Source()
+    for tenant in ("a", "b"):
+        source.keep(tenant)
+    memory = ProblemMemory(source, HashingEncoder(), limits=MemoryLimits(max_tenants=1, load_wait_s=0.01))
+    await memory.follow()
+    source.gate.clear()
+    before = len(asyncio.all_tasks())
+    given_up = await asyncio.gather(*(shown(memory, "a") for _ in range(20)), return_exceptions=True)
+
+    assert {type(error) for error in given_up} == {NotReady}
+    assert len(asyncio.all_tasks()) == before + 1
+    source.gate.set()
+    await memory.follow()
+    assert source.read.count("a") == 1
+
+
+async def test_a_reading_that_failed_is_tried_again_by_the_next_request() -> None:
+    class Failing(Source):
+        fails = False
+
+        async def of_tenant(self, tenant: str) -> Sequence[SolvedProblem]:
+            if self.fails:
+                raise StorageError("gone")
+            return await super().of_tenant(tenant)
+
+    source = Failing()
+    for tenant in ("a", "b"):
+        source.keep(tenant)
+    memory = ProblemMemory(source, HashingEncoder(), limits=MemoryLimits(max_tenants=1))
+    await memory.follow()
+    source.fails = True
+    with pytest.raises(StorageError):
+        await shown(memory, "a")
+    source.fails = False
+
+    assert await shown(memory, "a") == ["mem-1"]
+
+
 async def test_a_request_does_not_wait_long_for_problems_that_are_being_read() -> None:
     source = Source()
     for tenant in ("a", "b"):
