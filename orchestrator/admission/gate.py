@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -37,17 +38,31 @@ class Refused(Exception):
 class Grant:
     """What one request has taken. Settled once: by its trace, by ``spent``, or by ``close``."""
 
-    __slots__ = ("_cards", "_counters", "_is_settled", "_key_id", "_lease", "_rules", "_slot", "headers")
+    __slots__ = ("_cards", "_counters", "_is_settled", "_key_id", "_lease", "_rules", "_settlements", "_slot", "headers")
 
     def __init__(
-        self, counters: Counters, key_id: str, lease: str, *, rules: Sequence[Rule], verdict: Verdict, cards: Mapping[str, ExpertCard]
+        self,
+        counters: Counters,
+        settlements: _Settlements,
+        key_id: str,
+        lease: str,
+        *,
+        rules: Sequence[Rule],
+        verdict: Verdict,
+        cards: Mapping[str, ExpertCard],
     ) -> None:
         self._counters, self._key_id, self._lease, self._rules, self._cards = counters, key_id, lease, rules, cards
+        self._settlements = settlements
         self._slot, self._is_settled = verdict.slot, False
         self.headers = headers_of(rules, verdict)
 
     def settled(self, trace: Trace) -> None:
-        """The request is over, and this is what it used."""
+        """The request is over, and this is what it used. The books are made up before anything else is taken, and not while its caller
+        waits for the answer."""
+        self._settlements.add(self, trace)
+
+    def settle(self, trace: Trace) -> None:
+        """The same at once."""
         self.spent(spent_by(trace, self._cards))
 
     def spent(self, spent: Spent) -> None:
@@ -63,12 +78,34 @@ class Grant:
         self.spent(NOTHING)
 
 
+class _Settlements:
+    """Of requests that have ended in this turn of the event loop: settled in the next one, or as soon as something is taken."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Grant, Trace]] = []
+
+    def add(self, grant: Grant, trace: Trace) -> None:
+        if not self._waiting:
+            try:
+                asyncio.get_running_loop().call_soon(self.settle)
+            except RuntimeError:  # no loop, no next turn
+                grant.settle(trace)
+                return
+        self._waiting.append((grant, trace))
+
+    def settle(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for grant, trace in waiting:
+            grant.settle(trace)
+
+
 class Gate:
     """One process's. *now* (seconds since the epoch) says which day it is."""
 
     def __init__(self, counters: Counters, ledger: Ledger, *, now: Callable[[], float] = time.time) -> None:
         self._counters, self._ledger, self._now = counters, ledger, now
         self._views = Views()
+        self._settlements = _Settlements()
         self._worst: dict[object, Dearest] = {}
         self._worst_of: RegistrySnapshot | None = None
 
@@ -88,6 +125,7 @@ class Gate:
 
     async def take(self, key: ApiKey, need: Spent, cards: Mapping[str, ExpertCard] | None = None) -> Grant | None:
         """The same for a request that will use *need*."""
+        self._settlements.settle()
         now = self._now()
         rules = rules_of(key.limits, need, now)
         if not rules:
@@ -96,7 +134,7 @@ class Gate:
         verdict = await self._counters.take(key.id, lease, rules)
         if verdict.refused_by is not None:
             raise Refused(refusal(rules[verdict.refused_by], verdict.retry_after_s, now), headers_of(rules, verdict))
-        return Grant(self._counters, key.id, lease, rules=rules, verdict=verdict, cards=cards or {})
+        return Grant(self._counters, self._settlements, key.id, lease, rules=rules, verdict=verdict, cards=cards or {})
 
     # --- what runs in the background, such as lines of batches: bounded by budgets alone, and charged when it has ended ---
 
