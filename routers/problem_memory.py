@@ -18,6 +18,7 @@ import numpy as np
 
 from domain.errors import ConsiliumError, NotReady
 from domain.memory import Demonstration, SolvedProblem
+from domain.polling import keep_looking
 from routers.problem_index import ProblemIndex
 from routers.question_index import TextEncoder
 from routers.skill_space import Floats
@@ -125,18 +126,7 @@ class ProblemMemory:
 
     async def keep_up(self, every_s: float) -> None:
         """``follow`` again and again, until cancelled."""
-        failing = False
-        while True:
-            try:
-                await self.follow()
-                failing = False
-            except ConsiliumError as error:
-                if not failing:
-                    log.warning("solved problems cannot be read, requests go on with what is known: %s", error)
-                failing = True
-            except Exception:  # a fault of ours: the next look may be fine, and problems that are never read again would be worse
-                log.exception("reading solved problems failed")
-            await asyncio.sleep(every_s)
+        await keep_looking(self.follow, every_s, what="solved problems", log=log)
 
     async def _looked(self) -> None:
         """Wait for the first look at the database, so that right after a start nobody is told that there is nothing."""

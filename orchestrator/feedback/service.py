@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from domain.errors import ConsiliumError
 from domain.feedback import Feedback, FeedbackView
+from domain.polling import keep_looking
 from orchestrator.feedback.monitor import Alarm, Monitor, MonitorLimits, fold, learnt_of
 from orchestrator.feedback.ports import FeedbackLog, OnlineLearner
 
@@ -96,18 +97,7 @@ class FeedbackService:
 
     async def keep_up(self, every_s: float) -> None:
         """``refresh`` again and again, until cancelled."""
-        failing = False
-        while True:
-            try:
-                await self.refresh()
-                failing = False
-            except ConsiliumError as error:
-                if not failing:
-                    log.warning("feedback cannot be read, routing goes on with what is known: %s", error)
-                failing = True
-            except Exception:  # a fault of ours: the next look may be fine, and feedback that is never read again would be worse
-                log.exception("reading feedback failed")
-            await asyncio.sleep(every_s)
+        await keep_looking(self.refresh, every_s, what="feedback", log=log)
 
     async def _load(self) -> None:
         version, events = await self._log.newest(self._limits.max_events)
