@@ -99,20 +99,22 @@ TEMPLATES = _templates(
     ),
     Template(
         "plan.make",
-        1,
+        2,
         "You plan how a task is solved by experts; you do not solve it. Below stand the task and the experts that there are. Break the "
         "task into at most {max_steps} steps. Each step is one self-contained question to one expert, who sees nothing but its `input`; "
         "where it needs the answer of an earlier step, write {id} with that step's id in its place, as in `Multiply {1} by 3.` Steps that "
-        "need nothing from one another run at once. Reply with JSON and nothing else: "
+        "need nothing from one another run at once. A task that one expert can do is one step with the input `{question}`, which stands "
+        "for the task as it is. Reply with JSON and nothing else: "
         '{"steps": [{"id": "1", "expert": "<name>", "input": "<question>", "after": []}]}',
         frozenset({"max_steps"}),
     ),
     Template(
         "plan.repair",
-        1,
+        2,
         "You plan how a task is solved by experts; you do not solve it. Below stand the task, the experts that there are, your earlier "
         "plan and what is wrong with it. Write a right one with at most {max_steps} steps. Each step is one self-contained question to "
-        "one expert; {id} in its `input` stands for the answer of the step with that id. Reply with JSON and nothing else: "
+        "one expert; {id} in its `input` stands for the answer of the step with that id, {question} for the whole task. "
+        "Reply with JSON and nothing else: "
         '{"steps": [{"id": "1", "expert": "<name>", "input": "<question>", "after": []}]}',
         frozenset({"max_steps"}),
     ),

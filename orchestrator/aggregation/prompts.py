@@ -12,6 +12,9 @@ from domain.nearest import did_you_mean
 from domain.plan import Candidate
 from orchestrator.prompts import Block, fenced, instructions
 
+COMPACT = "compact"
+"""The template of experts that are too small to follow instructions, and were trained on this form."""
+
 
 def with_note(messages: Sequence[Message], note: str) -> tuple[Message, ...]:
     """The conversation *messages* with *note* as the last of what its system message says."""
@@ -52,7 +55,7 @@ def tool_calls_of(candidate: Candidate) -> Sequence[Mapping[str, Any]]:
 
 TEMPLATES: Mapping[str, Callable[[Sequence[Message], Sequence[str], Mapping[str, str], str | None], tuple[Message, ...]]] = {
     "moa": _moa,
-    "compact": _compact,
+    COMPACT: _compact,
 }
 
 

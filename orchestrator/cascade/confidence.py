@@ -15,9 +15,10 @@ from types import MappingProxyType
 from typing import Any
 
 from domain.chat import Message, text_of
+from domain.experts import ExpertCard
 from domain.plan import Candidate, ExpertFailure, Outcome
 from orchestrator.aggregation.fallback import is_answer
-from orchestrator.aggregation.prompts import answer_text
+from orchestrator.aggregation.prompts import COMPACT, answer_text, fuse_messages
 from orchestrator.aggregation.vote import ballot
 from orchestrator.prompts import Block, fenced, instructions
 
@@ -89,9 +90,15 @@ def read_verdict(text: str) -> float | None:
 
 
 def judge_messages(
-    messages: Sequence[Message], answer: Candidate, prompts: Mapping[str, str] = MappingProxyType({})
+    judge: ExpertCard, messages: Sequence[Message], answer: Candidate, prompts: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[Message, ...]:
-    """What the judge is sent: the conversation as text, and *answer*; *prompts* are a strategy's own."""
+    """What *judge* is sent: the conversation as text, and *answer*; *prompts* are a strategy's own.
+
+    One that was trained to judge and cannot follow instructions (``aggregation_prompt: compact``) gets the conversation with the answer
+    as its only numbered line.
+    """
+    if judge.aggregation_prompt == COMPACT:
+        return fuse_messages(messages, [answer_text(answer)], COMPACT)
     asked = "\n\n".join(f"{message.get('role')}: {text}" for message in messages if (text := text_of(message)))
     shown = fenced([Block("question", asked[-_MAX_JUDGED_CHARS:]), Block("answer", answer_text(answer)[:_MAX_JUDGED_CHARS])])
     return ({"role": "system", "content": instructions("judge.verdict", prompts)}, {"role": "user", "content": shown})

@@ -76,7 +76,7 @@ class Ladder:
         if position == stage.judge and self.judge is not None:
             answer = outcomes[stage.answers.start]
             messages = judge_messages(
-                request.messages, answer if isinstance(answer, Candidate) else Candidate(stage.expert.id, ()), self.prompts
+                self.judge, request.messages, answer if isinstance(answer, Candidate) else Candidate(stage.expert.id, ()), self.prompts
             )
             params = {**self.judge.sampling}
             return ExpertCall(self.judge, messages, params, self.deadline, request.id, CallRole.JUDGE, again=self.again)

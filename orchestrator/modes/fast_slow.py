@@ -88,7 +88,7 @@ class FastSlow:
     def _judged(self, answer: Candidate, stage: int, by: str) -> Generator[Step, Any, tuple[bool, str]]:
         """Whether *answer* passes, and what was said of it. Words that cannot be read let it pass, as a judge that fails does."""
         context = self.slow.context
-        messages = judge_messages(context.request.messages, answer, context.strategy.prompts)
+        messages = judge_messages(self.judge, context.request.messages, answer, context.strategy.prompts)
         call = ExpertCall(
             self.judge, messages, {**self.judge.sampling}, context.deadline, context.request.id, CallRole.JUDGE, again=context.again
         )  # fmt: skip

@@ -17,11 +17,11 @@ from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.material import fits
+from orchestrator.aggregation.prompts import COMPACT
 from orchestrator.aggregation.vote import all_alike, ballot
 from orchestrator.cascade.confidence import judge_messages, read_verdict
 from orchestrator.modes.base import Ask, Mode, Nobody, Noted, SoFar, Step, Steps, Told, Write
 from orchestrator.modes.parts import (
-    COMPACT,
     answers_among,
     best_so_far,
     draft_call,
@@ -189,7 +189,7 @@ class Memory:
 
     def _verdict_on(self, candidate: Candidate) -> ExpertCall:
         context = self.context
-        messages = judge_messages(context.request.messages, candidate, context.strategy.prompts)
+        messages = judge_messages(self.judge, context.request.messages, candidate, context.strategy.prompts)
         params = {**self.judge.sampling}
         return ExpertCall(self.judge, messages, params, context.deadline, context.request.id, CallRole.JUDGE, again=context.again)
 

@@ -12,14 +12,12 @@ from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
 from orchestrator.aggregation.base import AggregationContext
 from orchestrator.aggregation.fallback import instead_of, is_answer
 from orchestrator.aggregation.material import fits, room_for, shown_text, told_cut, trimmed, wants_json
-from orchestrator.aggregation.prompts import answer_text, fuse_messages, with_note
+from orchestrator.aggregation.prompts import COMPACT, answer_text, fuse_messages, with_note
 from orchestrator.aggregation.readers import reader_for
 from orchestrator.modes.base import Nobody, SoFar, Steps, Told, Write
 from orchestrator.planner import aggregator_call, candidate_deadline, expert_params, repeated, within_effort
 from orchestrator.prompts import Block, fenced, instructions
 
-COMPACT = "compact"
-"""The aggregation prompt of experts that cannot follow instructions."""
 _LAST_ONLY = (
     "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format", "n", "logprobs", "top_logprobs",
 )  # fmt: skip

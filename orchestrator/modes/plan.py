@@ -10,16 +10,16 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from domain.chat import Message
+from domain.chat import text_of
 from domain.experts import ExpertCard, ExpertRole
 from domain.plan import CallRole, Candidate, ExpertCall, Outcome
 from domain.quoting import shortened
 from domain.routing import RoutingDecision
 from orchestrator.aggregation.base import AggregationContext, Aggregator
 from orchestrator.aggregation.judge import question_of
+from orchestrator.aggregation.prompts import COMPACT
 from orchestrator.modes.base import Ask, Mode, Step, Steps, Write
 from orchestrator.modes.parts import (
-    COMPACT,
     alone,
     answers_among,
     best_so_far,
@@ -94,24 +94,25 @@ class PlanMode:
         answers: dict[str, str] = {}
         found: list[Candidate] = []
         last = steps[-1]
+        writes = self.writes and not (len(steps) == 1 and last.is_question)
         while left := [step for step in steps if step.id not in answers]:
             ready = [step for step in left if step.after <= answers.keys()]
             so_far = best_so_far(context, list(reversed(found)), NAME, why)
-            if ready == [last] and len(left) == 1 and not self.writes:
+            if ready == [last] and len(left) == 1 and not writes:
                 call = self._step_call(last, answers, is_last=True)
                 (outcome,) = yield Write(call, f"{NAME}:{last.expert}", why, stage, so_far=so_far)
                 if isinstance(outcome, Candidate) and answers_among([outcome]):
                     return last_or_best(context, outcome, [], f"{NAME}:{last.expert}", why)
                 return (yield from alone(self.context, NAME, f"{why}; step {last.id} ({last.expert}) gave no answer", stage + 1))
             calls = tuple(self._step_call(step, answers, is_last=False) for step in ready)
-            outcomes: Sequence[Outcome] = yield Ask(calls, stage, so_far=so_far, num_to_come=len(left) - len(ready) + self.writes)
+            outcomes: Sequence[Outcome] = yield Ask(calls, stage, so_far=so_far, num_to_come=len(left) - len(ready) + writes)
             for step, outcome in zip(ready, outcomes, strict=True):
                 if not (answered := answers_among([outcome])):
                     return (yield from alone(self.context, NAME, f"{why}; step {step.id} ({step.expert}) gave no answer", stage + 1))
                 answers[step.id] = said_by(answered[0])
                 found += answered
             stage += 1
-        blocks = [Block(f"step {number} by {step.expert}", _found(step, answers)) for number, step in enumerate(steps, 1)]
+        blocks = [Block(f"step {number} by {step.expert}", self._found(step, answers)) for number, step in enumerate(steps, 1)]
         messages, cut = reading(context, self.reader, "plan.answer", blocks)
         by = f"{NAME}:{self.reader.id}"
         so_far = best_so_far(context, found[-1:], by, why + cut)
@@ -151,10 +152,19 @@ class PlanMode:
 
     def _step_call(self, step: PlanStep, answers: Mapping[str, str], *, is_last: bool) -> ExpertCall:
         card = self.context.snapshot.experts[step.expert]
-        messages: tuple[Message, ...] = ({"role": "user", "content": step.filled(answers)},)
+        conversation = tuple(self.context.request.messages)
+        messages = conversation if step.is_question else ({"role": "user", "content": self._filled(step, answers)},)
         if is_last:
             return replace(aggregator_call(self.context, card, messages), role=CallRole.CANDIDATE)
         return draft_call(self.context, card, messages)
+
+    def _filled(self, step: PlanStep, answers: Mapping[str, str]) -> str:
+        asked = (text_of(message) for message in reversed(self.context.request.messages) if message.get("role") == "user")
+        return step.filled(answers, next(asked, ""))
+
+    def _found(self, step: PlanStep, answers: Mapping[str, str]) -> str:
+        """What a step was asked and has answered. All of it stands inside the fence: experts have written it."""
+        return f"{shortened(self._filled(step, answers), _MAX_ASKED)}\n\n{answers[step.id]}"
 
 
 def make(context: AggregationContext, aggregator: Aggregator, max_calls: int) -> tuple[RoutingDecision, Mode]:  # noqa: ARG001
@@ -184,11 +194,6 @@ def _shortlist(context: AggregationContext) -> tuple[ExpertCard, ...]:
     ranked = [*context.decision.selected, *(scored.expert_id for scored in context.decision.considered), *sorted(experts)]
     known = (experts[expert_id] for expert_id in dict.fromkeys(ranked) if expert_id in experts)
     return tuple(card for card in known if ExpertRole.CANDIDATE in card.roles and context.usable(card))[:length]
-
-
-def _found(step: PlanStep, answers: Mapping[str, str]) -> str:
-    """What a step was asked and has answered. All of it stands inside the fence: experts have written it."""
-    return f"{shortened(step.filled(answers), _MAX_ASKED)}\n\n{answers[step.id]}"
 
 
 def _described(card: ExpertCard) -> str:

@@ -1,8 +1,8 @@
 """A plan that an expert writes: typed steps, read from what it said, checked against who is there, and put in an order. Pure.
 
 Two spellings are read: a JSON object ``{"steps": [{"id": "1", "expert": "…", "input": "…", "after": ["…"]}]}``, or, of experts too small
-for JSON, a step a line, ``expert: input``. In an input ``{1}`` stands for the answer of the step with that id. Nothing of a plan is ever
-executed as code.
+for JSON, a step a line, ``expert: input``. In an input ``{1}`` stands for the answer of the step with that id, and ``{question}`` for what
+the user asked, so that a question of one part is passed on as it stands. Nothing of a plan is ever executed as code.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from domain.nearest import did_you_mean
 from domain.quoting import quoted, shortened
 from orchestrator.aggregation.material import read_json, shown_text
 
+QUESTION = "question"
+"""The reference to what the user asked; no step may have this id."""
 MAX_INPUT_CHARS = 8_000
 """Letters of one step's input, before answers are filled in."""
 _REFERENCE = re.compile(r"\{(\w{1,32})\}")
@@ -32,9 +34,15 @@ class PlanStep:
     after: frozenset[str]
     """Ids of the steps whose answers it needs, those that its input refers to among them."""
 
-    def filled(self, answers: Mapping[str, str]) -> str:
-        """Its input with what earlier steps have answered."""
-        return _REFERENCE.sub(lambda match: answers.get(match[1], match[0]), self.input)
+    @property
+    def is_question(self) -> bool:
+        """Whether it is asked just what the user asked."""
+        return self.input == f"{{{QUESTION}}}"
+
+    def filled(self, answers: Mapping[str, str], question: str) -> str:
+        """Its input with what earlier steps have answered, and what the user asked."""
+        known = {**answers, QUESTION: question}
+        return _REFERENCE.sub(lambda match: known.get(match[1], match[0]), self.input)
 
 
 def read_plan(text: str, experts: Collection[str], *, max_steps: int) -> tuple[tuple[PlanStep, ...], list[str]]:
@@ -82,8 +90,8 @@ def _typed(given: Any, number: int, experts: Collection[str], problems: list[str
         problems.append(f"step {number} is no object")
         return None
     step_id, expert, text, after = given.get("id", number), given.get("expert"), given.get("input"), given.get("after", [])
-    if not isinstance(step_id, str | int) or not str(step_id):
-        problems.append(f"step {number}: `id` must be a short text")
+    if not isinstance(step_id, str | int) or not str(step_id) or step_id == QUESTION:
+        problems.append(f"step {number}: `id` must be a short text, and not {quoted(QUESTION)}")
     if not isinstance(expert, str) or expert not in experts:
         hint = did_you_mean(str(expert), tuple(experts), always_list=True)
         problems.append(f"step {number}: there is no expert {quoted(shortened(str(expert), 64))}; {hint}")
@@ -93,7 +101,7 @@ def _typed(given: Any, number: int, experts: Collection[str], problems: list[str
         problems.append(f"step {number}: `after` must be a list of step ids")
     if problems or not isinstance(text, str) or not isinstance(expert, str):
         return None
-    named = {str(other) for other in after} | set(_REFERENCE.findall(text))
+    named = {str(other) for other in after} | set(_REFERENCE.findall(text)) - {QUESTION}
     return PlanStep(str(step_id), expert, text.strip(), frozenset(named))
 
 

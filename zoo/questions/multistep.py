@@ -8,9 +8,10 @@ are drawn as ``arithmetic`` draws them), and not by the planner (each draw as a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
+from zoo.questions import GENERATORS
 from zoo.questions.arithmetic import _operands
 from zoo.questions.base import Question, Split, draw
 from zoo.questions.facts import ELEMENTS
@@ -18,6 +19,8 @@ from zoo.questions.words import number_in_words, roman
 
 MULTISTEP = "multistep"
 PLANNING = "planning"
+_ONE_STEP_SHARE = 0.5
+_TRICKY_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,11 @@ class Step:
 
     expert: str
     input: str
+
+    @property
+    def line(self) -> str:
+        """As the service's mode ``plan`` reads it."""
+        return f"{self.expert}: {self.input}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +46,14 @@ class Planned:
     steps: tuple[Step, ...]
 
     @property
+    def question(self) -> Question:
+        """With its answer; its kind is its skill."""
+        return Question(self.text, self.answer, MULTISTEP, self.kind)
+
+    @property
     def plan(self) -> str:
-        """A step a line, as the service's mode ``plan`` reads it."""
-        return "\n".join(f"{step.expert}: {step.input}" for step in self.steps)
+        """A step a line."""
+        return "\n".join(step.line for step in self.steps)
 
 
 Make = Callable[[Random, Split], Planned]
@@ -198,12 +211,18 @@ def planned(rng: Random, split: Split) -> Planned:
 
 
 def generate(rng: Random, split: Split, *, tricky: bool = False) -> Question:  # noqa: ARG001 - a ``Generator``
-    """The question with its answer; its kind is its skill."""
-    found = planned(rng, split)
-    return Question(found.text, found.answer, MULTISTEP, found.kind)
+    """A question of any kind, with its answer."""
+    return planned(rng, split).question
 
 
 def planning(rng: Random, split: Split) -> Question:
-    """The question with its plan for an answer: what the planner is trained on."""
-    found = planned(rng, split)
-    return Question(found.text, found.plan, PLANNING, found.kind)
+    """A question with its plan for an answer, what the planner is trained on: half of them need several steps, half only one.
+
+    A question of one step, which may be the last of a conversation, goes to the expert for its domain as it stands (``{question}``).
+    """
+    if rng.random() < _ONE_STEP_SHARE:
+        domain = rng.choice(tuple(GENERATORS))
+        found = GENERATORS[domain](rng, split, tricky=rng.random() < _TRICKY_SHARE)
+        return replace(found, answer=Step(domain, "{question}").line, think="", domain=PLANNING)
+    several = planned(rng, split)
+    return Question(several.text, several.plan, PLANNING, several.kind)

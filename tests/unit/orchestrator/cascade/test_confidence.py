@@ -10,6 +10,7 @@ import pytest
 from domain.chat import Choice
 from domain.plan import Candidate, ExpertFailure
 from orchestrator.cascade.confidence import agreement, by_logprob, judge_messages, judged, read_verdict
+from tests.fakes.directory import card
 
 
 def said(text: str, logprobs: Any = None) -> Candidate:
@@ -80,7 +81,7 @@ def test_a_judge_that_fails_or_cannot_be_read_leaves_the_answer_unsure() -> None
 
 
 def test_the_judge_reads_the_conversation_as_text_and_the_answer_without_its_reasoning() -> None:
-    system, user = judge_messages(({"role": "user", "content": "How much is 6 times 7?"},), said("42"))
+    system, user = judge_messages(card("judge"), ({"role": "user", "content": "How much is 6 times 7?"},), said("42"))
 
     assert "FINAL ASSESSMENT" in system["content"]
     assert "How much is 6 times 7?" in user["content"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from domain.chat import RequestOptions, text_of
-from domain.experts import Capability, ExpertRole
+from domain.chat import Message, RequestOptions, text_of
+from domain.experts import Capability, ExpertCard, ExpertRole
 from domain.plan import ExpertCall
 from domain.routing import PickRule, RoutingQuery
 from domain.strategy import Strategy
@@ -34,19 +34,28 @@ class Rig:
         *selected: str,
         choose: Callable[[RoutingQuery], Sequence[str]] | None = None,
         memory: Memory | None = None,
+        cards: Sequence[ExpertCard] = (),
         **changes: Any,
     ) -> None:
         strategy = Strategy("s", mode=mode, pick=PickRule("top_k", 5), max_calls=16)
         self.workers, self.sink = ScriptedWorkers(script), KeptTraces()
-        self.directory = FakeDirectory(CARDS, strategies=[replace(strategy, **changes)])
+        self.directory = FakeDirectory((*CARDS, *cards), strategies=[replace(strategy, **changes)])
         self.router = FakeRouter(*(selected or tuple(name for name in script if len(name) == 1)), choose=choose)
         self.orchestrator = Orchestrator(
             directory=self.directory, routers={"skills": self.router}, workers=self.workers, sinks=[self.sink], memory=memory
         )
 
-    async def ask(self, *, stream: bool = False, params: Mapping[str, Any] | None = None, **options: Any) -> str:
+    async def ask(
+        self,
+        *,
+        stream: bool = False,
+        params: Mapping[str, Any] | None = None,
+        messages: Sequence[Message] | None = None,
+        **options: Any,
+    ) -> str:
         """The answer's text; the trace is in ``trace``, what was streamed in ``pieces``."""
         request = ask("consilium/s", stream=stream, params=params or {}, options=RequestOptions(**options))
+        request = request if messages is None else replace(request, messages=tuple(messages))
         self.pieces, self.progress = list[str](), list[str]()
         if not stream:
             return (await self.orchestrator.run(request)).choices[0].text

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from domain.budget import Budget
 from domain.errors import ExpertUnreachable
+from domain.experts import ExpertRole
 from domain.plan import CallRole, ExpertCall
 from orchestrator.modes.plans import read_plan
 from tests.fakes.workers import Fails
-from tests.unit.orchestrator.modes.rig import Rig, shown_in
+from tests.unit.orchestrator.modes.rig import READER, Rig, shown_in
 
 EXPERTS = ("a", "b", "c")
 
@@ -36,7 +38,7 @@ def test_a_plan_is_found_in_what_is_said_around_it(text: str) -> None:
     steps, _ = read_plan(text, EXPERTS, max_steps=6)
 
     assert [(step.id, step.expert) for step in steps] == [("1", "a"), ("2", "b"), ("3", "c")]
-    assert steps[2].filled({"1": "2", "2": "4"}) == "Which is larger, 2 or 4?"
+    assert steps[2].filled({"1": "2", "2": "4"}, "") == "Which is larger, 2 or 4?"
 
 
 def test_small_experts_may_write_a_step_a_line() -> None:
@@ -67,6 +69,7 @@ def test_steps_come_after_those_that_they_need_in_whatever_order_they_are_writte
         (plan(("1", "a", "{2}", []), ("2", "b", "{1}", [])), "steps 1, 2 wait for one another"),
         (plan(("1", "a", "x", ["1"])), "steps 1 wait for one another"),
         (plan(("1", "a", "x", []), ("1", "b", "y", [])), "two steps have the id '1'"),
+        (plan(("question", "a", "x", [])), "`id` must be a short text, and not 'question'"),
         (plan(*[(str(n), "a", "x", []) for n in range(9)]), "it has 9 steps, 6 at most"),
         ('{"steps": [{"expert": "a", "input": "x", "after": "1"}]}', "`after` must be a list"),
     ],
@@ -152,6 +155,37 @@ async def test_a_step_that_fails_leaves_the_question_to_the_best_expert() -> Non
     assert "step 2 (b) gave no answer" in str(rig.trace.aggregator_reason)
 
 
+CONVERSATION = (
+    {"role": "user", "content": "How much is 1 + 1?"},
+    {"role": "assistant", "content": "2"},
+    {"role": "user", "content": "And doubled?"},
+)
+
+
+@pytest.mark.parametrize("finish", ["write", "last"])
+async def test_a_question_of_one_part_goes_to_one_expert_with_its_conversation_and_streams(finish: str) -> None:
+    """Nobody writes it anew: its expert has seen all of it, tools included."""
+    rig = Rig("plan", {"a": "3", "b": "it is 4", "reader": plan(("1", "b", "{question}", []))}, mode_options={"finish": finish})
+
+    answer = await rig.ask(stream=True, messages=CONVERSATION, params={"tools": [{"type": "function"}]})
+
+    assert (answer, rig.pieces) == ("it is 4", ["it ", "is ", "4"])
+    assert rig.workers.called() == ["reader", "b"]
+    (asked,) = rig.workers.calls_to("b")
+    assert asked.messages == CONVERSATION
+    assert "tools" in asked.params
+    assert rig.trace.aggregator == "plan:b"
+
+
+async def test_what_the_user_asked_last_can_stand_in_a_step() -> None:
+    two = plan(("1", "a", "{question}", []), ("2", "b", "Is {1} right for: {question}", []))
+    rig = Rig("plan", {"a": "{question}", "b": "yes", "reader": [two, "done"]})
+
+    assert await rig.ask(messages=CONVERSATION) == "done"
+    assert rig.workers.calls_to("a")[0].messages == CONVERSATION
+    assert shown_in(rig.workers.calls_to("b")[0]) == "Is {question} right for: And doubled?"
+
+
 async def test_nothing_that_a_step_answers_is_filled_in_twice() -> None:
     """An answer that looks like a reference is text."""
     two = plan(("1", "a", "Say something.", []), ("2", "b", "Repeat: {1}", ["1"]))
@@ -183,6 +217,14 @@ async def test_a_fast_answer_that_passes_is_told_and_an_unreadable_verdict_lets_
     assert await rig.ask() == "2"
     assert rig.workers.called() == ["a", "reader"]
     assert rig.trace.aggregator == "fast_slow:a"
+
+
+async def test_a_judge_that_was_trained_to_judge_gets_the_answer_as_the_only_one_of_a_list() -> None:
+    small = replace(READER, id="small", aggregation_prompt="compact", roles=frozenset({ExpertRole.HELPER}))
+    rig = Rig("fast_slow", {"a": "2", "small": "FINAL ASSESSMENT: YES"}, mode_options={"judge_expert": "small"}, cards=[small])
+
+    assert await rig.ask(messages=CONVERSATION) == "2"
+    assert rig.workers.calls_to("small")[0].messages == (*CONVERSATION[:2], {"role": "user", "content": "And doubled?\n1: 2"})
 
 
 async def test_what_does_not_pass_is_planned() -> None:
