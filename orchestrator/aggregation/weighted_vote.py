@@ -21,6 +21,9 @@ _LEAST = 1e-6
 """Weight of an expert that nothing speaks for: its vote breaks ties."""
 _CERTAIN = 0.99
 """Accuracies above it weigh no more: nobody was measured often enough to tell them apart."""
+ALIKE = Option(1.0, 0.01, 1.0)
+"""How often two experts that are both wrong say the same: 1 between two alternatives, 1 / (m - 1) where mistakes are spread over *m*, next
+to nothing where there are many. Of ``measured`` only."""
 
 
 class WeightedVote(CallsNobody):
@@ -28,7 +31,9 @@ class WeightedVote(CallsNobody):
 
     ``score``: what the router gave them. ``posterior``: p(expert | query), a running mean of the strategy's past posteriors times the
     router's score (Branch-Train-Merge, arXiv 2208.03306). ``measured``: the log-odds of their measured accuracy at the query's skills, as
-    independent votes add up (Nitzan and Paroush 1982); the router's score stands in for who was not measured.
+    independent votes add up between two alternatives (Nitzan and Paroush 1982); the router's score stands in for who was not measured.
+    The rarer wrong answers agree, the more agreement says: the option ``alike`` adds log(1 / alike) to each weight, which is log(m - 1) for
+    *m* alternatives that are wrong equally often (Zhu, Zou, Rosset and Hastie 2009, Multi-class AdaBoost).
 
     ``probability``: multiple choice, the mean of what the experts hold each option to be worth (``option_probabilities``); by score
     where an answer is no letter, or its expert tells no log-probabilities.
@@ -41,6 +46,7 @@ class WeightedVote(CallsNobody):
     options: Options = {  # noqa: RUF012 - never changed
         "weights": Option("score", choices=("score", "posterior", "measured", PROBABILITY)),
         "ties": TIES,
+        "alike": ALIKE,
     }
 
     def decide(self, context: AggregationContext, candidates: Sequence[Candidate]) -> Chosen:
@@ -108,7 +114,8 @@ def _log_odds(context: AggregationContext) -> dict[str, float]:
         expert_id: found.accuracy if (found := measured_at(context, expert_id)) else scores.get(expert_id, 0.0)
         for expert_id in context.decision.selected
     }
-    return {expert_id: _odds(accuracy) for expert_id, accuracy in accuracies.items()}
+    above_chance = -math.log(read(context.options, {"alike": ALIKE}, "alike"))
+    return {expert_id: _odds(accuracy) + above_chance for expert_id, accuracy in accuracies.items()}
 
 
 def _odds(accuracy: float) -> float:

@@ -126,6 +126,36 @@ async def test_measured_weights_are_log_odds_of_the_accuracy_at_the_querys_skill
     assert await setup.ask() == "3"
 
 
+@pytest.mark.parametrize(
+    ("percent_right", "alike", "told"),
+    [
+        ((90, 70, 70), 1.0, "strong"),
+        ((90, 70, 70), 0.3, "pair"),
+        ((31, 12, 10), 1.0, "pair"),
+        ((31, 12, 10), 0.3, "strong"),
+    ],
+    ids=[
+        "one strong expert where mistakes agree",
+        "two that agree where mistakes rarely do",
+        "nobody weighs anything below a half, so heads count",
+        "who is right three times as often weighs more although all are mostly wrong",
+    ],
+)
+async def test_how_often_mistakes_agree_says_what_agreement_is_worth(percent_right: tuple[int, ...], alike: float, told: str) -> None:
+    profiles = {
+        name: SkillProfile(name, {"sums": SkillCount(10_000, percent * 100)}, SkillCount(10_000, percent * 100))
+        for name, percent in zip("abc", percent_right, strict=True)
+    }
+    setup = Setup(
+        {"a": "strong", "b": "pair", "c": "pair"},
+        strategy("weighted_vote", mode_options={"weights": "measured", "alike": alike}),
+        decision={"skills": (SkillMatch("sums", 0.9, 1.0),)},
+        profiles=profiles,
+    )
+
+    assert await setup.ask() == told
+
+
 def test_a_posterior_is_prior_times_score_and_sums_to_one() -> None:
     found = posterior({"a": 0.8, "b": 0.2}, {"a": 0.5, "b": 0.5, "c": 0.5})
 
@@ -389,6 +419,7 @@ async def test_a_judge_is_not_asked_for_json_itself() -> None:
     [
         ({"weights": "heavy"}, "weights must be one of score, posterior, measured"),
         ({"wieghts": "score"}, "unknown option 'wieghts'; did you mean"),
+        ({"alike": 0}, "alike must be a number from 0.01 to 1"),
         ({"judging": "rubric"}, "unknown option 'judging'"),
     ],
 )
