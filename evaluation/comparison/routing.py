@@ -17,6 +17,7 @@ from domain.errors import InvalidRequest
 from domain.nearest import did_you_mean
 from domain.outcomes import OutcomeTable
 from evaluation.array_cache import ArrayCache, content_key
+from evaluation.comparison.agreement import agreement
 from evaluation.comparison.arms import Arm, CurvePoint, Floats, Ints, Measured, Unavailable
 from evaluation.comparison.costs import Costs
 from evaluation.comparison.coverage import coverage_of
@@ -118,7 +119,7 @@ class RoutingComparison:
         judged = _judged(pool, splits)
         if not len(judged) or np.isnan(_scores(judged)).all():
             return RoutingResult(None, choices, ("the test questions have no scores: there are choices, but nothing to judge them by",))
-        report = self._report(pool, folds, answers, duplicates=duplicates, notes=[*unmeasured, *notes])
+        report = self._report(pool, folds, answers, duplicates=duplicates, notes=[*unmeasured, *notes, *_agreement_notes(answers, pool)])
         if self.options.learning_curve:
             report = replace(report, learning=self._learning(report, splits, pool, rows))
         return RoutingResult(report, choices, report.notes)
@@ -420,6 +421,14 @@ class _Rows:
 
     def of(self, texts: Sequence[str]) -> Features:
         return self.family.select(self.features, [self.place[text] for text in texts])
+
+
+def _agreement_notes(answers: Answers, pool: OutcomeTable) -> list[str]:
+    """What a weighted vote would be told of wrong answers; nothing where no two are known."""
+    found = None if answers is None else agreement(answers, _scores(pool))
+    if found is None or found.share is None:
+        return []
+    return [f"of two experts that are wrong, {found.share:.0%} say the same ({found.num_pairs} pairs): alike of weighted_vote"]
 
 
 def _measured_experts(train: Outcomes, test: Outcomes | None) -> tuple[Outcomes, Outcomes | None, list[str]]:

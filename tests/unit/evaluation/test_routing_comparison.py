@@ -238,6 +238,7 @@ def test_votes_need_answers() -> None:
     vote = result.report.row("majority vote of 3")
     assert (vote.calls, vote.accuracy) == (3.0, pytest.approx(1 / 30))
     assert "majority vote" not in {missing.name for missing in result.report.unavailable}
+    assert result.report.notes == ("of two experts that are wrong, 100% say the same (29 pairs): alike of weighted_vote",)
 
 
 @pytest.mark.parametrize(
