@@ -54,6 +54,7 @@ def _of_decision(strategy: str | None, decision: RoutingDecision | None) -> dict
         "x-consilium-router": decision.router,
         "x-consilium-experts": _list(decision.selected),
         "x-consilium-skills": _list([match.skill for match in decision.skills]),
+        "x-consilium-fallback": decision.reason if decision.fallback else None,
     }
 
 

@@ -191,3 +191,5 @@ class RoutingQuery:
     adjustments: RoutingAdjustments = AS_SCORED
     """What is laid over the scores; who may be asked at all has been seen to already."""
     circumstances: Circumstances = UNKNOWN_CIRCUMSTANCES
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """Why experts that the caller may see are not among ``experts``, by id. For people."""

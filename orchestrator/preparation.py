@@ -157,6 +157,7 @@ class Preparation:
             pick=self._pick(request, strategy),
             seed=seed_of(request),
             fallback_expert=strategy.fallback_expert,
+            rejected=who.rejected,
             options=_router_options(request, strategy, router, snapshot),
             deadline=deadline,
             max_calls=self._max_calls(request, strategy),

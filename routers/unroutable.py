@@ -18,8 +18,16 @@ def require_text(query: RoutingQuery) -> None:
 
 
 def fallback_expert(query: RoutingQuery, expert_ids: Sequence[str], problem: str) -> str:
-    """The strategy's fallback expert. Raises ``NoEligibleExpert`` with *problem* when there is none to use."""
-    if query.fallback_expert and query.fallback_expert in expert_ids:
-        return query.fallback_expert
-    gone = f"; the fallback expert {query.fallback_expert!r} is not eligible now" if query.fallback_expert else ""
-    raise NoEligibleExpert(f"{problem}{gone}. Ask a model by name, {HOW_TO_ADD}, or give the strategy a fallback expert")
+    """The strategy's fallback expert. Raises ``NoEligibleExpert`` with *problem* when there is none to use, and with what is in its way."""
+    wanted = query.fallback_expert
+    if wanted is None:
+        raise NoEligibleExpert(f"{problem}. Ask a model by name, {HOW_TO_ADD}, or give the strategy a fallback expert")
+    if wanted in expert_ids:
+        return wanted
+    why = query.rejected.get(wanted, "it is not among those that may be asked")
+    # First what is in its way: the skills there are may fill all the room that a message has.
+    raise NoEligibleExpert(
+        f"the fallback expert {wanted!r} is not eligible now ({why}), and {problem}. Ask a model by name, {HOW_TO_ADD}, "
+        "or give the strategy another fallback expert",
+        reasons={wanted: why},
+    )

@@ -55,7 +55,7 @@ class Decided(Told):
     skills: list[MatchedSkill]
     category: str | None
     fallback: bool
-    """Whether the query was like nothing known."""
+    """Whether the query was like nothing known, and went to the strategy's fallback expert."""
     considered: list[ConsideredTold]
     detail: dict[str, Any]
     """What else the router has to say."""

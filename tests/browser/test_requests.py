@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import pytest
 
 from domain.errors import ExpertTimeout
+from domain.registry import RegistrySnapshot
+from domain.routing import RoutingDecision, RoutingQuery, ScoredExpert
 from tests.browser.conftest import Person
 from tests.fakes.admin import AdminParts
+from tests.fakes.services import FixedRouter
 from tests.fakes.workers import Fails
 
 
@@ -62,6 +66,24 @@ def test_requests_are_found_by_strategy_error_feedback_and_time(steward: Person,
     steward.page.get_by_label("Until (UTC)").fill("2020-01-01T00:00")
     steward.click("Filter")
     steward.sees("No request is like that")
+
+
+def test_an_answer_by_fallback_is_marked_as_one_with_the_reason(steward: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "good is the strategy's fallback: the query is like no known skill (best similarity 0.11, needed 0.33)."
+
+    async def like_nothing_known(self: FixedRouter, query: RoutingQuery, snapshot: RegistrySnapshot) -> RoutingDecision:
+        return RoutingDecision("skills", ("good",), (ScoredExpert("good", 0.4, True, "overall 0.40 of 10"),), why, fallback=True)
+
+    monkeypatch.setattr(FixedRouter, "route", like_nothing_known)
+    assert ask(steward.url, "Hello", "consilium/panel", "fallen").headers["x-consilium-fallback"] == why
+    steward.open("/admin/requests?q=fallen")
+    while steward.page.get_by_role("link", name="Hello").count() == 0:
+        steward.open("/admin/requests?q=fallen")
+    steward.page.get_by_role("link", name="Hello").click()
+    decision = steward.page.get_by_role("region", name="The decision")
+    decision.get_by_text("fallback", exact=True).wait_for()
+    assert why in decision.inner_text()
+    steward.look("request-fallback")
 
 
 def test_a_request_is_explained_asked_again_judged_and_forgotten(steward: Person) -> None:

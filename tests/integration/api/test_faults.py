@@ -340,6 +340,22 @@ async def test_attempts_and_circuits_are_as_they_are_set(tmp_path: Path, monkeyp
     assert proxy.num_requests == 1
 
 
+async def test_a_fallback_whose_circuit_is_open_is_a_refusal_that_says_so_and_may_be_asked_again(world: World) -> None:
+    fallen = {"id": "fallen", "router": "skills", "pick": {"kind": "top_k", "k": 1}, "fallback_expert": "faulty"}
+    assert (await world.http.post("/admin/api/strategies", json=fallen)).status_code == 201
+    world.proxy.behave(Status(500))
+    failed = [await world.ask("consilium/fallen", messages=[{"role": "user", "content": f"Hello {i}"}]) for i in range(3)]
+    refused = await world.ask("consilium/fallen")
+
+    assert [answer.status_code for answer in failed] == [502] * 3, "nobody stands in for a fallback"
+    assert all("x-consilium-fallback" not in answer.headers for answer in failed)
+    assert refused.status_code == 503
+    error = refused.json()["error"]
+    assert "the fallback expert 'faulty' is not eligible now (unhealthy: its last calls failed" in error["message"]
+    assert [expert["expert"] for expert in error["experts"]] == ["faulty"]
+    assert "x-should-retry" not in refused.headers, "it is tried again after the cool-down"
+
+
 async def test_a_caller_who_allows_one_call_gets_one(world: World) -> None:
     world.proxy.behave(Status(500))
     answer = await world.ask("consilium/next", consilium={"max_calls": 1})

@@ -36,6 +36,17 @@ def test_lists_name_each_once() -> None:
     assert headers["x-consilium-skills"] == "add  subtract"
 
 
+def test_a_fallback_is_told_with_its_reason_on_one_line_and_nothing_else_is() -> None:
+    why = f"general is the strategy's fallback: the query is like\r\nx-evil: {'skill, ' * 100}"
+    taken = decision_headers(strategy="auto", decision=RoutingDecision("skills", ("general",), reason=why, fallback=True))
+    chosen = decision_headers(strategy="auto", decision=RoutingDecision("skills", ("general",), reason="it is best"))
+
+    assert taken["x-consilium-fallback"] == header_value(why)
+    assert taken["x-consilium-fallback"].startswith("general is the strategy's fallback: the query is like  x-evil")
+    assert len(taken["x-consilium-fallback"]) == MAX_VALUE_CHARS
+    assert "x-consilium-fallback" not in chosen
+
+
 def test_what_is_not_known_is_left_out() -> None:
     """No header with an empty value."""
     assert decision_headers(strategy=None, decision=None) == {}

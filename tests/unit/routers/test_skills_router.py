@@ -115,11 +115,14 @@ async def test_a_query_like_nothing_known_goes_to_the_fallback_expert() -> None:
     assert "fallback" in decision.reason
 
 
-async def test_a_fallback_that_is_not_eligible_is_not_used_and_named() -> None:
+async def test_a_fallback_that_is_not_eligible_is_not_used_and_named_with_what_is_in_its_way() -> None:
     snapshot = snapshot_of()
     asked = query(snapshot, POEM, fallback="generalist", only=["atlas"])
-    with pytest.raises(NoEligibleExpert, match="'generalist' is not eligible now"):
+    asked = replace(asked, rejected={"generalist": "lacks tools", "mirror": "disabled"})
+    with pytest.raises(NoEligibleExpert, match=r"'generalist' is not eligible now \(lacks tools\), and the query is like") as caught:
         await (await skills_router(snapshot)).route(asked, snapshot)
+
+    assert caught.value.reasons == {"generalist": "lacks tools"}
 
 
 async def test_without_any_question_and_declaration_the_refusal_says_that_nothing_is_known() -> None:
