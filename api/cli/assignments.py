@@ -9,8 +9,9 @@ from typing import Any
 from api.cli.failures import bad_input
 
 
-def with_fields(card: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """*card* with each of *assignments*: ``FIELD=VALUE``, or ``OBJECT.FIELD=VALUE`` for a field inside an object.
+def with_fields(card: dict[str, Any], assignments: Iterable[str], *, like: str = "--set serving.pinned=true") -> dict[str, Any]:
+    """*card* with each of *assignments*: ``FIELD=VALUE``, or ``OBJECT.FIELD=VALUE`` for a field inside an object. *like* is what one looks
+    like, for messages.
 
     A value is JSON; what is none is a text. Exits with status 2 when one is no assignment, sets what is set already, or goes into what is
     no object. Which fields there are and what they take is the service's to say.
@@ -20,7 +21,7 @@ def with_fields(card: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
         path, equals, text = assignment.partition("=")
         names = path.strip().split(".")
         if not equals or not all(names):
-            raise bad_input(f"--set takes FIELD=VALUE, such as --set serving.pinned=true, and not {assignment!r}")
+            raise bad_input(f"{like.partition(' ')[0]} takes FIELD=VALUE, such as {like}, and not {assignment!r}")
         _put(filled, names, _value(text), path.strip())
     return filled
 
@@ -31,7 +32,7 @@ def _put(card: dict[str, Any], names: list[str], value: Any, path: str) -> None:
     for name in outer:
         inner = place.get(name, {})
         if not isinstance(inner, dict):
-            raise bad_input(f"--set {path}: {name} is given as a value already, and has no fields")
+            raise bad_input(f"{path}: {name} is given as a value already, and has no fields")
         place[name] = dict(inner)
         place = place[name]
     if last in place:

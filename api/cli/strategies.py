@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.assignments import with_fields
 from api.cli.connection import EVERYTHING, Server
 from api.cli.explain import show_explanation
 from api.cli.options import JsonFlag, connected, json_object, names
 from api.cli.output import cell, percent, print_json, show, table
 
-app = typer.Typer(help="Look at strategies: router, number of experts, aggregator, budget.", no_args_is_help=True)
+app = typer.Typer(help="Look at strategies and change them: router, number of experts, aggregator, budget.", no_args_is_help=True)
 
 PATH = "/admin/api/strategies"
 _MAX_POINTS = 12
@@ -54,6 +55,33 @@ async def show_strategy(
         told = {"pick": _pick, "adjustments": _adjustments}.get(name)
         shown.add_row(cell(name), cell(told(value) if told else value))
     show(shown)
+
+
+@app.command("set")
+@connected
+async def set_fields(
+    server: Server,
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="The strategy's id.")],
+    assignments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FIELD=VALUE",
+            help="Any field of the strategy, those inside another behind a dot: fallback_expert=generalist pick.k=2. The value is JSON, "
+            "or a text; null is as if it had never been given.",
+        ),
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Change fields of a strategy; the others stay as they are."""
+    from api.cli.client import at
+
+    fields = with_fields({}, assignments, like="set fallback_expert=generalist")
+    async with server.connect() as client:
+        made = await client.call("PATCH", at(PATH, strategy.removeprefix("consilium/")), body=fields)
+    if as_json:
+        print_json(made)
+    else:
+        print(f"changed {made['id']}: {', '.join(fields)}")
 
 
 @app.command("try")

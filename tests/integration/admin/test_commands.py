@@ -337,6 +337,22 @@ def test_strategies_and_skills_are_listed(consilium: Consilium) -> None:
     assert consilium("skills", "remove", "word games").code == 0
 
 
+def test_fields_of_a_strategy_are_changed_and_the_others_stay(consilium: Consilium) -> None:
+    before = json.loads(consilium("strategies", "show", "panel", "--json").out)
+    told = consilium("strategies", "set", "consilium/panel", "fallback_expert=good", "pick.k=1", "description=one = two")
+    after = json.loads(consilium("strategies", "show", "panel", "--json").out)
+    back = json.loads(consilium("strategies", "set", "panel", "fallback_expert=null", "--json").out)
+    unknown = consilium("strategies", "set", "panel", "fallback_expert=goood")
+
+    assert (told.code, told.out) == (0, "changed panel: fallback_expert, pick, description\n")
+    assert after == before | {
+        "fallback_expert": "good", "pick": before["pick"] | {"k": 1}, "description": "one = two", "version": after["version"],
+    }  # fmt: skip
+    assert back["fallback_expert"] is None
+    assert unknown.code == 2
+    assert "did you mean 'good'?" in unknown.err
+
+
 def test_a_profile_run_is_followed_to_its_end(consilium: Consilium) -> None:
     """It prints what it came to; the profile then shows accuracy and the number of questions, and can be rolled back."""
     ran = consilium("profile", "run", "--experts", "good,bad", "--note", "trial")

@@ -54,6 +54,11 @@ def test_what_cannot_be_meant_is_an_error_before_anything_is_sent(assignment: st
         with_fields({"timeout_s": 5}, [assignment])
 
 
+def test_the_error_shows_what_the_command_takes() -> None:
+    with pytest.raises(CommandFailed, match=r"set takes FIELD=VALUE, such as set pick\.k=2, and not 'pick'"):
+        with_fields({}, ["pick"], like="set pick.k=2")
+
+
 def test_every_field_of_a_card_has_an_option() -> None:
     """A field that is new on cards is missing here until the command takes it. Objects are for ``--set``."""
     root: Any = typer.main.get_command(app)
