@@ -2,8 +2,8 @@
 
 Starts a zoo, sends it what ``fuzz_requests`` generates, over sockets, and looks at every answer: no status of 500 or more, errors in
 OpenAI's shape, nothing of the inside in any of them (a stack trace, a path, a library's words), an answer within its time. Afterwards
-the service has to be ready, its registry as it was, and its answers right. The strategy ``auto`` is given a fallback expert, so that a
-query like nothing known is answered and does not hide what is looked for. ``--check`` ends with status 1 when anything was found.
+the service has to be ready, its registry as it was, and its answers right. Requests go to ``auto``, which has a fallback expert: a query
+like nothing known is answered and does not hide what is looked for. ``--check`` ends with status 1 when anything was found.
 """
 
 from __future__ import annotations
@@ -162,9 +162,8 @@ def _unchunked(body: bytes) -> bytes:
 
 
 async def prepare(url: str, key: str) -> str:
-    """Give ``auto`` a fallback, and make what the requests may change. The registry afterwards, as text."""
+    """Make what the requests may change. The registry afterwards, as text."""
     async with _admin(url, key) as http:
-        (await http.patch("/admin/api/strategies/auto", json={"fallback_expert": "generalist"})).raise_for_status()
         expert = {"id": MADE, "backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "enabled": False}
         for resource, body in (("experts", expert), ("strategies", {"id": MADE, "enabled": False}), ("keys", {"id": MADE})):
             (await http.post(f"/admin/api/{resource}", json=body)).raise_for_status()

@@ -45,14 +45,6 @@ def admin(zoo: str) -> Iterator[httpx.Client]:
         yield http
 
 
-@pytest.fixture
-def with_fallback(admin: httpx.Client) -> Iterator[None]:
-    """``auto`` answers what is like nothing known as well, as in a service that has a general model."""
-    admin.patch("/strategies/auto", json={"fallback_expert": "generalist"}).raise_for_status()
-    yield
-    admin.patch("/strategies/auto", json={"fallback_expert": None}).raise_for_status()
-
-
 def run_node(*arguments: str, timeout_s: float = 240, **variables: str) -> subprocess.CompletedProcess[str]:
     """What ``node ARGUMENTS`` did, in the folder of the clients for it. Skips where there is no Node.js."""
     node = shutil.which("node")

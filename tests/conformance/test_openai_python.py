@@ -222,7 +222,7 @@ def test_errors_have_the_clients_own_types(client: OpenAI) -> None:
     with pytest.raises(openai.AuthenticationError) as stranger:
         client.with_options(api_key="nobody's").models.list()
     with pytest.raises(openai.InternalServerError) as unlike:
-        client.chat.completions.create(model="auto", messages=said("Write a poem about autumn leaves."))
+        client.chat.completions.create(model="consilium/single", messages=said("Write a poem about autumn leaves."))
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve("file-none")
     with pytest.raises(openai.BadRequestError) as purpose:

@@ -139,9 +139,9 @@ def test_after_a_change_of_topic_a_follow_up_goes_to_the_new_topic(client: OpenA
     assert doubled.parse().choices[0].message.content == "14"
 
 
-def test_a_question_like_nothing_known_is_refused_with_the_skills_there_are(client: OpenAI) -> None:
+def test_a_question_like_nothing_known_is_refused_with_the_skills_there_are_where_there_is_no_fallback(client: OpenAI) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
-        client.chat.completions.create(model="auto", messages=said("Write a poem about autumn leaves."))
+        client.chat.completions.create(model="consilium/single", messages=said("Write a poem about autumn leaves."))
 
     assert caught.value.status_code == 503
     assert caught.value.body["code"] == "no_eligible_expert"  # type: ignore[index]
