@@ -93,15 +93,19 @@ async def test_nothing_registered(no_models: None, tmp_path: Path) -> None:
 
 
 async def test_zoo_is_seeded_once(no_models: None, tmp_path: Path) -> None:
-    """An empty database starts with the zoo; what was removed afterwards stays removed after a restart."""
+    """An empty database starts with the zoo; what was removed or changed afterwards stays so after a restart."""
     settings = settings_in(tmp_path, seed_zoo=True, embedded_dir=tmp_path)
     async with running(settings) as http:
         num_experts = (await until_ready(http))["num_experts"]
         deleted = await http.delete("/admin/api/experts/numerals")
+        shipped = (await http.get("/admin/api/strategies/auto")).json()
+        (await http.patch("/admin/api/strategies/auto", json={"fallback_expert": None})).raise_for_status()
         strategies = {m["id"] for m in (await http.get("/v1/models")).json()["data"] if m["consilium"]["kind"] == "strategy"}
     async with running(settings) as http:
         again = (await until_ready(http))["num_experts"]
+        kept = (await http.get("/admin/api/strategies/auto")).json()
 
+    assert (shipped["fallback_expert"], kept["fallback_expert"]) == ("generalist", None)
     assert num_experts >= 8
     assert deleted.status_code == 204
     assert again == num_experts - 1
