@@ -24,7 +24,7 @@ from api.metrics import Metrics
 from api.services import Services
 from api.upload_middleware import STREAMED
 from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge
-from domain.random_ids import random_id
+from domain.random_ids import ordered_id
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         given = header_of(scope, b"x-request-id")
-        request_id = given if given is not None and _SANE_ID.fullmatch(given) else random_id()
+        request_id = given if given is not None and _SANE_ID.fullmatch(given) else ordered_id()
         scope.setdefault("state", {})["request_id"] = request_id
         REQUEST_ID.set(request_id)
         status = 0

@@ -194,7 +194,7 @@ async def _seed_traces(
         async with database.session() as connection:
             await connection.execute(traces.insert(), rows)
             await connection.execute(trace_experts.insert(), called)
-            await traffic.add(connection, counted)
+            await connection.run_sync(traffic.add, counted)
         if start and start % 100_000 == 0:
             note.print(f"  {start:,} traces after {time.perf_counter() - began:.0f} s")
     async with database.session() as connection:

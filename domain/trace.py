@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from domain.chat import Message, Session, Usage
 from domain.plan import CallRole
-from domain.random_ids import random_id
+from domain.random_ids import ordered_id
 from domain.routing import RoutingDecision
 from domain.trace_context import TraceContext
 
@@ -101,7 +101,7 @@ class Trace:
     """Answer tokens that were waited for one after the other; of calls that ran at once the longest counts."""
     context: TraceContext | None = None
     """The request's span in a distributed trace; None where spans are not exported."""
-    id: str = field(default_factory=random_id)
+    id: str = field(default_factory=ordered_id)
     """Ours: nobody can write over the trace of another request."""
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -27,6 +27,10 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
+_BLOCKING_SQLITE = "sqlite+pysqlite"
+_WRITING = "BEGIN IMMEDIATE"
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 """Longest wait for PostgreSQL to accept a connection: a server that is there answers in milliseconds."""
@@ -42,8 +46,9 @@ POOL_TIMEOUT_S = 10.0
 class Database:
     """One database, shared by all stores of a process. ``connect`` does no I/O; the first use does."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
+    def __init__(self, engine: AsyncEngine, blocking: sa.Engine | None = None) -> None:
+        """*blocking*: the same database, for threads; None where its driver has no such thing."""
+        self.engine, self._blocking = engine, blocking
         self.name = engine.url.render_as_string(hide_password=True)
         """For messages; without the password."""
 
@@ -63,21 +68,24 @@ class Database:
             "pool_timeout": POOL_TIMEOUT_S,
         }
         if parsed.get_backend_name() == "sqlite":
-            engine = create_async_engine(parsed, connect_args={"timeout": busy_timeout_s}, **options)
-            _prepare_sqlite(engine)
-        else:
-            settings = {
-                "application_name": "consilium",
-                "lock_timeout": str(round(busy_timeout_s * 1000)),
-                "statement_timeout": "0" if for_migrations else str(round(STATEMENT_TIMEOUT_S * 1000)),
-            }
-            # The server's own limit does not help where nothing comes from the server any more.
-            arguments = {
-                "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": None if for_migrations else STATEMENT_TIMEOUT_S + ANSWER_MARGIN_S,
-                "server_settings": settings,
-            }
-            engine = create_async_engine(parsed, connect_args=arguments, pool_pre_ping=True, **options)
+            arguments = {"timeout": busy_timeout_s}
+            engine = create_async_engine(parsed, connect_args=arguments, **options)
+            blocking = sa.create_engine(parsed.set(drivername=_BLOCKING_SQLITE), connect_args=arguments, **{**options, "pool_size": 1})
+            _prepare_sqlite(engine.sync_engine)
+            _prepare_sqlite(blocking)
+            return cls(engine, blocking)
+        settings = {
+            "application_name": "consilium",
+            "lock_timeout": str(round(busy_timeout_s * 1000)),
+            "statement_timeout": "0" if for_migrations else str(round(STATEMENT_TIMEOUT_S * 1000)),
+        }
+        # The server's own limit does not help where nothing comes from the server any more.
+        arguments = {
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": None if for_migrations else STATEMENT_TIMEOUT_S + ANSWER_MARGIN_S,
+            "server_settings": settings,
+        }
+        engine = create_async_engine(parsed, connect_args=arguments, pool_pre_ping=True, **options)
         return cls(engine)
 
     @property
@@ -90,8 +98,22 @@ class Database:
 
         SQLite takes its write lock at the start: a transaction that reads first and writes later could not wait for it.
         """
-        async with self._transaction(sqlite_begin="BEGIN IMMEDIATE") as connection:
+        async with self._transaction(sqlite_begin=_WRITING) as connection:
             yield connection
+
+    async def made_and_written(self, make: Callable[[], T], write: Callable[[sa.Connection, T], None]) -> None:
+        """What *make* makes in a thread, written by *write* in a transaction, as with ``session``; for what writes much beside requests.
+
+        SQLite's driver works in a thread as well, and each statement comes back to the event loop three or four times. A busy loop's turn
+        takes tens of milliseconds, a dozen statements took a second: so there all of it happens in one thread, and comes back once.
+        """
+        if self._blocking is not None:
+            with translated(self.name):
+                await to_the_end(asyncio.to_thread(_made_and_written, self._blocking, make, write))
+            return
+        made = await asyncio.to_thread(make)
+        async with self.session() as connection:
+            await to_the_end(connection.run_sync(write, made))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -151,6 +173,14 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+        if self._blocking is not None:
+            self._blocking.dispose()
+
+
+def _made_and_written(engine: sa.Engine, make: Callable[[], T], write: Callable[[sa.Connection, T], None]) -> None:
+    made = make()  # before the transaction, which nobody else may write beside
+    with engine.connect().execution_options(sqlite_begin=_WRITING) as connection, connection.begin():
+        write(connection, made)
 
 
 async def _begun(connection: AsyncConnection, options: Mapping[str, Any]) -> None:
@@ -185,23 +215,23 @@ def _parse(url: str) -> URL:
     return parsed.set(drivername=_DRIVERS[parsed.drivername])
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
+def _prepare_sqlite(engine: sa.Engine) -> None:
     """Foreign keys on, and transactions begun by us: the driver's own begin too late and spare DDL."""
 
-    @event.listens_for(engine.sync_engine, "do_connect")
+    @event.listens_for(engine, "do_connect")
     def can_be_opened(_dialect: object, _record: object, arguments: Sequence[Any], _named: object) -> None:
         # aiosqlite leaves a thread behind for a moment when it cannot open the file, and that thread fails when the loop
         # has ended meanwhile. So a file that cannot be opened is found out here, without a thread.
         sqlite3.connect(arguments[0]).close()
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begun(connection: sa.Connection) -> None:
         statement = connection.get_execution_options().get("sqlite_begin", "BEGIN")
         if statement is not None:

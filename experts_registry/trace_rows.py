@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.routing import RoutingDecision
 from domain.trace import Trace
+from experts_registry.bulk_insert import insert_many
 from experts_registry.database import JsonText
 from experts_registry.questions import chunks
 from experts_registry.tables import trace_experts, trace_vectors, traces
@@ -37,6 +38,7 @@ _BYTES_DEFERRED = 5_000
 """Rough size of a detail that is not made yet: the query's vectors and text."""
 _BYTES_VALUE = 16
 """Rough size of a value in a detail, with its name, beside its text."""
+_SCALARS = (str, int, float, bool, type(None))
 
 
 def compact(trace: Trace) -> Trace:
@@ -66,6 +68,8 @@ def _counted(decision: RoutingDecision) -> dict[str, Any]:
 
 def _cut(value: Any, kept: frozenset[str], depth: int) -> Any:
     """*value* with at most ``MAX_CONSIDERED`` entries in each object, those of *kept* experts before others, in their order."""
+    if isinstance(value, _SCALARS):  # before ``match`` asks whether it is some kind of mapping, which takes a microsecond
+        return value
     match value:
         case Mapping() if depth:
             names: Iterable[Any] = value
@@ -123,10 +127,12 @@ def _adapter() -> TypeAdapter[Trace]:
 
 def to_row(trace: Trace) -> dict[str, Any]:
     """The columns of ``traces``. Never raises on what a client has sent: what JSON cannot hold becomes text or null."""
-    if trace.decision is not None:
-        kept = frozenset(expert.expert_id for expert in trace.decision.considered)
-        detail = _cut(trace.decision.detail, kept, _MAX_NESTING)
-        trace = replace(trace, decision=replace(trace.decision, detail=detail, vector=None))
+    decision = trace.decision
+    if decision is not None:
+        kept = frozenset(expert.expert_id for expert in decision.considered)
+        detail = _cut(decision.detail, kept, _MAX_NESTING)
+        if decision.vector is not None or detail != decision.detail:  # two copies take as long as making the document
+            trace = replace(trace, decision=replace(decision, detail=detail, vector=None))
     return {
         "id": storable(trace.id, 128),
         "request_id": storable(trace.request_id, 128),
@@ -158,28 +164,24 @@ Vectors = Mapping[str, tuple[str, bytes]]
 """By trace: the encoder, and what it made of the text that was routed."""
 
 
-async def write(
-    connection: AsyncConnection, batch: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]], vectors: Vectors | None = None
-) -> set[str]:
+def write(connection: sa.Connection, batch: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]], vectors: Vectors) -> set[str]:
     """Write rows with what ``calls_of`` tells of each. What comes again, after a failure that was none, stands once: the ids of those that
     do are returned."""
     again: set[str] = set()
     distinct = {row["id"]: (row, experts) for row, experts in batch}
     for some in chunks(list(distinct.values())):
         ids = [row["id"] for row, _ in some]
-        again.update((await connection.scalars(traces.delete().where(traces.c.id.in_(ids)).returning(traces.c.id))).all())
-        await connection.execute(traces.insert(), [row for row, _ in some])
+        again.update(connection.scalars(traces.delete().where(traces.c.id.in_(ids)).returning(traces.c.id)).all())
+        insert_many(connection, traces, [row for row, _ in some])
         called = [
             {"trace_id": row["id"], "started_at": row["started_at"], "minute": row["minute"], **counts}
             for row, experts in some
             for counts in experts
         ]
-        if called:
-            await connection.execute(trace_experts.insert(), called)
+        insert_many(connection, trace_experts, called)
         known = [(trace_id, *vectors[trace_id]) for trace_id in ids if trace_id in vectors] if vectors else []
-        if known:
-            rows = [{"trace_id": trace_id, "encoder_id": encoder_id, "vector": vector} for trace_id, encoder_id, vector in known]
-            await connection.execute(trace_vectors.insert(), rows)
+        rows = [{"trace_id": trace_id, "encoder_id": encoder_id, "vector": vector} for trace_id, encoder_id, vector in known]
+        insert_many(connection, trace_vectors, rows)
     return again
 
 
@@ -227,6 +229,8 @@ def minute_of(timestamp: float) -> int:
 
 def storable(text: str, max_length: int) -> str:
     """*text* as a column can hold it: cut, without NUL and half surrogate pairs."""
+    if text.isascii() and len(text) <= max_length and "\0" not in text:  # nearly always
+        return text
     return text[:max_length].encode("utf-8", "replace").decode().replace("\0", "?")
 
 

@@ -78,7 +78,7 @@ class TrafficView:
         return self.num_failed / self.num_requests if self.num_requests else None
 
 
-async def add(connection: AsyncConnection, rows: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> None:
+def add(connection: sa.Connection, rows: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]]) -> None:
     """Add traces that are written now, as columns with those of their calls, to the hours and days."""
     hours: dict[tuple[int, str], int] = {}
     days: dict[tuple[int, str], dict[str, int]] = {}
@@ -95,7 +95,7 @@ async def add(connection: AsyncConnection, rows: Sequence[tuple[Mapping[str, Any
     by_day = [{"day": day, "expert_id": expert_id, **told} for (day, expert_id), told in sorted(days.items())]
     for table, values in ((traffic_hours, by_hour), (traffic_days, by_day)):
         if values:
-            await connection.execute(_adding(table, connection.dialect.name), values)
+            connection.execute(_adding(table, connection.dialect.name), values)
 
 
 def _adding(table: sa.Table, dialect: str) -> sa.Insert:

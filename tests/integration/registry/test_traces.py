@@ -390,8 +390,9 @@ async def test_what_comes_within_a_moment_is_written_together(database: Database
     """A transaction for each would cost more than all else that is done for a request; who waits for them need not wait longer."""
     sizes: list[int] = []
 
-    async def write(connection: Any, batch: Any, vectors: Any) -> None:
+    def write(connection: Any, batch: Any, vectors: Any) -> set[str]:
         sizes.append(len(batch))
+        return set()
 
     monkeypatch.setattr(trace_rows, "write", write)
     store = TraceStore(database, gather_s=SOON_S)
