@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import errors
 from api.audit_middleware import AuditMiddleware
@@ -42,6 +44,22 @@ _DIRECT = {
 _ENDPOINTS = (chat, completions, models, embeddings, files, batches, route, feedback, memory, health, metrics, admin, ui)
 
 
+class Application(FastAPI):
+    """FastAPI inside of *outermost*, whose first middleware is called before anything of FastAPI's is: its own guards, and what it does
+    for spans, are three more calls within each other, for every request, and a wrapper around each message of an answer."""
+
+    def __init__(self, *, outermost: Sequence[Middleware], **settings: Any) -> None:
+        super().__init__(**settings)
+        stack: ASGIApp = super().__call__
+        for made, arguments, named in reversed(outermost):
+            stack = made(stack, *arguments, **named)
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self._stack(scope, receive, send)
+
+
 def create_app(
     settings: Settings, *, bootstrap: Bootstrap | None = None, worker: int | None = None, has_stored_keys: bool = False
 ) -> FastAPI:
@@ -60,12 +78,12 @@ def create_app(
             app.state.services = services
             yield
 
-    app = FastAPI(
+    app = Application(
         title="Consilium",
         version=installed_version(),
         description="One OpenAI-compatible endpoint in front of many expert language models, chosen by measured skill.",
         lifespan=lifespan,
-        middleware=_middleware(settings, counted, drain),
+        outermost=_middleware(settings, counted, drain),
         # FastAPI's own, for OpenTelemetry: it looks for a provider at each request, and this service sets none up. Its spans are made of
         # finished traces (`api/spans.py`).
         telemetry={"tracing": False, "metrics": False, "logs": False},
@@ -104,6 +122,8 @@ def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Midd
         stack.append(Middleware(HostMiddleware, also=settings.allowed_host_list))
     stack.append(Middleware(KeyMiddleware))
     stack.append(Middleware(AdmissionMiddleware, max_requests=settings.max_requests, drain=drain))
+    stack.append(Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s))
+    stack.append(Middleware(DirectMiddleware, endpoints=_DIRECT))  # what follows is not for what it answers
     stack.append(
         Middleware(
             UploadMiddleware,
@@ -113,8 +133,6 @@ def _middleware(settings: Settings, counted: Metrics, drain: Drain) -> list[Midd
             origins=settings.cors_origin_list,
         )
     )
-    stack.append(Middleware(BodyMiddleware, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s))
     stack.append(Middleware(AuditMiddleware))
     stack.append(Middleware(LiveMiddleware))
-    stack.append(Middleware(DirectMiddleware, endpoints=_DIRECT))
     return stack

@@ -30,7 +30,7 @@ class DirectRoute:
 
 
 class DirectMiddleware:
-    """Innermost: answers ``POST`` to the paths of *endpoints* itself, errors of the tree included; everything else goes on."""
+    """Answers ``POST`` to the paths of *endpoints* itself, errors of the tree included; everything else goes on."""
 
     def __init__(self, app: ASGIApp, *, endpoints: Mapping[str, Endpoint]) -> None:
         self._app = app

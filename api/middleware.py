@@ -22,7 +22,7 @@ from api.errors import WireError, to_wire, wire_body
 from api.logs import REQUEST_ID
 from api.metrics import Metrics
 from api.services import Services
-from api.upload_middleware import STREAMED
+from api.upload_middleware import is_upload
 from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge
 from domain.random_ids import ordered_id
 
@@ -173,8 +173,7 @@ class BodyMiddleware:
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_streamed = scope.get("state", {}).get(STREAMED, False)  # bounded by ``UploadMiddleware``
-        if scope["type"] != "http" or scope["method"] not in _BODY_METHODS or is_streamed:
+        if scope["type"] != "http" or scope["method"] not in _BODY_METHODS or is_upload(scope):  # which ``UploadMiddleware`` bounds
             await self._app(scope, receive, send)
             return
         declared = header_of(scope, b"content-length") or ""

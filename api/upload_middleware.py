@@ -15,8 +15,6 @@ from domain.errors import Forbidden, InvalidRequest, PayloadTooLarge
 UPLOAD_PATHS = frozenset({"/v1/files", "/admin/batches/upload"})
 """The API's, and that of the page, which asks for a session and its token besides."""
 FORM = "multipart/form-data"
-STREAMED = "body_is_streamed"
-"""In the scope's state: the body comes bounded, but was not read."""
 FORM_BYTES = 65_536
 """Room for what is not the file: boundaries, heads and the other fields take some hundred bytes."""
 
@@ -37,7 +35,7 @@ class UploadMiddleware:
         self._max_file_bytes, self._timeout_s, self._piece_timeout_s = max_file_bytes, timeout_s, piece_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in UPLOAD_PATHS:
+        if not is_upload(scope):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -51,7 +49,6 @@ class UploadMiddleware:
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._max_bytes:
             raise self._too_large()
-        scope.setdefault("state", {})[STREAMED] = True
         await self._app(scope, self._bounded(receive), send)
 
     def _bounded(self, receive: Receive) -> Receive:
@@ -81,6 +78,11 @@ class UploadMiddleware:
         return PayloadTooLarge(
             f"the file is larger than {self._max_file_bytes:,} bytes (CONSILIUM_MAX_FILE_BYTES): make several of it", param="file"
         )
+
+
+def is_upload(scope: Scope) -> bool:
+    """Whether the request's body is a form that is read in pieces."""
+    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in UPLOAD_PATHS
 
 
 def refuse_other_sites(headers: Headers, doing: str = "upload files") -> None:

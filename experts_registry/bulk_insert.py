@@ -16,9 +16,9 @@ _MOST_TOGETHER = 128
 def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert *rows*, all of which have the same columns in the same order, with values that the drivers take as they are.
 
-    SQLite's driver steps through one row after the other, and lets go of the interpreter before each; beside a busy event loop it waits
-    up to 5 ms for its next turn (``sys.getswitchinterval``), a second for two hundred rows. A statement for many rows is one step, and
-    SQLAlchemy looks at it once. PostgreSQL's driver sends all rows together as it is.
+    SQLite's driver steps through one row after the other, and lets go of the interpreter before each; beside a busy event loop it may wait
+    5 ms for its next turn (``sys.getswitchinterval``), every time. A statement for many rows is one step, and SQLAlchemy looks at it once.
+    PostgreSQL's driver sends all rows together as it is.
     """
     if not rows:
         return
