@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -98,8 +99,9 @@ def add(connection: sa.Connection, rows: Sequence[tuple[Mapping[str, Any], Seque
             connection.execute(_adding(table, connection.dialect.name), values)
 
 
+@cache
 def _adding(table: sa.Table, dialect: str) -> sa.Insert:
-    """Insert, or add to what is there."""
+    """Insert, or add to what is there. Made once: what SQLAlchemy has found out about a statement it keeps with it."""
     insert = sqlite_insert(table) if dialect == "sqlite" else postgresql_insert(table)
     keys = [column.name for column in table.primary_key]
     counted = {column.name: column + insert.excluded[column.name] for column in table.c if column.name not in keys}

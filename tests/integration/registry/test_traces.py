@@ -405,10 +405,10 @@ async def test_what_comes_within_a_moment_is_written_together(database: Database
         await store.flush()
     assert sizes == [5]
 
-    for number in range(300):
+    for number in range(1100):
         store.emit(_trace(f"s{number}"))
     async with asyncio.timeout(SOON_S / 2):  # as many as one transaction takes do not wait for more
-        while sum(sizes) < 5 + 200:
+        while sum(sizes) < 5 + 1000:
             await asyncio.sleep(0.01)
     await store.close()
 
