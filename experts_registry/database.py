@@ -68,9 +68,9 @@ class Database:
             "pool_timeout": POOL_TIMEOUT_S,
         }
         if parsed.get_backend_name() == "sqlite":
-            arguments = {"timeout": busy_timeout_s}
-            engine = create_async_engine(parsed, connect_args=arguments, **options)
-            blocking = sa.create_engine(parsed.set(drivername=_BLOCKING_SQLITE), connect_args=arguments, **{**options, "pool_size": 1})
+            waiting = {"timeout": busy_timeout_s}
+            engine = create_async_engine(parsed, connect_args=waiting, **options)
+            blocking = sa.create_engine(parsed.set(drivername=_BLOCKING_SQLITE), connect_args=waiting, **{**options, "pool_size": 1})
             _prepare_sqlite(engine.sync_engine)
             _prepare_sqlite(blocking)
             return cls(engine, blocking)
