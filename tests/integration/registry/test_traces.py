@@ -413,6 +413,22 @@ async def test_what_comes_within_a_moment_is_written_together(database: Database
     await store.close()
 
 
+@pytest.mark.parametrize("num", [1, 203, 1030])
+async def test_every_trace_of_a_large_batch_is_there_with_its_calls(store: TraceStore, num: int) -> None:
+    """Rows go into the database many at a time, in pieces of several sizes; whether they were made at once or later."""
+    two = tuple(ScoredExpert(name, 0.5, selected=name == "a") for name in "ab")
+    routed = RoutingDecision("skills", ("a",), two, vector=b"12")
+    named = RoutingDecision("skills", ("a",), two[:1])
+    calls = (_call("a"), _call("b"))
+    made = (_trace(f"r{n}", decision=routed if n % 3 else named, calls=calls[: 1 + n % 2], model=f"m{n}") for n in range(num))
+    await _written(store, *made)
+
+    kept = {trace.id: trace for trace in await store.list(limit=num + 1)}
+    assert {trace_id: trace.model for trace_id, trace in kept.items()} == {f"r{n}": f"m{n}" for n in range(num)}
+    assert len(await store.list(expert_id="b", limit=num + 1)) == num // 2
+    assert store.num_dropped == 0
+
+
 @pytest.mark.parametrize("value", [float("nan"), "\ud800", object(), 2**70, {"a\0": {1, 2}}, [[[]]]])
 async def test_what_is_no_json_is_kept_as_far_as_it_can_be(store: TraceStore, value: Any) -> None:
     decision = RoutingDecision(router="skills", selected=("a",), detail={"value": value, "floor": 0.5})

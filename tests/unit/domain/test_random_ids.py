@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
-from domain.random_ids import random_id
+from domain.random_ids import ordered_id, random_id
 
 FORKED = """
 import os
@@ -33,3 +34,16 @@ def test_a_forked_process_makes_ids_of_its_own() -> None:
 
     assert len(told) == 600
     assert len(set(told)) == 600
+
+
+def test_what_was_made_later_sorts_later_and_cannot_be_guessed() -> None:
+    ids = []
+    for _ in range(3):
+        ids.append(ordered_id())
+        time.sleep(0.005)
+    at_once = {ordered_id() for _ in range(5_000)}
+
+    assert ids == sorted(ids)
+    assert len(at_once) == 5_000
+    assert all(re.fullmatch(r"[0-9a-f]{32}", name) for name in at_once)
+    assert len({name[12:] for name in at_once}) == 5_000
