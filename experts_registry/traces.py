@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_BATCH = 1000
 """Traces in one transaction, which do not wait for others to join. Beside busy requests a transaction takes a fifth of a second, however
-few it writes, in which requests take longer: with 200 in each a request took a tenth more at 64 connections."""
+few it writes, in which requests take longer."""
 _MAX_BATCH_BYTES = 4 * 2**20
 """Their size together: what is written holds the database, and the batch is in memory twice."""
 _MAX_DELETED = 500

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from benchmarks.load import Pieces, Plan, Target, carry_out, request_bytes, write_bodies
-from benchmarks.mock_upstream import MockProtocol, Pace, chunk, ending, is_streamed
+from benchmarks.mock_upstream import MockProtocol, Pace, chunk, ending, is_streamed, whole_answer
 from workers.sse import SseParser
 
 PACE = Pace(num_chunks=5, interval_s=0.001)
@@ -102,6 +102,20 @@ def test_pieces_are_checked_however_the_bytes_are_cut(numbers: Sequence[int], co
 
     assert pieces.are_complete(3) is complete
     assert sent == [10_000 + number for number in numbers]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_the_whole_answer_in_one_piece_is_a_stream_too_and_half_of_it_is_none(size: int) -> None:
+    """A panel that agrees tells the answer of a candidate, none of which was streamed."""
+    said = whole_answer()
+
+    whole, half = Pieces(), Pieces()
+    for start in range(0, len(said), size):
+        whole.feed(said[start : start + size])
+    half.feed(said[: said.index(b"has met")])
+
+    assert whole.are_complete(3)
+    assert not half.are_complete(3)
 
 
 def test_a_request_says_how_long_it_is() -> None:
