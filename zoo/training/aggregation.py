@@ -7,6 +7,7 @@ from functools import cache
 from random import Random
 
 from zoo.questions.base import Question, Split
+from zoo.questions.multistep import MULTISTEP
 from zoo.training.candidates import Answered, load
 from zoo.training.data import Draw
 
@@ -14,14 +15,15 @@ _VALIDATION_SHARE = 20
 """One collected question in twenty is kept for measuring."""
 
 
-def with_candidates(question: Question, answers: list[str]) -> Question:
-    """*question* followed by its numbered candidates: the service's ``compact`` aggregation prompt.
+def numbered(question: Question, answers: list[str]) -> str:
+    """What is asked, followed by the numbered *answers*: the service's ``compact`` aggregation prompt."""
+    shown = (" ".join(answer.split())[:60] for answer in answers)
+    return "\n".join((question.text, *(f"{number}: {answer}" for number, answer in enumerate(shown, 1))))
 
-    The scratch is the number of the first right candidate: decided before it is copied.
-    """
-    shown = [" ".join(answer.split())[:60] for answer in answers]
-    numbered = "\n".join(f"{number}: {answer}" for number, answer in enumerate(shown, 1))
-    return replace(question, text=f"{question.text}\n{numbered}", think=str(shown.index(question.answer) + 1))
+
+def with_candidates(question: Question, answers: list[str]) -> Question:
+    """*question* followed by its candidates; the scratch is the number of the first right one: decided before it is copied."""
+    return replace(question, text=numbered(question, answers), think=str(answers.index(question.answer) + 1))
 
 
 def choose_candidates(rng: Random, answered: Answered) -> list[str]:
@@ -44,8 +46,10 @@ def choose_candidates(rng: Random, answered: Answered) -> list[str]:
 
 @cache
 def _collected() -> tuple[Answered, ...]:
-    """Questions that somebody answered rightly."""
-    return tuple(answered for answered in load() if answered.question.answer in answered.answers.values())
+    """Questions of one step that somebody answered rightly."""
+    return tuple(
+        answered for answered in load() if answered.question.domain != MULTISTEP and answered.question.answer in answered.answers.values()
+    )
 
 
 def draw_aggregation(split: Split) -> Draw:

@@ -1,6 +1,6 @@
 """Train the whole zoo: ``python -m zoo.training.all``, about two hours on two cores.
 
-Two lanes of one core each; then the trained experts answer training questions, from which the aggregator learns.
+Two lanes of one core each; then the trained experts answer training questions, from which the aggregator and the judge learn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
         lambda: lanes[0],
         lambda: lanes[1],
         lambda: _run("zoo.training.candidates"),
-        lambda: _run("zoo.training.train", "aggregator"),
+        lambda: _run("zoo.training.train", "aggregator", "judge"),
     ]
     for stage in stages:
         if code := stage().wait():

@@ -1,4 +1,4 @@
-"""What the trained experts answer to training questions: the material that the aggregator learns from.
+"""What the trained experts answer to training questions: the material that the aggregator and the judge learn from.
 
 ``python -m zoo.training.candidates`` writes ``zoo/cache/candidates.jsonl`` (not kept in the
 repository; it is made again in some minutes).
@@ -15,7 +15,7 @@ from random import Random
 
 import torch
 
-from zoo.questions import GENERATORS
+from zoo.questions import GENERATORS, multistep
 from zoo.questions.base import Question
 from zoo.training.data import prompt_of
 from zoo.training.evaluate import answer_of, complete
@@ -27,6 +27,10 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 CACHE = Path(__file__).resolve().parent.parent / "cache" / "candidates.jsonl"
 _NUM_STRANGERS = 2
 """Experts of other domains that answer each question, besides its own specialist and the generalist."""
+_SEVERAL_STEPS_SHARE = 1 / 3
+"""Of all questions, those that need several steps: their best single experts answer them, and are mostly wrong."""
+_HELPERS = ("aggregator", "planner", "judge")
+"""They answer no questions of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,19 @@ def collect(num_questions: int, *, weights: Path = WEIGHTS, target: Path = CACHE
     """Ask the experts *num_questions* questions of the training split and write their answers to *target*."""
     rng = Random(seed)
     generators = tuple(GENERATORS.values())
-    questions = [rng.choice(generators)(rng, "train") for _ in range(num_questions)]
-    experts = [name for name in RECIPES if name != "aggregator" and (weights / name).exists()]
+    experts = [name for name in RECIPES if name not in _HELPERS and (weights / name).exists()]
+    questions: list[Question] = []
     asked: dict[str, list[int]] = defaultdict(list)
-    for number, question in enumerate(questions):
-        strangers = rng.sample([e for e in experts if e not in (question.domain, "generalist")], _NUM_STRANGERS)
-        for expert in {question.domain, "generalist", *strangers}:
+    for number in range(num_questions):
+        if rng.random() < _SEVERAL_STEPS_SHARE:
+            several = multistep.planned(rng, "train")
+            questions.append(several.question)
+            own = {step.expert for step in several.steps}
+        else:
+            questions.append(rng.choice(generators)(rng, "train"))
+            own = {questions[-1].domain}
+        strangers = rng.sample([expert for expert in experts if expert not in {*own, "generalist"}], _NUM_STRANGERS)
+        for expert in sorted({*own, "generalist", *strangers}):
             asked[expert].append(number)
 
     answers: list[dict[str, str]] = [{} for _ in questions]
@@ -80,7 +91,7 @@ def load(path: Path = CACHE) -> list[Answered]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--questions", type=int, default=8_000)
+    parser.add_argument("--questions", type=int, default=12_000)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()

@@ -49,6 +49,12 @@ def _aggregation(split: Split) -> Draw:
     return draw_aggregation(split)
 
 
+def _judging(split: Split) -> Draw:
+    from zoo.training.judging import draw_judging  # likewise
+
+    return draw_judging(split)
+
+
 def _planning(split: Split) -> Draw:
     return lambda rng: multistep.planning(rng, split)
 
@@ -65,5 +71,6 @@ RECIPES: dict[str, Recipe] = {
     "sequences": Recipe(_domain("sequences"), minutes=10, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
     "comparison": Recipe(_domain("comparison"), minutes=14, base="generalist", lora_rank=32, muon_lr=0.01, adamw_lr=1e-3),
     "aggregator": Recipe(_aggregation, minutes=32, base="generalist", rows=14, row_length=288, muon_lr=0.015, adamw_lr=2e-3),
-    "planner": Recipe(_planning, minutes=5, rows=17, row_length=240),
+    "judge": Recipe(_judging, minutes=12, base="generalist", lora_rank=16, muon_lr=0.01, adamw_lr=1e-3),
+    "planner": Recipe(_planning, minutes=12, rows=17, row_length=240),
 }

@@ -117,7 +117,10 @@ def _wait_until_ready(url: str) -> None:
 async def _fill(settings: Settings) -> None:
     manifest = yaml.safe_load(release.manifest_text())
     manifest["experts"] = [card for card in manifest["experts"] if card["id"] in ZOO_EXPERTS]
-    manifest["strategies"] = [strategy for strategy in manifest["strategies"] if "planner" not in strategy.get("mode_options", {}).values()]
+    left_out = {"planner", "judge"}
+    manifest["strategies"] = [
+        strategy for strategy in manifest["strategies"] if left_out.isdisjoint(map(str, strategy.get("mode_options", {}).values()))
+    ]
     rows = [
         row
         for category in ZOO_CATEGORIES

@@ -11,14 +11,18 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from domain.chat import Message
+from domain.chat import Choice, Message
+from domain.experts import Backend, ExpertCard
+from domain.plan import Candidate
 from orchestrator.aggregation.prompts import fuse_messages
+from orchestrator.cascade.confidence import judge_messages, read_verdict
 from zoo.questions import GENERATORS
 from zoo.questions.base import Question
 from zoo.training import evaluate, package
 from zoo.training import train as training
 from zoo.training.aggregation import with_candidates
 from zoo.training.data import Packer, prompt_of
+from zoo.training.judging import with_verdict
 from zoo.training.model import Decoder, initialise, llama_config, rotary_tables
 from zoo.training.recipes import RECIPES, Recipe
 from zoo.training.tokenizer import END, build_tokenizer
@@ -161,3 +165,20 @@ def test_the_aggregator_is_trained_on_the_prompt_that_the_service_sends() -> Non
     served = fuse_messages(conversation, [*answers, "4"], "compact")
 
     assert [message["content"] for message in served] == ["1+1", "2", trained.text]
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [("4", 1.0), (" 5\n", 0.0)])
+def test_the_judge_is_trained_on_the_prompt_that_the_service_sends_and_says_what_it_reads(answer: str, verdict: float) -> None:
+    question = Question("And doubled?", "4", "arithmetic", "addition", think="2+2", history=(("1+1", "2"),))
+    small = ExpertCard("judge", Backend.EMBEDDED, model="judge", aggregation_prompt="compact")
+    conversation: list[Message] = [
+        {"role": "user", "content": "1+1"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": question.text},
+    ]
+
+    trained = with_verdict(question, answer)
+    served = judge_messages(small, conversation, Candidate("a", (Choice({"role": "assistant", "content": answer}),)))
+
+    assert [message["content"] for message in served] == ["1+1", "2", trained.text]
+    assert read_verdict(trained.completion) == verdict
