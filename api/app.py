@@ -46,10 +46,13 @@ _ENDPOINTS = (chat, completions, models, embeddings, files, batches, route, feed
 
 class Application(FastAPI):
     """FastAPI inside of *outermost*, whose first middleware is called before anything of FastAPI's is: its own guards, and what it does
-    for spans, are three more calls within each other, for every request, and a wrapper around each message of an answer."""
+    for spans, are three more calls within each other, for every request, and a wrapper around each message of an answer.
+
+    What its own endpoints raise unexpectedly is answered inside of it as well, else its outermost guard would, in plain text.
+    """
 
     def __init__(self, *, outermost: Sequence[Middleware], **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(middleware=[Middleware(ErrorMiddleware)], **settings)
         stack: ASGIApp = super().__call__
         for made, arguments, named in reversed(outermost):
             stack = made(stack, *arguments, **named)

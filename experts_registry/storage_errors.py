@@ -60,7 +60,7 @@ def translated(database: str) -> Iterator[None]:
     """Raise what the library raises inside as a domain error that names *database* (without its password)."""
     try:
         yield
-    except (sa_exc.SQLAlchemyError, OSError, TimeoutError, UnicodeEncodeError) as error:
+    except (sa_exc.SQLAlchemyError, OSError, TimeoutError, UnicodeEncodeError, OverflowError) as error:
         raise translate(error, database) from error
 
 
@@ -68,6 +68,8 @@ def translate(error: BaseException, database: str) -> ConsiliumError:
     """The domain error that says what *error* means for the one who runs the service."""
     if isinstance(error, UnicodeEncodeError):
         return InvalidRequest("a text holds half a surrogate pair, which is no character: remove it")
+    if isinstance(error, OverflowError):  # SQLite's driver says so itself, PostgreSQL's as an error of the statement
+        return InvalidRequest("a number is larger than the database can hold")
     if isinstance(error, sa_exc.TimeoutError):
         return storage_error(database, "every connection stayed in use for too long: try again, or allow more connections")
     if isinstance(error, sa_exc.DBAPIError):

@@ -21,6 +21,7 @@ from experts_registry import trace_rows, traffic
 from experts_registry.database import Database
 from experts_registry.tables import trace_experts, trace_vectors, traces
 from experts_registry.trace_privacy import hashed, without_texts
+from experts_registry.whole_connection import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +125,13 @@ class TraceStore:
         self._drop_oldest_over_limit()
         self._idle.clear()
         self._arrived.set()
-        if len(self._queue) >= _MAX_BATCH:
+        if self._has_a_batch:
             self._hurry.set()
+
+    @property
+    def _has_a_batch(self) -> bool:
+        """Whether as much waits as one transaction takes."""
+        return len(self._queue) >= _MAX_BATCH or self._queued_bytes >= _MAX_BATCH_BYTES
 
     def _readable(self, trace: Trace) -> Trace:
         """*trace* with those of its texts that may be kept."""
@@ -276,18 +282,18 @@ class TraceStore:
     async def _gathered(self) -> None:
         """A moment for others to join, unless somebody waits or enough have: one transaction costs as much as fifty traces, and requests
         that come while it is made take longer."""
-        if self._num_waiting or self._closing.is_set() or len(self._queue) >= _MAX_BATCH:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._gather_s):
-                await self._hurry.wait()
+        if not (self._num_waiting or self._closing.is_set() or self._has_a_batch):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._gather_s):
+                    await self._hurry.wait()
         self._hurry.clear()
 
     async def _write_batch(self) -> bool:
         """Write the oldest traces that wait; False when they have to wait longer."""
         batch = self._next_batch()
+        written = asyncio.ensure_future(self._write(batch))
         try:
-            await self._write(batch)
+            await to_the_end(written)
         except InvalidRequest:
             await self._write_one_by_one(batch)
         except ConsiliumError as error:
@@ -297,7 +303,8 @@ class TraceStore:
             self._put_back(batch)
             return False
         except asyncio.CancelledError:
-            self._put_back(batch)
+            if written.cancelled() or written.exception() is not None:  # else it was written nevertheless
+                self._put_back(batch)
             raise
         except Exception:
             # A fault of ours with these traces: the ones to come must not suffer from it.

@@ -8,7 +8,7 @@ every client that goes away would cost a connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from sqlalchemy import CursorResult
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 T = TypeVar("T")
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(work: Awaitable[T]) -> T:
     """What *work* returns or raises. Cancelled meanwhile, it is raised only when *work* has ended: what it waits for must have a
     time limit of its own."""
     task = asyncio.ensure_future(work)

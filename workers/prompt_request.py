@@ -19,13 +19,17 @@ class _WithBody:
     __slots__ = ("_body", "_transport")
 
     def __init__(self, transport: asyncio.Transport, body: bytes) -> None:
-        self._transport, self._body = transport, body
+        self._transport = transport
+        self._body: bytes | None = body
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
     def write(self, head: bytes) -> None:
-        self._transport.write(head + self._body)
+        body, self._body = self._body, None
+        if body is None:
+            raise RuntimeError("the head was written twice: this release of aiohttp sends it in pieces")
+        self._transport.write(head + body)
 
 
 class PromptRequest(aiohttp.ClientRequest):

@@ -12,7 +12,7 @@ import numpy as np
 from domain.answers import normalise_answer
 from evaluation.comparison.arms import Floats
 
-_RIGHT = 0.5
+_WRONG = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class Agreement:
 
 
 def agreement(answers: Sequence[Sequence[str | None]], scores: Floats) -> Agreement:
-    """Of *answers* (N, E) with *scores* (N, E) in [0, 1], NaN where not measured: those below a half are wrong. Answers are compared as
-    votes are; who answered nothing is in no pair."""
+    """Of *answers* (N, E) with *scores* (N, E) in [0, 1], NaN where not measured: those of at most a half are wrong. Answers are compared
+    as votes compare text; who answered nothing is in no pair."""
     num_pairs = num_alike = 0
     spelled = cache(normalise_answer)  # of multiple choice there are few different ones
-    wrong = np.asarray(scores) < _RIGHT  # NaN is not below
+    wrong = np.asarray(scores) <= _WRONG  # NaN is not below
     for said, missed in zip(answers, wrong.tolist(), strict=True):
         ballots = [spelled(answer) for answer, is_wrong in zip(said, missed, strict=True) if is_wrong and answer]
         counts = Counter(ballot for ballot in ballots if ballot)

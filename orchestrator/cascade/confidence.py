@@ -94,8 +94,8 @@ def judge_messages(
 ) -> tuple[Message, ...]:
     """What *judge* is sent: the conversation as text, and *answer*; *prompts* are a strategy's own.
 
-    One that was trained to judge and cannot follow instructions (``aggregation_prompt: compact``) gets the conversation with the answer
-    as its only numbered line.
+    One that was trained to judge and cannot follow instructions (``aggregation_prompt: compact``) gets the conversation with the first
+    60 letters of the answer as its only numbered line: it is for short answers.
     """
     if judge.aggregation_prompt == COMPACT:
         return fuse_messages(messages, [answer_text(answer)], COMPACT)

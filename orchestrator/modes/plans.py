@@ -20,7 +20,10 @@ QUESTION = "question"
 """The reference to what the user asked; no step may have this id."""
 MAX_INPUT_CHARS = 8_000
 """Letters of one step's input, before answers are filled in."""
-_REFERENCE = re.compile(r"\{(\w{1,32})\}")
+MAX_REFERENCES = 32
+"""References in one step's input, of which one to the question: each may stand for a long text."""
+_REFERENCE = re.compile(r"\{\s*(\w{1,32})\s*\}")
+_JUST_THE_QUESTION = re.compile(rf"\{{\s*{QUESTION}\s*\}}[.?!]?")
 _LINE = re.compile(r"^\s*(?:\d+[.)]\s*)?(?P<expert>[a-z0-9][a-z0-9._-]*)\s*:\s*(?P<input>\S.*)$")
 
 
@@ -37,7 +40,7 @@ class PlanStep:
     @property
     def is_question(self) -> bool:
         """Whether it is asked just what the user asked."""
-        return self.input == f"{{{QUESTION}}}"
+        return _JUST_THE_QUESTION.fullmatch(self.input) is not None
 
     def filled(self, answers: Mapping[str, str], question: str) -> str:
         """Its input with what earlier steps have answered, and what the user asked."""
@@ -97,11 +100,14 @@ def _typed(given: Any, number: int, experts: Collection[str], problems: list[str
         problems.append(f"step {number}: there is no expert {quoted(shortened(str(expert), 64))}; {hint}")
     if not isinstance(text, str) or not text.strip() or len(text) > MAX_INPUT_CHARS:
         problems.append(f"step {number}: `input` must be a text of 1 to {MAX_INPUT_CHARS} letters")
+    references = _REFERENCE.findall(text) if isinstance(text, str) else []
+    if len(references) > MAX_REFERENCES or references.count(QUESTION) > 1:
+        problems.append(f"step {number}: `input` may refer to the question once, and have at most {MAX_REFERENCES} references")
     if not isinstance(after, list) or not all(isinstance(other, str | int) for other in after):
         problems.append(f"step {number}: `after` must be a list of step ids")
     if problems or not isinstance(text, str) or not isinstance(expert, str):
         return None
-    named = {str(other) for other in after} | set(_REFERENCE.findall(text)) - {QUESTION}
+    named = {str(other) for other in after} | set(references) - {QUESTION}
     return PlanStep(str(step_id), expert, text.strip(), frozenset(named))
 
 

@@ -413,6 +413,49 @@ async def test_what_comes_within_a_moment_is_written_together(database: Database
     await store.close()
 
 
+async def test_large_traces_do_not_wait_for_more_of_them(database: Database) -> None:
+    """As many as one transaction takes by their size leave at once, however few they are; else they would fill the queue."""
+    store = TraceStore(database, gather_s=SOON_S)
+    await store.start()
+    for number in range(150):
+        store.emit(_trace(f"r{number}", messages=({"role": "user", "content": "x" * 100_000},)))
+    async with asyncio.timeout(SOON_S / 2):
+        while store.num_queued > 50:
+            await asyncio.sleep(0.01)
+    await store.close()
+
+    assert store.num_dropped == 0
+    assert len(await store.list(limit=1000)) == 150
+
+
+async def test_a_number_that_no_database_can_hold_costs_one_trace(store: TraceStore) -> None:
+    absurd = _trace("absurd", usage=Usage(2**63, 1), calls=(replace(_call("a"), usage=Usage(2**63, 1)),))
+    await _written(store, _trace("r1"), absurd, _trace("r2"))
+
+    assert {trace.request_id for trace in await store.list()} == {"r1", "r2"}
+    assert store.num_dropped == 1
+
+
+async def test_what_was_written_while_the_service_ended_is_not_told_as_lost(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Database.made_and_written
+
+    async def slowly(*arguments: Any) -> None:
+        await write(*arguments)
+        await asyncio.sleep(0.3)
+
+    monkeypatch.setattr(Database, "made_and_written", slowly)
+    store = TraceStore(database, close_timeout_s=0.05)
+    await store.start()
+    store.emit(_trace("r1"))
+    await store.close()
+
+    assert store.num_dropped == 0
+    assert "could not be written" not in caplog.text
+    assert [trace.request_id for trace in await store.list()] == ["r1"]
+
+
 @pytest.mark.parametrize("num", [1, 203, 1030])
 async def test_every_trace_of_a_large_batch_is_there_with_its_calls(store: TraceStore, num: int) -> None:
     """Rows go into the database many at a time, in pieces of several sizes; whether they were made at once or later."""

@@ -224,8 +224,9 @@ async def test_unknown_paths(http: Any, method: str, path: str, status: int, cod
     assert path in error_of(response)["message"]
 
 
-async def test_unexpected_exception(http: Any, serve: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A bug is a 500 in OpenAI's shape that gives nothing away; the log has the trace and the request's id."""
+@pytest.mark.parametrize(("method", "path"), [("POST", PATH), ("GET", "/v1/models"), ("POST", "/v1/route")])
+async def test_unexpected_exception(http: Any, serve: Any, caplog: pytest.LogCaptureFixture, method: str, path: str) -> None:
+    """A bug is a 500 in OpenAI's shape that gives nothing away; the log has the trace and the request's id. Whoever serves the endpoint."""
     made = parts({"a": "1"})
 
     def broken() -> Any:
@@ -233,7 +234,8 @@ async def test_unexpected_exception(http: Any, serve: Any, caplog: pytest.LogCap
 
     made.directory.snapshot = broken  # type: ignore[method-assign]
     client = await serve(made)
-    response = await client.post(PATH, json={"model": "auto", "messages": USER}, headers={"x-request-id": "r-500"})
+    body = {"model": "auto", "messages": USER} if method == "POST" else None
+    response = await client.request(method, path, json=body, headers={"x-request-id": "r-500"})
 
     assert response.status_code == 500
     assert error_of(response)["code"] == "internal_error"

@@ -14,6 +14,10 @@ def test_pairs_are_of_wrong_answers_compared_as_votes_are() -> None:
     assert agreement(answers, scores) == Agreement(num_pairs=3, num_alike=1)
 
 
+def test_half_right_is_wrong() -> None:
+    assert agreement([["8", "8"]], np.array([[0.5, 0.0]])) == Agreement(num_pairs=1, num_alike=1)
+
+
 def test_silence_and_what_was_not_measured_are_in_no_pair() -> None:
     found = agreement([["8", "", None, "8"]], np.array([[0.0, 0.0, 0.0, np.nan]]))
 

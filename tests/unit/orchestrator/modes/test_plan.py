@@ -69,6 +69,8 @@ def test_steps_come_after_those_that_they_need_in_whatever_order_they_are_writte
         (plan(("1", "a", "{2}", []), ("2", "b", "{1}", [])), "steps 1, 2 wait for one another"),
         (plan(("1", "a", "x", ["1"])), "steps 1 wait for one another"),
         (plan(("1", "a", "x", []), ("1", "b", "y", [])), "two steps have the id '1'"),
+        (plan(("1", "a", "{question} {question}", [])), "`input` may refer to the question once"),
+        (plan(("1", "a", "x", []), ("2", "a", "{1}" * 33, [])), "at most 32 references"),
         (plan(("question", "a", "x", [])), "`id` must be a short text, and not 'question'"),
         (plan(*[(str(n), "a", "x", []) for n in range(9)]), "it has 9 steps, 6 at most"),
         ('{"steps": [{"expert": "a", "input": "x", "after": "1"}]}', "`after` must be a list"),
@@ -175,6 +177,14 @@ async def test_a_question_of_one_part_goes_to_one_expert_with_its_conversation_a
     assert asked.messages == CONVERSATION
     assert "tools" in asked.params
     assert rig.trace.aggregator == "plan:b"
+
+
+@pytest.mark.parametrize("written", ["{question}", "{ question }", "{question}."])
+def test_the_question_alone_is_passed_on_in_whatever_spelling(written: str) -> None:
+    (step,), _ = read_plan(plan(("1", "a", written, [])), EXPERTS, max_steps=6)
+
+    assert step.is_question
+    assert not step.after
 
 
 async def test_what_the_user_asked_last_can_stand_in_a_step() -> None:
