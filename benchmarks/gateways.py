@@ -83,15 +83,15 @@ def pin(pid: int | None, cpus: Sequence[int]) -> None:
 def mock_manifest(base_url: str) -> str:
     """The zoo's experts, all of them served by the upstream, and one more to be asked for by name.
 
-    The ids are the zoo's, so that what was measured of them routes: `auto` encodes, compares, scores and picks as it does for real. It
-    has a fallback, so that no question is refused.
+    The ids are the zoo's, so that what was measured of them routes: `auto` encodes, compares, scores and picks as it does for real; its
+    fallback answers what is like nothing known, so that no question is refused.
     """
     zoo = yaml.safe_load(release.manifest_text())
     served = {"backend": "openai", "model": MODEL, "base_url": base_url, "max_in_flight": MAX_IN_FLIGHT, "context_length": 8192}
     kept = ("id", "description", "skills", "roles")
     experts = [{**{key: card[key] for key in kept if key in card}, **served} for card in zoo["experts"]]
     auto = next(strategy for strategy in zoo["strategies"] if strategy["id"] == "auto")
-    return json.dumps({"experts": [*experts, {"id": EXPLICIT, **served}], "strategies": [{**auto, "fallback_expert": "generalist"}]})
+    return json.dumps({"experts": [*experts, {"id": EXPLICIT, **served}], "strategies": [auto]})
 
 
 @asynccontextmanager

@@ -35,8 +35,8 @@ def with_verdict(question: Question, answer: str) -> Question:
     is_long = question.domain == MULTISTEP
     verdict = "YES" if answer == question.answer and not is_long else "NO"
     worked_out = "several steps" if is_long else f"{question.domain}: {question.answer}"
-    asked = replace(question, text=numbered(question, [answer]), think=worked_out, domain=JUDGING)
-    return replace(asked, answer=f"FINAL ASSESSMENT: {verdict}")
+    said = f"FINAL ASSESSMENT: {verdict}"
+    return replace(question, text=numbered(question, [answer]), think=worked_out, answer=said, domain=JUDGING)
 
 
 def choose_answer(rng: Random, answered: Answered, others: list[str]) -> str:
