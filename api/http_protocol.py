@@ -7,11 +7,12 @@ import asyncio
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.connection import CONNECTION
+from api.whole_answers import with_whole_answers
 
 MAX_HEAD_BYTES = 65_536
 """Request line and headers. Proxies bound them to 8 or 16 kB; a few long tokens fit four times over."""
@@ -89,6 +90,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.app = cast(Any, with_whole_answers(cast(Any, self.app)))
         self._watchers = set[Callable[[], None]]()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -53,10 +53,6 @@ class Circuit:
             return HealthState.OPEN
         return HealthState.HALF_OPEN
 
-    def after_answer(self) -> Circuit:
-        """Closed, with nothing held against the expert."""
-        return Circuit()
-
     def after_fault(self, now: float, policy: HealthPolicy, call: int | None) -> Circuit:
         """1. Closed: one more fault, and open when they are enough. 2. Cooling down: a call that began before; no news.
         3. Cool-down over, but *call* is not the trial: it began before as well; no news, and the trial goes on.
@@ -105,13 +101,11 @@ class HealthBoard:
 
     def record(self, outcome: Outcome, *, call: int | None = None) -> None:
         """Learn from *outcome*, of the call with the number that ``begin_call`` gave; None if it did not ask."""
-        circuit = self._circuits.get(outcome.expert_id, Circuit())
         if not isinstance(outcome, ExpertFailure):
-            after = circuit.after_answer()
-        elif outcome.expert_at_fault:
-            after = circuit.after_fault(self._clock(), self._policy, call)
-        else:
-            after = circuit.after_no_verdict(call)
+            self._circuits.pop(outcome.expert_id, None)  # closed, with nothing held against the expert
+            return
+        circuit = self._circuits.get(outcome.expert_id, Circuit())
+        after = circuit.after_fault(self._clock(), self._policy, call) if outcome.expert_at_fault else circuit.after_no_verdict(call)
         if after == Circuit():
             self._circuits.pop(outcome.expert_id, None)
         else:

@@ -87,20 +87,19 @@ def _cut(value: Any, kept: frozenset[str], depth: int) -> Any:
 
 def size_of(trace: Trace) -> int:
     """About how many bytes *trace* holds; what counts is text. Costs no more than looking at each part once."""
-    texts = [trace.answer, trace.error_message]
-    for call in trace.calls:
-        texts += [call.text, call.error]
     num_parts = 1 + len(trace.calls)
-    num_bytes = len(vector_of(trace) or b"")
+    num_bytes = len(trace.answer or "") + len(trace.error_message or "")
+    for call in trace.calls:
+        num_bytes += len(call.text or "") + len(call.error or "")
     for message in trace.messages or ():
         content = message.get("content")
-        texts.append(content if isinstance(content, str) else repr(content) if content else None)
+        num_bytes += len(content) if isinstance(content, str) else len(repr(content)) if content else 0
         num_parts += 1
-    if trace.decision is not None:
-        num_parts += len(trace.decision.considered)
-        texts.append(trace.decision.reason)  # and not why each expert was or was not chosen, which is made when somebody reads it
-        num_bytes += _size_of(trace.decision.detail, _MAX_NESTING) if trace.decision.is_detailed else _BYTES_DEFERRED
-    return num_parts * _BYTES_EACH + num_bytes + sum(len(text) for text in texts if text)
+    if (decision := trace.decision) is not None:
+        num_parts += len(decision.considered)
+        num_bytes += len(decision.reason) + len(decision.vector or b"")  # and not why each expert was chosen, which is made when it is read
+        num_bytes += _BYTES_DEFERRED if not decision.is_detailed else _size_of(decision.detail, _MAX_NESTING) if decision.detail else 0
+    return num_parts * _BYTES_EACH + num_bytes
 
 
 def _size_of(value: Any, depth: int) -> int:

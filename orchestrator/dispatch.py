@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from domain.errors import ExpertError, ExpertTimeout
 from domain.plan import ExpertCall, ExpertFailure, Outcome
+from domain.time_limit import TimeLimit
 from orchestrator.aggregation.fallback import is_answer
 from orchestrator.guard import failure_of
 from orchestrator.ports import Workers
@@ -21,7 +22,7 @@ async def run_call(call: ExpertCall, workers: Workers) -> Outcome:
     started = time.perf_counter()
     try:
         # The worker keeps the deadline itself; this one is for a worker that does not.
-        async with asyncio.timeout(call.deadline.remaining_s + 1.0):
+        with TimeLimit(call.deadline.remaining_s + 1.0):
             return await workers.complete(call)
     except ExpertError as error:
         return failure_of(call, error, time.perf_counter() - started)

@@ -123,15 +123,18 @@ class Check:
         self._request, self._health_of, self._adjustments = request, health_of, adjustments
         self._allows_all = request.options is NO_OPTIONS and adjustments is AS_SCORED
         """Whether nobody is allowed or denied by name, as is seen at once."""
+        self._letters: int | None = None
 
     @cached_property
     def _needed(self) -> frozenset[Capability]:
         return needed_capabilities(self._request)
 
-    @cached_property
+    @property
     def letters(self) -> int:
         """``prompt_letters`` of the request."""
-        return prompt_letters(self._request)
+        if self._letters is None:  # no cached property, which is behind a lock before Python 3.12
+            self._letters = prompt_letters(self._request)
+        return self._letters
 
     def barred(self, card: ExpertCard) -> str | None:
         """Why *card* may not be called whatever it is asked; None when it may."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from domain.chat import ChatRequest, Message, Usage, text_of
 from domain.errors import ConsiliumError
-from domain.plan import CallRole, Candidate, ExpertCall, ExpertFailure, Outcome
+from domain.plan import CallRole, ExpertCall, ExpertFailure, Outcome
 from domain.quoting import shortened
 from domain.routing import RoutingDecision
 from domain.trace import CallRecord, Timings, Trace
@@ -20,6 +19,7 @@ MAX_KEPT_TEXT = 20_000
 """Letters of one answer that a trace keeps."""
 MAX_KEPT_ERROR = 1_000
 """Letters of one error: what failed is said in the first of them, the rest is what a caller or a server has sent."""
+_NO_USAGE = Usage()
 
 
 class _Timing:
@@ -130,19 +130,26 @@ class TraceRecorder:
         """A call has ended just now; of a mode of several stages, one of that *stage*. *made* is the call, where there was one; *span* its
         span, where the call itself is gone; *first_token_s*, of a stream, the seconds to its first token."""
         milliseconds = outcome.latency_s * 1e3
-        known: dict[str, Any] = {
-            "stage": stage,
-            "started_ms": self._ms_before_now(milliseconds),
-            "first_token_ms": None if first_token_s is None else first_token_s * 1e3,
-            "span_id": _span_of(made) if span is None else span.span_id,
-        }
-        match outcome:
-            case Candidate():
-                text = outcome.text[:MAX_KEPT_TEXT] if self._keep_text else None
-                self._calls.append(CallRecord(outcome.expert_id, role, "ok", milliseconds, outcome.usage, text=text, **known))
-            case ExpertFailure():
-                error, status = shortened(f"{outcome.code}: {outcome.message}", MAX_KEPT_ERROR), "error" if outcome.called else "skipped"
-                self._calls.append(CallRecord(outcome.expert_id, role, status, milliseconds, error=error, **known))
+        status, usage, error, text = "ok", _NO_USAGE, None, None
+        if isinstance(outcome, ExpertFailure):
+            error, status = shortened(f"{outcome.code}: {outcome.message}", MAX_KEPT_ERROR), "error" if outcome.called else "skipped"
+        else:
+            usage, text = outcome.usage, outcome.text[:MAX_KEPT_TEXT] if self._keep_text else None
+        self._calls.append(
+            CallRecord(
+                outcome.expert_id,
+                role,
+                status,
+                milliseconds,
+                usage,
+                error,
+                text,
+                stage,
+                started_ms=self._ms_before_now(milliseconds),
+                first_token_ms=None if first_token_s is None else first_token_s * 1e3,
+                span_id=_span_of(made) if span is None else span.span_id,
+            )
+        )
 
     def judged(self, stage: int, confidence: float | None, note: str) -> None:
         """What became of the *stage* of a mode; told with each answer of its experts."""
@@ -195,7 +202,7 @@ class TraceRecorder:
             return self.trace
         now = time.perf_counter()
         total, overhead = (now - self._began) * 1e3, self.overhead_ms(now)
-        spent = {stage: self._spent[stage] for stage in ("route", "experts", "aggregate")}
+        spent = self._spent
         expected = isinstance(error, ConsiliumError)
         self.trace = Trace(
             request_id=self._request.id,
@@ -207,7 +214,7 @@ class TraceRecorder:
             calls=tuple(self._calls),
             aggregator=self._aggregator,
             aggregator_reason=self._aggregator_reason,
-            timings=Timings(**spent, total=total, overhead=overhead, first_token=self._first_token, routed=self._routed_ms),
+            timings=Timings(spent["route"], spent["experts"], spent["aggregate"], total, overhead, self._first_token, self._routed_ms),
             usage=self.usage,
             error_code=error.code if isinstance(error, ConsiliumError) else "internal_error" if isinstance(error, Exception) else None,
             error_message=shortened(str(error), MAX_KEPT_ERROR) if expected else type(error).__name__ if error is not None else None,

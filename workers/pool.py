@@ -18,6 +18,7 @@ from domain.errors import ExpertError, ExpertProtocolError, ExpertTimeout
 from domain.experts import Backend, ExpertCard
 from domain.patience import Patience
 from domain.plan import Candidate, ExpertCall
+from domain.time_limit import TimeLimit
 from workers.addresses import AddressPolicy
 from workers.backends import BACKENDS, BackendSettings
 from workers.discovery import DiscoveredModel, discovered_models, models_url, without_version
@@ -158,8 +159,9 @@ class WorkerPool:
         async with self._place(call):
             limit = self._time_for(call)
             try:
-                async with asyncio.timeout(limit.deadline.remaining_s):
-                    worker = await self._worker(call.expert.backend)
+                with TimeLimit(limit.deadline.remaining_s):
+                    backend = call.expert.backend
+                    worker = self._workers.get(backend) or await self._worker(backend)
                     return await self._retried(partial(worker.complete, call), call, limit.deadline)
             except TimeoutError as error:
                 raise _late(call, limit) from error
@@ -174,9 +176,8 @@ class WorkerPool:
             async with cast(Holding, worker).held(call) as made, self._place(made):
                 limit = self._time_for(made, spent.seconds)
                 try:
-                    with spent:
-                        async with asyncio.timeout(limit.deadline.remaining_s):
-                            return await worker.complete(made)
+                    with spent, TimeLimit(limit.deadline.remaining_s):
+                        return await worker.complete(made)
                 except TimeoutError as error:
                     raise _late(made, limit) from error
 
@@ -308,7 +309,7 @@ class WorkerPool:
             limit = self._time_for(call)
             first_token = self._time_to_begin(call, limit)
             try:
-                async with asyncio.timeout(first_token.deadline.remaining_s):
+                with TimeLimit(first_token.deadline.remaining_s):
                     worker = await self._worker(call.expert.backend)
                     begin = partial(_begun, worker, call)
                     (chunks, first), _ = await self._retried(begin, call, first_token.deadline)
@@ -328,9 +329,8 @@ class WorkerPool:
                 limit = self._time_for(made, spent.seconds)
                 first_token = self._time_to_begin(made, limit, spent.seconds)
                 try:
-                    with spent:
-                        async with asyncio.timeout(first_token.deadline.remaining_s):
-                            chunks, first = await _begun(worker, made)
+                    with spent, TimeLimit(first_token.deadline.remaining_s):
+                        chunks, first = await _begun(worker, made)
                 except TimeoutError as error:
                     raise _late(made, first_token) from error
                 return _Opened(chunks, first, limit, stack.pop_all())

@@ -69,7 +69,7 @@ def validate(model: type[ModelT], payload: object) -> ModelT:
 def _check_keys(payload: object, model: type[BaseModel], path: tuple[str, ...]) -> None:
     """Raise ``InvalidRequest`` for the first key of *payload*, which stands at *path*, that *model* forbids, and for those of the
     objects in it. Pydantic, which finds it too, would first collect all the others."""
-    if not isinstance(payload, Mapping):
+    if not isinstance(payload, dict) and not isinstance(payload, Mapping):  # which takes ten times as long to ask
         return
     known = model.model_fields
     if model.model_config.get("extra") == "forbid" and (unknown := next((key for key in payload if key not in known), None)) is not None:
