@@ -23,7 +23,7 @@ from api.logs import REQUEST_ID
 from api.metrics import Metrics
 from api.services import Services
 from api.upload_middleware import is_upload
-from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge
+from domain.errors import ConsiliumError, Forbidden, InvalidRequest, Overloaded, PayloadTooLarge, Unauthenticated
 from domain.random_ids import ordered_id
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ _FORM = "application/x-www-form-urlencoded"
 ADMIN_API = "/admin/api/"
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 _CHANGING_METHODS = _BODY_METHODS | {"DELETE"}
+_ASKED = _CHANGING_METHODS | {"GET", "HEAD"}
+"""Methods of requests that a key is asked for."""
+NEW_KEY_WITHIN_S = 2.0
+"""Longest that a request with an unknown key waits until the database was asked for it."""
 LIVE_WITHIN_S = 5.0
 """Longest that the answer to a change waits for routing to follow; a new expert takes a tenth of a second, hundreds of new
 questions take longer than anybody should wait for an answer."""
@@ -143,20 +147,33 @@ def _name_in(host: str) -> str:
 
 
 class KeyMiddleware:
-    """Asks for the key before a body is read: who has none must not fill the memory. The endpoints ask again, whatever the method."""
+    """Asks for the key before a body is read: who has none must not fill the memory. The endpoints ask again, whatever the method.
+
+    A key that nobody knows may have been made a moment ago, by another process of the service: that is looked for before it is refused.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] in _CHANGING_METHODS:
-            auth: Auth = scope["app"].state.services.auth
-            given = header_of(scope, b"authorization")
-            if scope["path"].startswith(ADMIN_API):
-                scope[CALLER] = auth.require_admin(given, needed_role(scope["method"], scope["path"]))
-            elif scope["path"].startswith("/v1/"):
-                scope[CALLER] = auth.require_data(given)
+        if scope["type"] == "http" and scope["method"] in _ASKED and scope["path"].startswith(("/v1/", ADMIN_API)):
+            services: Services = scope["app"].state.services
+            try:
+                _admit(scope, services.auth)
+            except Unauthenticated:
+                if header_of(scope, b"authorization") is not None:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(NEW_KEY_WITHIN_S):
+                            await services.directory.look_again()
+                if scope["method"] in _CHANGING_METHODS:  # others have no body, and may ask for what there is not, which is told first
+                    _admit(scope, services.auth)
         await self._app(scope, receive, send)
+
+
+def _admit(scope: Scope, auth: Auth) -> None:
+    """Who asks, kept in *scope*. Raises ``Unauthenticated`` or ``Forbidden``."""
+    given, method, path = header_of(scope, b"authorization"), scope["method"], scope["path"]
+    scope[CALLER] = auth.require_admin(given, needed_role(method, path)) if path.startswith(ADMIN_API) else auth.require_data(given)
 
 
 class BodyMiddleware:

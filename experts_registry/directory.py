@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,9 @@ from experts_registry.strategies import STRATEGIES
 from experts_registry.tally import to_profiles
 
 logger = logging.getLogger(__name__)
+
+_LOOKS_APART_S = 0.2
+"""Between two looks that were asked for: whoever tries one key after the other must not keep the database busy."""
 
 OnSnapshot = Callable[[RegistrySnapshot], None]
 
@@ -72,6 +76,9 @@ class RegistryDirectory:
         self._reading = asyncio.Lock()
         self._callbacks: list[OnSnapshot] = []
         self._poller: asyncio.Task[None] | None = None
+        self._clock = clock
+        self._next_look: asyncio.Task[None] | None = None
+        self._looked_at = -math.inf
         self.storage_error: ConsiliumError | None = None
         """Why the last look at the database failed; None when it did not."""
 
@@ -87,6 +94,8 @@ class RegistryDirectory:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
             self._poller = None
+        if self._next_look is not None:
+            self._next_look.cancel()
 
     async def refresh(self) -> RegistrySnapshot:
         """See what is committed now; call it after every change made by this process. Returns the snapshot."""
@@ -101,6 +110,24 @@ class RegistryDirectory:
                 for callback in tuple(self._callbacks):
                     _call(callback, after)
         return after
+
+    async def look_again(self) -> None:
+        """Return when what other processes had committed before the call is seen, or the database could not be read.
+
+        For whoever was refused because of what may be news from elsewhere. Those who wait share a look; looks are ``_LOOKS_APART_S`` apart.
+        """
+        if self._next_look is None:
+            self._next_look = asyncio.create_task(self._look_in_turn(), name="registry look")
+        await asyncio.shield(self._next_look)
+
+    async def _look_in_turn(self) -> None:
+        await asyncio.sleep(self._looked_at + _LOOKS_APART_S - self._clock())
+        self._next_look = None  # whoever comes from now on needs a later one
+        self._looked_at = self._clock()
+        try:
+            await self.refresh()
+        except ConsiliumError as error:
+            logger.debug("the registry could not be read again: %s", error)
 
     def subscribe(self, callback: OnSnapshot) -> Callable[[], None]:
         """Call *callback* with every new snapshot, at once and on the event loop; returns how to stop that."""

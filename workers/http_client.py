@@ -102,7 +102,7 @@ class Exchange:
             raise aiohttp.ClientConnectionResetError("the connection was lost before anything was sent")
         protocol.set_response_params(read_until_eof=True, read_bufsize=_BUFFER_BYTES)
         if len(self._body) <= _JOINED_BYTES:
-            transport.write(head + self._body)  # uvloop sends at each write: in one it is one system call, and one read for the server
+            asyncio.get_running_loop().call_soon(transport.write, head + self._body)  # uvloop sends at each write: in one it is one system call, and one read for the server
         else:
             transport.write(head)
             transport.write(self._body)

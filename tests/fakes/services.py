@@ -64,6 +64,9 @@ class FakeDirectory:
     def snapshot(self) -> RegistrySnapshot:
         return self.now
 
+    async def look_again(self) -> None:
+        """Nobody else changes anything."""
+
     def health_of(self, expert_id: str) -> HealthState:
         return self.health.get(expert_id, HealthState.CLOSED)
 

@@ -176,3 +176,71 @@ async def test_an_expert_that_was_changed_gets_a_new_chance(stores: Stores, dire
     assert directory.health_of("b") is HealthState.OPEN
     assert directory.begin_call("a")
     assert not directory.begin_call("b")
+
+
+async def _outsider(database: Database) -> RegistryDirectory:
+    """One that sees changes only when it is asked to look."""
+    directory = RegistryDirectory(database, poll_interval_s=3_600)
+    await directory.start()
+    return directory
+
+
+async def test_a_look_that_is_asked_for_sees_what_was_committed_before(database: Database, stores: Stores) -> None:
+    directory = await _outsider(database)
+    for number in range(3):
+        await stores.experts.create(make_card(f"expert-{number}"))
+        assert f"expert-{number}" not in directory.snapshot().experts
+        await directory.look_again()
+        assert f"expert-{number}" in directory.snapshot().experts
+    await directory.close()
+
+
+async def test_those_who_ask_at_the_same_time_share_a_look(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, num_looks = await _outsider(database), 0
+    refresh = directory.refresh
+
+    async def counted() -> RegistrySnapshot:
+        nonlocal num_looks
+        num_looks += 1
+        return await refresh()
+
+    monkeypatch.setattr(directory, "refresh", counted)
+    async with asyncio.timeout(SOON_S):
+        await asyncio.gather(*(directory.look_again() for _ in range(100)))
+        assert num_looks == 1
+        began = asyncio.get_running_loop().time()
+        for _ in range(3):
+            await directory.look_again()
+    assert num_looks == 4
+    assert asyncio.get_running_loop().time() - began > 0.5, "one after the other without a pause"
+    await directory.close()
+
+
+async def test_a_look_at_a_database_that_is_gone_changes_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = await _outsider(database)
+    before = directory.snapshot()
+
+    async def gone() -> RegistrySnapshot:
+        raise NotReady("the database is gone")
+
+    monkeypatch.setattr(directory, "refresh", gone)
+    await directory.look_again()
+
+    assert directory.snapshot() is before
+    await directory.close()
+
+
+async def test_whoever_gives_up_waiting_for_a_look_takes_it_from_nobody(database: Database) -> None:
+    directory = await _outsider(database)
+    await directory.look_again()  # the next one is a moment away
+    waiting = [asyncio.ensure_future(directory.look_again()) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    async with asyncio.timeout(SOON_S):
+        await waiting[1]
+        assert waiting[0].cancelled()
+    last = asyncio.ensure_future(directory.look_again())
+    await asyncio.sleep(0)
+    await directory.close()
+    with pytest.raises(asyncio.CancelledError):
+        await last
