@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from domain.access import PUBLIC, Access
 from domain.budget import Budget
 from domain.effort import Effort
+from domain.made_often import made_often
 from domain.trace_context import TraceContext
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ NO_OPTIONS = RequestOptions()
 """Of a request that has no wishes of its own, as most have none: whoever finds this very object need not look at each."""
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A validated chat request."""
@@ -107,6 +109,7 @@ def user_turns(messages: Sequence[Message]) -> tuple[str, ...]:
     return tuple(text for m in messages if m.get("role") == "user" and (text := text_of(m).strip()))
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one or several calls."""
@@ -143,6 +146,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One finished choice. ``message`` is OpenAI's assistant message; reasoning, if any, under ``reasoning_content``."""
@@ -159,6 +163,7 @@ class Choice:
         return text_of(self.message)
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class ChoiceDelta:
     """A piece of one choice while streaming. ``delta`` is OpenAI's delta object."""
@@ -171,6 +176,7 @@ class ChoiceDelta:
     """As of ``Choice``."""
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One event of an expert's stream. ``usage`` comes once, at the end, when the expert tells it."""

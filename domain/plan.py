@@ -11,6 +11,7 @@ from domain.chat import Choice, Message, Usage
 from domain.deadline import Deadline
 from domain.errors import CallRefused, ExpertUnavailable
 from domain.experts import ExpertCard
+from domain.made_often import made_often
 from domain.trace_context import TraceContext
 
 
@@ -23,6 +24,7 @@ class CallRole(StrEnum):
     """What it writes is for other experts, never told as an answer: drafts, workspaces, plans, evidence."""
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class ExpertCall:
     """One completion to run: everything that a worker needs."""
@@ -48,6 +50,7 @@ class ExpertCall:
         return not self.params.get("store")
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One expert's finished answer."""

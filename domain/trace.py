@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from domain.chat import Message, Session, Usage
+from domain.made_often import made_often
 from domain.plan import CallRole
 from domain.random_ids import ordered_id
 from domain.routing import RoutingDecision
@@ -14,6 +15,7 @@ HASH_PREFIX = "hmac-sha256:"
 """Before what stands in the place of a text, where traces keep no words."""
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class CallRecord:
     """One call that was made, or skipped."""
@@ -46,6 +48,7 @@ class CallRecord:
         return None if self.error is None else self.error.partition(":")[0]
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Timings:
     """Milliseconds. ``overhead`` is the total minus the time spent waiting for experts."""
@@ -60,6 +63,7 @@ class Timings:
     """When the routing decision was there, after the request's beginning; None where there was none, or it was made before."""
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What happened to one request."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from domain.chat import Choice, Usage
+from domain.made_often import made_often
 from domain.trace import Trace
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A finished answer. ``usage`` is the sum over all calls; ``trace`` says how it came about."""

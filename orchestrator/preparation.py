@@ -16,6 +16,7 @@ from domain.chat import NO_OPTIONS, ChatRequest, user_turns
 from domain.deadline import Clock, Deadline
 from domain.errors import ConsiliumError, ContextTooLong, DeadlineExceeded, InvalidRequest, NoEligibleExpert
 from domain.experts import ExpertCard, ExpertRole, HealthState
+from domain.made_often import made_often
 from domain.memory import NOTHING_RECALLED, Recollection, tenant_of
 from domain.quoting import quoted
 from domain.registry import RegistrySnapshot
@@ -61,6 +62,7 @@ _NOTHING_TO = {
 }
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Decided:
     """A routing decision, and what it was made from."""
@@ -76,6 +78,7 @@ class Decided:
     """Who may be called."""
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A request that is ready to run."""

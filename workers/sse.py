@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from domain.made_often import made_often
+
 DONE = "[DONE]"
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Event:
     """One dispatched event."""

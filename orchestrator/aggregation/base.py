@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from domain.chat import ChatRequest, Message
 from domain.deadline import Deadline
 from domain.experts import ExpertCard
+from domain.made_often import made_often
 from domain.memory import NOTHING_RECALLED, Recollection
 from domain.plan import Candidate, ExpertCall, Outcome
 from domain.registry import RegistrySnapshot
@@ -21,6 +22,7 @@ from orchestrator.options import Options
 NO_DEADLINE = Deadline(math.inf)
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class AggregationContext:
     """Everything but the candidates; known before any expert has answered."""

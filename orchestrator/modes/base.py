@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from domain.chat import Message
 from domain.experts import ExpertCard
+from domain.made_often import made_often
 from domain.plan import Candidate, ExpertCall, ExpertFailure
 
 
@@ -25,6 +26,7 @@ class Noted:
     confidence: float | None = None
 
 
+@made_often
 @dataclass(frozen=True, slots=True)
 class Told:
     """The answer, and how it was made."""
