@@ -163,24 +163,26 @@ Vectors = Mapping[str, tuple[str, bytes]]
 """By trace: the encoder, and what it made of the text that was routed."""
 
 
-def write(connection: sa.Connection, batch: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]], vectors: Vectors) -> set[str]:
+def write(
+    connection: sa.Connection, batch: Sequence[tuple[dict[str, Any], Sequence[dict[str, Any]]]], vectors: Vectors, *, is_new: bool
+) -> set[str]:
     """Write rows with what ``calls_of`` tells of each. What comes again, after a failure that was none, stands once: the ids of those that
-    do are returned."""
+    do are returned. *is_new*: nothing of the batch was tried before, so that nothing of it has to be looked for."""
     again: set[str] = set()
     distinct = {row["id"]: (row, experts) for row, experts in batch}
-    for some in chunks(list(distinct.values())):
-        ids = [row["id"] for row, _ in some]
-        again.update(connection.scalars(traces.delete().where(traces.c.id.in_(ids)).returning(traces.c.id)).all())
-        insert_many(connection, traces, [row for row, _ in some])
-        called = [
-            {"trace_id": row["id"], "started_at": row["started_at"], "minute": row["minute"], **counts}
-            for row, experts in some
-            for counts in experts
-        ]
-        insert_many(connection, trace_experts, called)
-        known = [(trace_id, *vectors[trace_id]) for trace_id in ids if trace_id in vectors] if vectors else []
-        rows = [{"trace_id": trace_id, "encoder_id": encoder_id, "vector": vector} for trace_id, encoder_id, vector in known]
-        insert_many(connection, trace_vectors, rows)
+    if not is_new:
+        for ids in chunks(list(distinct)):
+            again.update(connection.scalars(traces.delete().where(traces.c.id.in_(ids)).returning(traces.c.id)).all())
+    insert_many(connection, traces, [row for row, _ in distinct.values()])
+    called = [
+        {"trace_id": row["id"], "started_at": row["started_at"], "minute": row["minute"], **counts}
+        for row, experts in distinct.values()
+        for counts in experts
+    ]
+    insert_many(connection, trace_experts, called)
+    known = [(trace_id, *vectors[trace_id]) for trace_id in distinct if trace_id in vectors] if vectors else []
+    rows = [{"trace_id": trace_id, "encoder_id": encoder_id, "vector": vector} for trace_id, encoder_id, vector in known]
+    insert_many(connection, trace_vectors, rows)
     return again
 
 

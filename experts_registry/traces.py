@@ -25,7 +25,7 @@ from experts_registry.whole_connection import to_the_end
 
 logger = logging.getLogger(__name__)
 
-_MAX_BATCH = 1000
+_MAX_BATCH = 1024
 """Traces in one transaction, which do not wait for others to join. Beside busy requests a transaction takes a fifth of a second, however
 few it writes, in which requests take longer."""
 _MAX_BATCH_BYTES = 4 * 2**20
@@ -52,10 +52,12 @@ _Row = tuple[dict[str, Any], list[dict[str, Any]]]
 class _Queued:
     """A trace that waits, or its row, and about how many bytes it holds."""
 
-    __slots__ = ("_row", "request_id", "size", "trace")
+    __slots__ = ("_row", "is_new", "request_id", "size", "trace")
 
     def __init__(self, trace: Trace) -> None:
         self.request_id, self.size = trace.request_id, trace_rows.size_of(trace)
+        self.is_new = True
+        """Nobody has tried to write it."""
         self.trace: Trace | None = trace
         self._row: _Row | None = None
         if self.size <= _AT_ONCE_BYTES and _is_plain(trace.decision):
@@ -333,10 +335,12 @@ class TraceStore:
                 self.num_dropped += 1
 
     async def _write(self, batch: Sequence[_Queued]) -> None:
-        vectors = self._vectors_of(batch)
+        vectors, is_new = self._vectors_of(batch), all(queued.is_new for queued in batch)
+        for queued in batch:
+            queued.is_new = False
 
         def write(connection: sa.Connection, rows: builtins.list[_Row]) -> None:
-            again = trace_rows.write(connection, rows, vectors)
+            again = trace_rows.write(connection, rows, vectors, is_new=is_new)
             traffic.add(connection, [(row, calls) for row, calls in rows if row["id"] not in again])
 
         await self._database.made_and_written(partial(_rows_of, batch), write)
