@@ -140,6 +140,14 @@ class Auth:
             raise Forbidden(f"this needs the role {needed.value}, and the key {caller.id!r} has the role {caller.role.value}")
         return caller
 
+    def is_news(self, authorization: str | None) -> bool:
+        """Whether it brings a key that nothing is known of: neither a wrong one's name nor that it does not work any more."""
+        key = _bearer(authorization)
+        try:
+            return key is not None and self._caller(key, self._stored()) is None
+        except Unauthenticated:
+            return False
+
     @property
     def page_secret(self) -> bytes:
         """What sessions of the admin UI are signed with: the same in every process that has the same admin key."""

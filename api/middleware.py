@@ -43,6 +43,8 @@ _ASKED = _CHANGING_METHODS | {"GET", "HEAD"}
 """Methods of requests that a key is asked for."""
 NEW_KEY_WITHIN_S = 2.0
 """Longest that a request with an unknown key waits until the database was asked for it."""
+MAX_NEW_KEYS = 128
+"""Requests that wait so at once; they are not counted among those that are served."""
 LIVE_WITHIN_S = 5.0
 """Longest that the answer to a change waits for routing to follow; a new expert takes a tenth of a second, hundreds of new
 questions take longer than anybody should wait for an answer."""
@@ -149,8 +151,11 @@ def _name_in(host: str) -> str:
 class KeyMiddleware:
     """Asks for the key before a body is read: who has none must not fill the memory. The endpoints ask again, whatever the method.
 
-    A key that nobody knows may have been made a moment ago, by another process of the service: that is looked for before it is refused.
+    A key that nobody knows may have been made a moment ago, by another process of the service: that is looked for before it is refused. Of
+    those who come with such keys at most ``MAX_NEW_KEYS`` wait for it.
     """
+
+    _num_waiting = 0
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -161,13 +166,21 @@ class KeyMiddleware:
             try:
                 _admit(scope, services.auth)
             except Unauthenticated:
-                if header_of(scope, b"authorization") is not None:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(NEW_KEY_WITHIN_S):
-                            await services.directory.look_again()
+                if services.auth.is_news(header_of(scope, b"authorization")) and self._num_waiting < MAX_NEW_KEYS:
+                    await self._look(services)
                 if scope["method"] in _CHANGING_METHODS:  # others have no body, and may ask for what there is not, which is told first
                     _admit(scope, services.auth)
         await self._app(scope, receive, send)
+
+    async def _look(self, services: Services) -> None:
+        self._num_waiting += 1
+        try:
+            async with asyncio.timeout(NEW_KEY_WITHIN_S):
+                await services.directory.look_again()
+        except TimeoutError:
+            log.debug("the database was not asked for a new key within %g s", NEW_KEY_WITHIN_S)
+        finally:
+            self._num_waiting -= 1
 
 
 def _admit(scope: Scope, auth: Auth) -> None:

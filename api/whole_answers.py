@@ -9,6 +9,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """What no header may hold, but for the two letters that end a line, which are counted."""
+_NAMES = re.compile(rb"[a-z0-9_-]+")
+"""As ASGI wants the names of headers, all in one."""
 _BODILESS = frozenset({204, 304})
 
 
@@ -81,7 +83,9 @@ def _is_ordinary(start: Message, cycle: RequestResponseCycle) -> bool:
     if cycle.access_log or start["status"] in _BODILESS or cycle.scope["method"] == "HEAD":
         return False
     told = dict(start.get("headers", ()))
-    return b"content-length" in told and b"connection" not in told and b"transfer-encoding" not in told
+    if b"content-length" not in told or b"connection" in told or b"transfer-encoding" in told:
+        return False
+    return _NAMES.fullmatch(b"".join(told)) is not None
 
 
 def _has_length(start: Message, body: bytes) -> bool:

@@ -77,7 +77,10 @@ class RegistryDirectory:
         self._callbacks: list[OnSnapshot] = []
         self._poller: asyncio.Task[None] | None = None
         self._clock = clock
+        self._looks = set[asyncio.Task[None]]()
+        """At most one that reads, and one that comes after it."""
         self._next_look: asyncio.Task[None] | None = None
+        self._looking = asyncio.Lock()
         self._looked_at = -math.inf
         self.storage_error: ConsiliumError | None = None
         """Why the last look at the database failed; None when it did not."""
@@ -94,8 +97,10 @@ class RegistryDirectory:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
             self._poller = None
-        if self._next_look is not None:
-            self._next_look.cancel()
+        looks, self._looks, self._next_look = self._looks, set(), None
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
 
     async def refresh(self) -> RegistrySnapshot:
         """See what is committed now; call it after every change made by this process. Returns the snapshot."""
@@ -118,16 +123,21 @@ class RegistryDirectory:
         """
         if self._next_look is None:
             self._next_look = asyncio.create_task(self._look_in_turn(), name="registry look")
-        await asyncio.shield(self._next_look)
+            self._looks.add(self._next_look)
+            self._next_look.add_done_callback(self._looks.discard)
+        await asyncio.wait([self._next_look])  # which neither cancels it nor fails with it
 
     async def _look_in_turn(self) -> None:
-        await asyncio.sleep(self._looked_at + _LOOKS_APART_S - self._clock())
-        self._next_look = None  # whoever comes from now on needs a later one
-        self._looked_at = self._clock()
-        try:
-            await self.refresh()
-        except ConsiliumError as error:
-            logger.debug("the registry could not be read again: %s", error)
+        async with self._looking:
+            await asyncio.sleep(self._looked_at + _LOOKS_APART_S - self._clock())
+            self._next_look = None  # whoever comes from now on needs a later one
+            self._looked_at = self._clock()
+            try:
+                await self.refresh()
+            except ConsiliumError as error:
+                logger.debug("the registry could not be read again: %s", error)
+            except Exception:
+                logger.exception("reading the registry failed")  # as in the poll: who has asked is told what was known before
 
     def subscribe(self, callback: OnSnapshot) -> Callable[[], None]:
         """Call *callback* with every new snapshot, at once and on the event loop; returns how to stop that."""

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.errors import ConsiliumError, InvalidRequest, NotFound
+from domain.errors import Conflict, ConsiliumError, InvalidRequest, NotFound
 from domain.routing import RoutingDecision
 from domain.trace import Trace
 from experts_registry import trace_rows, traffic
@@ -296,7 +296,7 @@ class TraceStore:
         written = asyncio.ensure_future(self._write(batch))
         try:
             await to_the_end(written)
-        except InvalidRequest:
+        except (InvalidRequest, Conflict):  # what none can hold, or one that is there already
             await self._write_one_by_one(batch)
         except ConsiliumError as error:
             if not self._failing:

@@ -40,8 +40,8 @@ class _Address:
     """Never sent: it tells the connector what to connect to."""
     opening: str
     """The request's first lines, which are the same for all."""
-    authorization: str
-    """That of the address itself (``http://user:password@host``), for requests that bring none."""
+    num_attempts: int
+    """Times that it is sent where a connection ends without a word, as a kept one may at any moment: what changes nothing may be."""
 
 
 class Response:
@@ -64,7 +64,7 @@ class Response:
 
 class Exchange:
     """``async with``: the request is sent, and there is its response. After the block the connection is kept if the whole response was
-    read, and closed otherwise, which is how servers learn to stop.
+    read and the whole request sent, and closed otherwise, which is how servers learn to stop.
 
     Raises what aiohttp's session does: ``aiohttp.ClientError`` and ``OSError``. Waits for a response as long as the server takes: that is
     the caller's to bound.
@@ -77,21 +77,29 @@ class Exchange:
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Response:
-        head = _head(self._address, self._headers, len(self._body))
-        connection = await self._client.connection(self._address.request)
-        try:
-            response = await self._answer(connection, head)
-        except BaseException:
-            _abandon(connection)
-            raise
-        self._connection = connection
-        return response
+        head, num_left = _head(self._address, self._headers, len(self._body)), self._address.num_attempts
+        while True:
+            num_left -= 1
+            connection = await self._client.connection(self._address.request)
+            try:
+                response = await self._answer(connection, head)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                _abandon(connection)
+                if not num_left:
+                    raise
+            except BaseException:
+                _abandon(connection)
+                raise
+            else:
+                self._connection = connection
+                return response
 
     async def __aexit__(self, *_: object) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if connection.protocol is not None and connection.protocol.should_close:
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or protocol.should_close or transport is None or transport.get_write_buffer_size():
             _abandon(connection)
         else:
             connection.release()
@@ -146,10 +154,15 @@ class HttpClient:
     async def connection(self, request: aiohttp.ClientRequest) -> Connection:
         """One to where *request* goes: a kept one, or a new one within the time for that."""
         try:
-            return await self._connector.connect(request, [], self._timeout)
+            connection = await self._connector.connect(request, [], self._timeout)
+            while connection.protocol is not None and connection.protocol.should_close:
+                # Something came on a kept one that nobody had asked for: it would be taken for the answer to what is asked now.
+                connection.close()
+                connection = await self._connector.connect(request, [], self._timeout)
         except TimeoutError as error:
             msg = f"Connection timeout to host {request.url.host}"
             raise aiohttp.ConnectionTimeoutError(msg) from error
+        return connection
 
     def _address(self, method: str, url: str) -> _Address:
         known = self._known.get((method, url))
@@ -167,20 +180,19 @@ def _address_of(method: str, url: str) -> _Address:
         raise aiohttp.InvalidURL(url, str(error)) from error
     if parsed.scheme not in _SCHEMES:
         raise aiohttp.NonHttpUrlClientError(url)
+    if parsed.raw_user or parsed.raw_password:
+        raise aiohttp.InvalidURL(parsed.with_user(None), "it holds a user name or password: put the key into the expert's api_key")
     own = {"User-Agent": "consilium", "Content-Type": "application/json"}
     request = aiohttp.ClientRequest(method, parsed, headers=own, loop=asyncio.get_running_loop())
     headers = request.headers.copy()
     headers.pop("Content-Length", None)
-    authorization = headers.pop("Authorization", "")
     opening = f"{method} {request.url.raw_path_qs} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return _Address(request, opening, f"Authorization: {authorization}\r\n" if authorization else "")
+    return _Address(request, opening, 2 if method == "GET" else 1)
 
 
 def _head(address: _Address, headers: Mapping[str, str], num_bytes: int) -> bytes:
     """The request up to its body. Raises ``aiohttp.ClientError`` for a header that cannot be sent."""
     text = address.opening
-    if address.authorization and "Authorization" not in headers:
-        text += address.authorization
     for name, value in headers.items():
         if _NOT_IN_A_HEADER.search(value):
             msg = f"the header {name} holds a letter that headers cannot hold"  # which may be a secret: it is not repeated

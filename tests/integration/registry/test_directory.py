@@ -220,11 +220,13 @@ async def test_a_look_at_a_database_that_is_gone_changes_nothing(database: Datab
     directory = await _outsider(database)
     before = directory.snapshot()
 
-    async def gone() -> RegistrySnapshot:
-        raise NotReady("the database is gone")
+    for fault in (NotReady("the database is gone"), KeyError("a fault of ours")):
 
-    monkeypatch.setattr(directory, "refresh", gone)
-    await directory.look_again()
+        async def gone(fault: Exception = fault) -> RegistrySnapshot:
+            raise fault
+
+        monkeypatch.setattr(directory, "refresh", gone)
+        await directory.look_again()
 
     assert directory.snapshot() is before
     await directory.close()
@@ -242,5 +244,31 @@ async def test_whoever_gives_up_waiting_for_a_look_takes_it_from_nobody(database
     last = asyncio.ensure_future(directory.look_again())
     await asyncio.sleep(0)
     await directory.close()
-    with pytest.raises(asyncio.CancelledError):
+    async with asyncio.timeout(SOON_S):
         await last
+        await directory.start()
+        await directory.look_again()  # and not the one that was given up
+    await directory.close()
+
+
+async def test_while_a_look_hangs_one_more_waits_however_many_ask(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, go_on, num_looks = await _outsider(database), asyncio.Event(), 0
+    refresh = directory.refresh
+
+    async def slow() -> RegistrySnapshot:
+        nonlocal num_looks
+        num_looks += 1
+        await go_on.wait()
+        return await refresh()
+
+    monkeypatch.setattr(directory, "refresh", slow)
+    waiting = []
+    for _ in range(5):
+        waiting += [asyncio.ensure_future(directory.look_again()) for _ in range(20)]
+        await asyncio.sleep(0.25)
+    go_on.set()
+    async with asyncio.timeout(SOON_S):
+        await asyncio.gather(*waiting)
+
+    assert num_looks == 2
+    await directory.close()

@@ -390,7 +390,7 @@ async def test_what_comes_within_a_moment_is_written_together(database: Database
     """A transaction for each would cost more than all else that is done for a request; who waits for them need not wait longer."""
     sizes: list[int] = []
 
-    def write(connection: Any, batch: Any, vectors: Any) -> set[str]:
+    def write(connection: Any, batch: Any, vectors: Any, *, is_new: bool) -> set[str]:
         sizes.append(len(batch))
         return set()
 

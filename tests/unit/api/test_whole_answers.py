@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.http_protocol import BoundedHttpProtocol
 
@@ -97,6 +97,9 @@ CASES: dict[str, list[Message]] = {
     "the same header twice": [head((b"set-cookie", b"a"), (b"set-cookie", b"b"), length(1)), body(b"x")],
     "a tab and letters beyond ASCII": [head((b"x-a", "a\tä".encode("latin-1")), length(1)), body(b"x")],
     "no length": [head(JSON), body(b"{}")],
+    "capitals": [head((b"Connection", b"close"), length(2)), body(b"{}")],
+    "chunked in capitals": [head((b"Transfer-Encoding", b"chunked"), length(2)), body(b"{}")],
+    "a name with a space": [head((b"x y", b"1"), length(2)), body(b"{}")],
     "no length, nothing": [head(JSON), body()],
     "two pieces": [head(JSON, length(4)), body(b"{}", more_body=True), body(b"[]")],
     "pieces without a length": [head(JSON), body(b"{}", more_body=True), body(b"[]", more_body=True), body()],
@@ -141,9 +144,21 @@ async def test_a_head_that_nothing_follows_is_an_error_and_not_half_an_answer() 
     assert answer.startswith(b"HTTP/1.1 500")
 
 
-async def test_an_answer_is_one_write_and_its_connection_goes_on() -> None:
+async def test_an_answer_is_one_write_without_uvicorn_s_way_and_its_connection_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    send = RequestResponseCycle.send
+
+    async def told(cycle: RequestResponseCycle, message: Any) -> None:
+        sent.append(message["type"])
+        await send(cycle, message)
+
+    monkeypatch.setattr(RequestResponseCycle, "send", told)
+    await Server(BoundedHttpProtocol, CASES["no length"]).answer_to(GET + LAST)
+    assert sent == ["http.response.start", "http.response.body"], "of the first request; the last one's is a whole answer"
+    sent.clear()
     server = Server(BoundedHttpProtocol, CASES["whole"])
     answer = await server.answer_to(GET * 3 + LAST)
+    assert not sent
 
     whole = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
     assert server.writes[:3] == [whole] * 3

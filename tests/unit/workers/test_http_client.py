@@ -235,16 +235,87 @@ async def test_a_header_cannot_bring_another_one(value: str) -> None:
     assert not server.reads
 
 
-async def test_who_one_is_may_stand_in_the_address_or_in_a_header_which_counts_more() -> None:
+async def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     async with serving(Server()) as (server, client):
-        url = server.url.replace("//", "//user:word@")
-        for headers in ({}, {"Authorization": "Bearer key"}):
-            async with client.post(url, headers, b"{}") as response:
-                await response.content.read()
+        with pytest.raises(aiohttp.InvalidURL, match="put the key into the expert's api_key") as caught:
+            client.post(server.url.replace("//", "//user:word@"), {}, b"{}")
 
-    told = [[line for line in head.split("\r\n") if line.startswith("Authorization")] for head in server.heads]
-    assert told == [["Authorization: Basic dXNlcjp3b3Jk"], ["Authorization: Bearer key"]]
-    assert "user" not in server.heads[0].split("Authorization")[0]
+    assert "word@" not in str(caught.value)
+    assert not server.heads
+
+
+async def test_a_server_that_answers_before_it_has_read_everything_keeps_nobody_waiting() -> None:
+    """What is unsent would stand before the next caller's request on the same connection."""
+    too_large = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n"
+    ended, num_connections = asyncio.Event(), 0
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal num_connections
+        num_connections += 1
+        await reader.read(10)
+        writer.write(too_large if num_connections == 1 else OK)
+        await ended.wait()
+        writer.close()
+
+    listening = await asyncio.start_server(hasty, "127.0.0.1", 0, limit=1024)
+    client = HttpClient(HttpLimits(), AddressPolicy())
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+    statuses = []
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            for body in (b"x" * (64 * 2**20), b"{}"):
+                async with client.post(url, {}, body) as response:
+                    await response.content.read()
+                    statuses.append(response.status)
+    finally:
+        ended.set()
+        await asyncio.sleep(0.05)
+        await client.close()
+        listening.close()
+
+    assert statuses == [413, 200]
+    assert num_connections == 2
+
+
+async def test_what_nobody_asked_for_is_not_taken_for_an_answer() -> None:
+    async with serving(Server(OK + OK.replace(b"ok", b"no"), OK)) as (server, client):
+        assert await asked(client, server) == b"ok"
+        await asyncio.sleep(0.05)  # the second answer is there by then
+        assert await asked(client, server) == b"ok"
+
+    assert server.num_connections == 2
+
+
+@pytest.mark.parametrize(("method", "num_asked"), [("GET", 2), ("POST", 1)])
+async def test_what_changes_nothing_is_asked_again_where_a_connection_ends_without_a_word(method: str, num_asked: int) -> None:
+    num = 0
+
+    async def drop_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal num
+        num += 1
+        await reader.readuntil(b"\r\n\r\n")
+        if num > 1:
+            writer.write(OK)
+            await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(drop_first, "127.0.0.1", 0)
+    client = HttpClient(HttpLimits(), AddressPolicy())
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            if method == "GET":
+                async with client.get(url, {}) as response:
+                    assert await response.content.read() == b"ok"
+            else:
+                with pytest.raises(aiohttp.ClientConnectionError):
+                    async with client.post(url, {}, b"{}"):
+                        pass
+    finally:
+        await client.close()
+        listening.close()
+
+    assert num == num_asked
 
 
 async def test_connections_beyond_the_limit_wait_for_one_no_longer_than_connecting_may_take() -> None:
