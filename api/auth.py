@@ -141,7 +141,7 @@ class Auth:
         return caller
 
     def is_news(self, authorization: str | None) -> bool:
-        """Whether it brings a key that nothing is known of: neither a wrong one's name nor that it does not work any more."""
+        """Whether it brings a key that this process has never heard of: one that has expired or was revoked is no news."""
         key = _bearer(authorization)
         try:
             return key is not None and self._caller(key, self._stored()) is None

@@ -70,7 +70,7 @@ class Exchange:
     the caller's to bound.
     """
 
-    __slots__ = ("_address", "_body", "_client", "_connection", "_headers", "_url")
+    __slots__ = ("_address", "_body", "_client", "_connection", "_headers")
 
     def __init__(self, client: HttpClient, address: _Address, headers: Mapping[str, str], body: bytes) -> None:
         self._client, self._address, self._headers, self._body = client, address, headers, body
@@ -145,10 +145,11 @@ class HttpClient:
         await self._connector.close()
 
     def get(self, url: str, headers: Mapping[str, str]) -> Exchange:
+        """Asks for what is at *url*, once more where the connection ends without a word. Raises ``aiohttp.InvalidURL`` as ``post``."""
         return Exchange(self, self._address("GET", url), headers, b"")
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Exchange:
-        """Sends *body* as JSON. Raises ``aiohttp.InvalidURL`` for an address that is none."""
+        """Sends *body*, which is JSON. Raises ``aiohttp.InvalidURL`` for an address that is none, or that holds a password."""
         return Exchange(self, self._address("POST", url), headers, body)
 
     async def connection(self, request: aiohttp.ClientRequest) -> Connection:

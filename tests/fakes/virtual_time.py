@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 
@@ -29,3 +30,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() + float(self._impatient.skipped_s)
+
+
+def in_virtual_time(work: Callable[[], Awaitable[None]]) -> None:
+    """Run *work* on a ``VirtualTimeLoop`` of its own."""
+
+    async def main() -> None:
+        await work()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())

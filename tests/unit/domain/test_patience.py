@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from domain.patience import Patience
-from tests.fakes.virtual_time import VirtualTimeLoop
-
-
-def in_virtual_time(work: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await work()
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(main())
+from tests.fakes.virtual_time import in_virtual_time
 
 
 def test_a_wait_ends_when_its_time_is_over() -> None:

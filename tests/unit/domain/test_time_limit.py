@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from domain.time_limit import TimeLimit
-from tests.fakes.virtual_time import VirtualTimeLoop
-
-
-def in_virtual_time(work: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await work()
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(main())
+from tests.fakes.virtual_time import in_virtual_time
 
 
 @pytest.mark.parametrize("seconds", [3.0, 0.0, -5.0])
